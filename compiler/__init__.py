@@ -1,0 +1,1 @@
+"""The compiler: from a formula in MLIR to a kernel image."""

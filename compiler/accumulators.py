@@ -1,0 +1,608 @@
+"""How a CPU kernel holds the state of one accumulation: in registers while it is small, in stack panels when it is not.
+
+All accumulators have the same verbs, in the order in which a loop nest calls them: `start`, then for each chunk of
+columns `open_chunk`, `step` for each block of columns, `close_chunk`; at the end `finish` writes results to panels, or
+`save` writes the unfinished state, from which `restore` and `merge` go on in another kernel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pylazy.compiler import kernel_builder as kb
+from pylazy.compiler.body_elements import BodyElements, Position, element_of, inner_dim
+from pylazy.compiler.combiners import (
+    BLOCKED_KINDS,
+    COMPONENT_COMBINERS,
+    ExponentialState,
+    any_lane,
+    exponential_merge,
+    exponential_neutral,
+    exponential_raise,
+    exponential_weight,
+    logsumexp_finish,
+    selection_hit,
+    selection_insert,
+    softmax_finish,
+)
+from pylazy.compiler.cpu_memory import Panel, for_range, number
+from pylazy.compiler.dialects.reduction import attribute
+from pylazy.compiler.mlir import ir, scf
+
+Value = ir.Value
+Carried = list[Value]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all accumulators of a nest share."""
+
+    lanes: int
+    row_vectors: int
+    register_limit: int
+
+    def panel(self, slots: int, element: ir.Type) -> Panel:
+        """Allocate a panel over the rows of a tile."""
+        return Panel(slots, element=element, lanes=self.lanes, row_vectors=self.row_vectors)
+
+    def vector(self, element: ir.Type) -> ir.Type:
+        """Give the type of one number in every lane."""
+        return ir.VectorType.get([self.lanes], element) if self.lanes > 1 else element
+
+
+class Accumulator(Protocol):
+    """What a loop nest asks of an accumulation."""
+
+    value_slots: int
+    index_slots: int
+    results: int
+    values: "Panel | None"
+    indices: "Panel | None"
+
+    def start(self) -> Carried:
+        """Build the neutral state."""
+
+    def open_chunk(self, carried: Carried) -> Carried:
+        """Begin a chunk of columns."""
+
+    def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
+        """End a chunk of columns."""
+
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+        """Let a block of columns in; `columns` are their indices, in every lane."""
+
+    def finish(self, carried: Carried, count: Value) -> None:
+        """Write the results to the panels `values` and `indices`."""
+
+    def save(self, carried: Carried) -> None:
+        """Write the unfinished state to the panels `values` and `indices`."""
+
+    def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
+        """Merge a saved state into this one."""
+
+
+def make_accumulator(operation: Any, shape: Shape, index: ir.Type) -> Accumulator:
+    """Choose the accumulator of an `accumulate` op; stack panels are allocated at once."""
+    kind = attribute(operation, "kind")
+    if kind in COMPONENT_COMBINERS:
+        indexed = attribute_segments(operation)[3] == 1
+        dim = inner_dim(operation.operands[0])
+        slots = dim * shape.row_vectors * (2 if indexed else 1)
+        chosen = RegisterComponents if slots <= shape.register_limit else PanelComponents
+        return chosen(operation, shape, index, indexed=indexed)
+    if kind in {"logsumexp", "softmax"}:
+        weight_dim = inner_dim(operation.operands[1]) if attribute_segments(operation)[1] else 1
+        in_registers = (weight_dim + 2) * shape.row_vectors <= shape.register_limit
+        return (RegisterExponentials if in_registers else PanelExponentials)(operation, shape)
+    return Selection(operation, shape, index)
+
+
+def attribute_segments(operation: Any) -> list[int]:
+    """Give how many values, weights, value buffers and index buffers an `accumulate` op has."""
+    return list(operation.attributes["operandSegmentSizes"])
+
+
+class _Components:
+    """What the two componentwise accumulators share."""
+
+    def __init__(self, operation: Any, shape: Shape, index: ir.Type, *, indexed: bool) -> None:
+        self.value = operation.operands[0]
+        self.kind = attribute(operation, "kind")
+        self.combiner = COMPONENT_COMBINERS[self.kind]
+        self.shape = shape
+        self.dim = inner_dim(self.value)
+        self.element = ir.VectorType(self.value.type).element_type
+        self.index = index
+        self.indexed = indexed
+        self.value_slots = self.results = self.dim
+        self.index_slots = self.dim if indexed else 0
+        self.values: Panel | None = shape.panel(self.dim, self.element)
+        self.indices: Panel | None = shape.panel(self.dim, index) if indexed else None
+
+    def neutral(self) -> tuple[Value, ...]:
+        best = kb.constant(self.combiner.neutral, self.shape.vector(self.element))
+        return (best, kb.constant(0, self.shape.vector(self.index))) if self.indexed else (best,)
+
+    def read(self, values: "Panel | None", indices: "Panel | None", at: Position, row: int) -> tuple[Value, ...]:
+        state = (values.read(at, row),) if values is not None else ()
+        return (*state, indices.read(at, row)) if indices is not None else state
+
+    def write(self, state: Sequence[Value], at: Position, row: int) -> None:
+        for panel, part in zip((self.values, self.indices), state, strict=False):
+            if panel is not None:
+                panel.write(part, at, row)
+
+
+class RegisterComponents(_Components):
+    """Componentwise accumulation with its state in registers."""
+
+    def _states(self, carried: Carried) -> list[tuple[Value, ...]]:
+        width = 2 if self.indexed else 1
+        return [tuple(carried[k : k + width]) for k in range(0, len(carried), width)]
+
+    def _places(self) -> list[tuple[int, int]]:
+        return [(component, row) for component in range(self.dim) for row in range(self.shape.row_vectors)]
+
+    def start(self) -> Carried:
+        return [slot for _ in self._places() for slot in self.neutral()]
+
+    def open_chunk(self, carried: Carried) -> Carried:
+        return self.start() if self.kind in BLOCKED_KINDS else carried
+
+    def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
+        if self.kind not in BLOCKED_KINDS:
+            return inner
+        pairs = zip(self._states(outer), self._states(inner), strict=True)
+        return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
+
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+        result = []
+        for (component, row), state in zip(self._places(), self._states(carried), strict=True):
+            at = Position(component)
+            values = [_lanes(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
+            result += self.combiner.accumulate(state, values, columns)
+        return result
+
+    def finish(self, carried: Carried, count: Value) -> None:
+        for (component, row), state in zip(self._places(), self._states(carried), strict=True):
+            self.write((self.combiner.finish(state[0], count), *state[1:]), Position(component), row)
+
+    def save(self, carried: Carried) -> None:
+        for (component, row), state in zip(self._places(), self._states(carried), strict=True):
+            self.write(state, Position(component), row)
+
+    def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
+        result = []
+        for (component, row), state in zip(self._places(), self._states(carried), strict=True):
+            result += self.combiner.merge(state, self.read(values, indices, Position(component), row))
+        return result
+
+
+class PanelComponents(_Components):
+    """Componentwise accumulation with its state in stack memory, for results of many components."""
+
+    def __init__(self, operation: Any, shape: Shape, index: ir.Type, *, indexed: bool) -> None:
+        super().__init__(operation, shape, index, indexed=indexed)
+        self.blocked = self.kind in BLOCKED_KINDS
+        self.inner = shape.panel(self.dim, self.element) if self.blocked else None
+
+    def _fill(self, panel: "Panel | None", value: Value) -> None:
+        if panel is not None:
+            _for_slots(self.dim, self.shape, lambda at, row: panel.write(value, at, row))
+
+    def start(self) -> Carried:
+        state = self.neutral()
+        self._fill(self.values, state[0])
+        if self.indexed:
+            self._fill(self.indices, state[1])
+        return []
+
+    def open_chunk(self, carried: Carried) -> Carried:
+        self._fill(self.inner, self.neutral()[0])
+        return carried
+
+    def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
+        panel, values = self.inner, self.values
+        if panel is not None and values is not None:
+
+            def add_up(at: Position, row: int) -> None:
+                merged = self.combiner.merge((values.read(at, row),), (panel.read(at, row),))
+                values.write(merged[0], at, row)
+
+            _for_slots(self.dim, self.shape, add_up)
+        return inner
+
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+        target = self.inner if self.inner is not None else self.values
+        body.prepare(self.value)
+
+        def one(nothing: Carried, at: Position) -> Carried:
+            for row in range(self.shape.row_vectors):
+                values = [_lanes(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
+                state = self.combiner.accumulate(self.read(target, self.indices, at, row), values, columns)
+                if target is not None:
+                    target.write(state[0], at, row)
+                if self.indices is not None:
+                    self.indices.write(state[1], at, row)
+            return nothing
+
+        body.over_inner(self.value, self.dim, [], one)
+        return carried
+
+    def finish(self, carried: Carried, count: Value) -> None:
+        values = self.values
+        if values is not None:
+            _for_slots(
+                self.dim,
+                self.shape,
+                lambda at, row: values.write(self.combiner.finish(values.read(at, row), count), at, row),
+            )
+
+    def save(self, carried: Carried) -> None:
+        """The state is in the panels already."""
+
+    def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
+        def one(at: Position, row: int) -> None:
+            mine = self.read(self.values, self.indices, at, row)
+            self.write(self.combiner.merge(mine, self.read(values, indices, at, row)), at, row)
+
+        _for_slots(self.dim, self.shape, one)
+        return carried
+
+
+class _Exponentials:
+    """What the two exponential accumulators share: state slots are top, shift, then the sums."""
+
+    def __init__(self, operation: Any, shape: Shape) -> None:
+        self.value = operation.operands[0]
+        self.kind = attribute(operation, "kind")
+        self.weight = operation.operands[1] if attribute_segments(operation)[1] else None
+        self.shape = shape
+        self.element = ir.VectorType(self.value.type).element_type
+        self.vector = shape.vector(self.element)
+        self.weights = inner_dim(self.weight) if self.weight is not None else 1
+        self.sums = self.weights + (1 if self.kind == "softmax" else 0)
+        self.value_slots = self.sums + 2
+        self.index_slots = 0
+        self.results = self.weights
+        self.values: Panel | None = shape.panel(self.value_slots, self.element)
+        self.indices: Panel | None = None
+
+    def formula(self, body: BodyElements, row: int, count: int) -> list[Value]:
+        return [_lanes(body, self.value, Position(0), row, column, self.shape) for column in range(count)]
+
+
+class RegisterExponentials(_Exponentials):
+    """Exponential accumulation with all sums in registers."""
+
+    def _states(self, carried: Carried) -> list[ExponentialState]:
+        width = self.sums + 2
+        return [ExponentialState.from_flat(carried[k : k + width]) for k in range(0, len(carried), width)]
+
+    def start(self) -> Carried:
+        neutral = exponential_neutral(self.vector, self.sums).flat()
+        return [slot for _ in range(self.shape.row_vectors) for slot in neutral]
+
+    def open_chunk(self, carried: Carried) -> Carried:
+        zero = kb.constant(0.0, self.vector)
+        states = [ExponentialState(s.top, s.shift, (zero,) * self.sums) for s in self._states(carried)]
+        return [slot for state in states for slot in state.flat()]
+
+    def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
+        pairs = zip(self._states(outer), self._states(inner), strict=True)
+        return [slot for a, b in pairs for slot in exponential_merge(a, b).flat()]
+
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+        result: Carried = []
+        for row, state in enumerate(self._states(carried)):
+            values = self.formula(body, row, len(columns))
+            raised = exponential_raise(state, values)
+            sums = list(raised.sums)
+            for column, value in enumerate(values):
+                exponential = exponential_weight(raised, value)
+                sums = self._add(sums, exponential, body, row, column)
+            result += ExponentialState(raised.top, raised.shift, tuple(sums)).flat()
+        return result
+
+    def _add(self, sums: list[Value], exponential: Value, body: BodyElements, row: int, column: int) -> list[Value]:
+        added = []
+        for position, part in enumerate(sums):
+            term = exponential
+            if self.weight is not None and position < self.weights:
+                factor = _lanes(body, self.weight, Position(position), row, column, self.shape)
+                term = kb.mul(exponential, factor)
+            added.append(kb.add(part, term))
+        return added
+
+    def finish(self, carried: Carried, count: Value) -> None:
+        finish = softmax_finish if self.kind == "softmax" else logsumexp_finish
+        for row, state in enumerate(self._states(carried)):
+            for slot, value in enumerate(finish(state)):
+                self._panel().write(value, Position(slot), row)
+
+    def save(self, carried: Carried) -> None:
+        for row, state in enumerate(self._states(carried)):
+            for slot, value in enumerate(state.flat()):
+                self._panel().write(value, Position(slot), row)
+
+    def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
+        result: Carried = []
+        for row, state in enumerate(self._states(carried)):
+            saved = [values.read(Position(slot), row) for slot in range(self.value_slots)] if values else []
+            result += exponential_merge(state, ExponentialState.from_flat(saved)).flat()
+        return result
+
+    def _panel(self) -> Panel:
+        assert self.values is not None
+        return self.values
+
+
+class PanelExponentials(_Exponentials):
+    """Exponential accumulation with the maximum and the shift in registers and many sums in stack memory."""
+
+    def __init__(self, operation: Any, shape: Shape) -> None:
+        super().__init__(operation, shape)
+        self.outer = shape.panel(self.sums, self.element)
+        self.inner = shape.panel(self.sums, self.element)
+
+    def _states(self, carried: Carried) -> list[ExponentialState]:
+        return [ExponentialState(carried[k], carried[k + 1], ()) for k in range(0, len(carried), 2)]
+
+    def _clear(self, panel: Panel) -> None:
+        zero = kb.constant(0.0, self.vector)
+        _for_slots(self.sums, self.shape, lambda at, row: panel.write(zero, at, row))
+
+    def start(self) -> Carried:
+        self._clear(self.outer)
+        neutral = exponential_neutral(self.vector, 0)
+        return [slot for _ in range(self.shape.row_vectors) for slot in (neutral.top, neutral.shift)]
+
+    def open_chunk(self, carried: Carried) -> Carried:
+        self._clear(self.inner)
+        return carried
+
+    def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
+        return self._merge_panels(outer, inner, self.outer, self.inner)
+
+    def _merge_panels(self, mine: Carried, theirs: Carried, target: Panel, source: Panel, first: int = 0) -> Carried:
+        """Merge sums of two maxima: with a unit sum in each state, the merge of the states gives the two factors."""
+        one, zero = kb.constant(1.0, self.vector), kb.constant(0.0, self.vector)
+        result: Carried = []
+        for row, (a, b) in enumerate(zip(self._states(mine), self._states(theirs), strict=True)):
+            merged = exponential_merge(
+                ExponentialState(a.top, a.shift, (one, zero)), ExponentialState(b.top, b.shift, (zero, one))
+            )
+            keep, take = merged.sums
+
+            def add_up(at: Position, keep: Value = keep, take: Value = take, row: int = row) -> None:
+                scaled = kb.mul(target.read(at, row), keep)
+                target.write(kb.add(scaled, kb.mul(source.read(at.shifted(first), row), take)), at, row)
+
+            _for_positions(self.sums, add_up)
+            result += [merged.top, merged.shift]
+        return result
+
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+        result: Carried = []
+        exponentials = []
+        for row, state in enumerate(self._states(carried)):
+            values = self.formula(body, row, len(columns))
+            one = kb.constant(1.0, self.vector)
+            raised = exponential_raise(ExponentialState(state.top, state.shift, (one,)), values)
+            factor = raised.sums[0]
+            self._scale(any_lane(kb.compare("une", factor, one)), factor, row)
+            exponentials.append([exponential_weight(raised, value) for value in values])
+            result += [raised.top, raised.shift]
+        self._add(exponentials, body)
+        return result
+
+    def _scale(self, condition: Value, factor: Value, row: int) -> None:
+        branch = scf.IfOp(condition)
+        with ir.InsertionPoint(branch.then_block):
+            _for_positions(
+                self.sums, lambda at: self.inner.write(kb.mul(self.inner.read(at, row), factor), at, row)
+            )
+            scf.YieldOp([])
+
+    def _add(self, exponentials: list[list[Value]], body: BodyElements) -> None:
+        if self.weight is not None:
+            weight = self.weight
+            body.prepare(weight)
+
+            def one(nothing: Carried, at: Position) -> Carried:
+                for row, terms in enumerate(exponentials):
+                    part = self.inner.read(at, row)
+                    for column, term in enumerate(terms):
+                        part = kb.add(part, kb.mul(term, _lanes(body, weight, at, row, column, self.shape)))
+                    self.inner.write(part, at, row)
+                return nothing
+
+            body.over_inner(weight, self.weights, [], one)
+        for slot in range(self.weights if self.weight is not None else 0, self.sums):
+            for row, terms in enumerate(exponentials):
+                part = self.inner.read(Position(slot), row)
+                for term in terms:
+                    part = kb.add(part, term)
+                self.inner.write(part, Position(slot), row)
+
+    def finish(self, carried: Carried, count: Value) -> None:
+        for row, state in enumerate(self._states(carried)):
+            last = self.outer.read(Position(self.sums - 1), row)
+
+            def one(at: Position, shift: Value = state.shift, row: int = row, last: Value = last) -> None:
+                part = self.outer.read(at, row)
+                whole = ExponentialState(shift, shift, (part,) if self.kind == "logsumexp" else (part, last))
+                finish = softmax_finish if self.kind == "softmax" else logsumexp_finish
+                assert self.values is not None
+                self.values.write(finish(whole)[0], at, row)
+
+            _for_positions(self.results, one)
+
+    def save(self, carried: Carried) -> None:
+        assert self.values is not None
+        panel = self.values
+        for row, state in enumerate(self._states(carried)):
+            panel.write(state.top, Position(0), row)
+            panel.write(state.shift, Position(1), row)
+        _for_slots(self.sums, self.shape, lambda at, row: panel.write(self.outer.read(at, row), at.shifted(2), row))
+
+    def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
+        assert values is not None
+        saved = [values.read(Position(slot), row) for row in range(self.shape.row_vectors) for slot in (0, 1)]
+        return self._merge_panels(carried, saved, self.outer, values, first=2)
+
+
+class Selection:
+    """The k smallest (or largest) of each component: sorted lists in stack memory, their last entries in registers.
+
+    The largest are the smallest of the negated values; lists hold negated values then.
+    """
+
+    def __init__(self, operation: Any, shape: Shape, index: ir.Type) -> None:
+        self.value = operation.operands[0]
+        self.k = attribute(operation, "k")
+        self.negated = attribute(operation, "kind") == "kmax"
+        self.shape = shape
+        self.dim = inner_dim(self.value)
+        self.element = ir.VectorType(self.value.type).element_type
+        self.index = index
+        self.value_slots = self.index_slots = self.results = self.k * self.dim
+        self.values: Panel | None = shape.panel(self.value_slots, self.element)
+        self.indices: Panel | None = shape.panel(self.index_slots, index)
+
+    def _lists(self) -> tuple[Panel, Panel]:
+        assert self.values is not None
+        assert self.indices is not None
+        return self.values, self.indices
+
+    def start(self) -> Carried:
+        values, indices = self._lists()
+        empty = kb.constant(float("nan"), self.shape.vector(self.element))
+        none = kb.constant(-1, self.shape.vector(self.index))
+
+        def clear(at: Position, row: int) -> None:
+            values.write(empty, at, row)
+            indices.write(none, at, row)
+
+        _for_slots(self.value_slots, self.shape, clear)
+        return [empty] * (self.dim * self.shape.row_vectors)
+
+    def open_chunk(self, carried: Carried) -> Carried:
+        return carried
+
+    def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
+        return inner
+
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+        result = []
+        for position, threshold in enumerate(carried):
+            component, row = divmod(position, self.shape.row_vectors)
+            values = [
+                _lanes(body, self.value, Position(component), row, column, self.shape)
+                for column in range(len(columns))
+            ]
+            if self.negated:
+                values = [kb.neg(value) for value in values]
+            lowest = values[0]
+            for value in values[1:]:
+                lowest = kb.select(kb.compare("olt", value, lowest), value, lowest)
+            outer = scf.IfOp(any_lane(selection_hit(lowest, threshold)), [threshold.type], has_else=True)
+            with ir.InsertionPoint(outer.then_block):
+                current = threshold
+                for value, column in zip(values, columns, strict=True):
+                    current = self._offer(value, column, current, component, row)
+                scf.YieldOp([current])
+            with ir.InsertionPoint(outer.else_block):
+                scf.YieldOp([threshold])
+            result.append(outer.results[0])
+        return result
+
+    def _offer(self, value: Value, column: Value, threshold: Value, component: int, row: int) -> Value:
+        branch = scf.IfOp(any_lane(selection_hit(value, threshold)), [threshold.type], has_else=True)
+        with ir.InsertionPoint(branch.then_block):
+            scf.YieldOp([self._insert(value, column, component, row)])
+        with ir.InsertionPoint(branch.else_block):
+            scf.YieldOp([threshold])
+        return branch.results[0]
+
+    def _insert(self, value: Value, column: Value, component: int, row: int) -> Value:
+        """Insert a candidate in every lane's list (lanes that it does not concern keep theirs); give the last entry."""
+        values, indices = self._lists()
+        inserted = kb.constant(0, kb.bool_type(value.type))
+        whole = self.k // _ENTRIES_A_TURN if self.k > _UNROLLED_ENTRIES else 0
+        carried: tuple[Value, ...] = (value, column, inserted)
+
+        def turn(carried: tuple[Value, ...], start: "Value | None", first: int, count: int) -> tuple[Value, ...]:
+            places = [Position((first + entry) * self.dim + component, start) for entry in range(count)]
+            entries = [(values.read(at, row), indices.read(at, row)) for at in places]
+            changed, onward = selection_insert(carried[0], carried[1], entries, carried[2])
+            for at, (entry_value, entry_index) in zip(places, changed, strict=True):
+                values.write(entry_value, at, row)
+                indices.write(entry_index, at, row)
+            return onward
+
+        if whole:
+            step = _ENTRIES_A_TURN * self.dim
+            loop = scf.ForOp(number(0), number(whole * step), number(step), list(carried))
+            with ir.InsertionPoint(loop.body):
+                scf.YieldOp(list(turn(tuple(loop.inner_iter_args), loop.induction_variable, 0, _ENTRIES_A_TURN)))
+            carried = tuple(loop.results)
+        rest = self.k - whole * _ENTRIES_A_TURN
+        if rest:
+            turn(carried, None, whole * _ENTRIES_A_TURN, rest)
+        return values.read(Position((self.k - 1) * self.dim + component), row)
+
+    def finish(self, carried: Carried, count: Value) -> None:
+        if self.negated:
+            values = self._lists()[0]
+            _for_slots(self.value_slots, self.shape, lambda at, row: values.write(kb.neg(values.read(at, row)), at, row))
+
+    def save(self, carried: Carried) -> None:
+        """The state is in the panels already."""
+
+    def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
+        """Offer every entry of the saved lists; an empty one (index -1) must stay out."""
+        assert values is not None
+        assert indices is not None
+        types = [threshold.type for threshold in carried]
+        loop = scf.ForOp(number(0), number(self.value_slots), number(self.dim), carried)
+        with ir.InsertionPoint(loop.body):
+            thresholds = list(loop.inner_iter_args)
+            for position, threshold in enumerate(thresholds):
+                component, row = divmod(position, self.shape.row_vectors)
+                at = Position(component, loop.induction_variable)
+                thresholds[position] = self._offer_saved(
+                    values.read(at, row), indices.read(at, row), threshold, component, row
+                )
+            scf.YieldOp(thresholds)
+        assert len(types) == len(loop.results)
+        return list(loop.results)
+
+    def _offer_saved(self, value: Value, index: Value, threshold: Value, component: int, row: int) -> Value:
+        return self._offer(value, index, threshold, component, row)
+
+
+_UNROLLED_ENTRIES = 16
+_ENTRIES_A_TURN = 4
+
+
+def _lanes(body: BodyElements, value: Value, at: Position, row: int, column: int, shape: Shape) -> Value:
+    """Emit an element as lanes, also where the formula does not depend on the row."""
+    element = body.element(value, at, row, column)
+    if shape.lanes > 1 and not isinstance(element.type, ir.VectorType):
+        return kb.emit("vector.broadcast", (element,), shape.vector(element_of(value.type)))
+    return element
+
+
+def _for_positions(slots: int, one: Any) -> None:
+    """Visit slots, in a loop if they are many."""
+    if slots <= _UNROLLED_ENTRIES:
+        for slot in range(slots):
+            one(Position(slot))
+        return
+    for_range(number(0), number(slots), 1, lambda slot: one(Position(0, slot)))
+
+
+def _for_slots(slots: int, shape: Shape, one: Any) -> None:
+    """Visit slots of every row vector."""
+    _for_positions(slots, lambda at: [one(at, row) for row in range(shape.row_vectors)])

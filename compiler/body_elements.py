@@ -1,0 +1,325 @@
+"""Element by element emission of a kernel body, for a block of row vectors times columns.
+
+A body computes on vectors whose first dimension is the inner dimension of the formula. Nothing here builds such a
+vector: `BodyElements.element` emits the one element that its caller asks for, and through it the elements that it
+needs. So a short inner dimension becomes straight-line code, and a long one a loop whose index is part of the position.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pylazy.compiler import kernel_builder as kb
+from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.mlir import ir, scf
+from pylazy.runtime.errors import InternalError
+
+
+class Position(NamedTuple):
+    """Which element of an inner vector: `base + offset`; `lowest` bounds it from below where `base` is a loop index."""
+
+    offset: int
+    base: "ir.Value | None" = None
+    lowest: int = 0
+
+    def shifted(self, by: int) -> "Position":
+        """Give the position `by` elements further."""
+        return Position(self.offset + by, self.base, self.lowest + by)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The part of the iteration domain that one body covers: how many row vectors and columns, and how to unroll."""
+
+    row_vectors: int
+    columns: int
+    unroll_limit: int
+    inner_step: int
+
+
+#: Emit one element of a `load`: the op, the position, the row vector and the column within the block.
+LoadElement = Callable[[Any, Position, int, int], ir.Value]
+
+
+def element_of(value_type: ir.Type) -> ir.Type:
+    """Give the type of one element: `vector<3x16xf32>` -> `vector<16xf32>`, `vector<3x1xf32>` -> `f32`."""
+    vector = ir.VectorType(value_type)
+    lanes = vector.shape[1:]
+    if not lanes or lanes == [1]:
+        return vector.element_type
+    return ir.VectorType.get(lanes, vector.element_type)
+
+
+def inner_dim(value: ir.Value) -> int:
+    """Give the inner dimension of a body value."""
+    return int(ir.VectorType(value.type).shape[0])
+
+
+class BodyAxes:
+    """What the values of a body vary with: "", "r" (row), "c" (column) or "rc"."""
+
+    def __init__(self, body: Any) -> None:
+        self._arguments = list(body.arguments)
+        self._known: dict[ir.Value, str] = {}
+
+    def of(self, value: ir.Value) -> str:
+        """Name the axes of one value."""
+        found = self._known.get(value)
+        if found is None:
+            owner = value.owner
+            if isinstance(owner, ir.Block):
+                position = self._arguments.index(value) if value in self._arguments else -1
+                found = "rc"[position] if position >= 0 else ""
+            else:
+                found = self.of_operation(owner)
+            self._known[value] = found
+        return found
+
+    def of_operation(self, operation: Any) -> str:
+        """Name the axes of all operands of an op together."""
+        used = {self.of(operand) for operand in operation.operands}
+        return "".join(axis for axis in "rc" if any(axis in some for some in used))
+
+
+class BodyElements:
+    """Elements of the values of one body, each emitted once in each scope."""
+
+    def __init__(self, body: Any, block: Block, load_element: LoadElement) -> None:
+        self.block = block
+        self.axes = BodyAxes(body).of
+        self._load_element = load_element
+        self._scopes: list[dict[Any, ir.Value]] = [{}]
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Forget, at the end, what was emitted inside: a region whose values are not visible after it."""
+        self._scopes.append({})
+        yield
+        self._scopes.pop()
+
+    def element(self, value: ir.Value, at: Position, row: int, column: int) -> ir.Value:
+        """Emit one element of a value for one row vector and one column of the block."""
+        key = self._key(value, at, row, column)
+        for scope in reversed(self._scopes):
+            if key in scope:
+                return scope[key]
+        operation = value.owner
+        if isinstance(operation, ir.Block):
+            raise InternalError("a body uses an index as a value")
+        if name_of(operation) == "reduction.inner_reduce":
+            self._reduce_block(operation)
+            return self.element(value, at, row, column)
+        emitted = self._emit(operation, value, at, row, column)
+        self._scopes[-1][key] = emitted
+        return emitted
+
+    def prepare(self, value: ir.Value) -> None:
+        """Emit, for the whole block, all parts of a value that do not change along its inner dimension.
+
+        To be called before a loop over that dimension is opened: inside, they would be computed again and again.
+        """
+        operation = value.owner
+        name = name_of(operation)
+        if name in {"", "reduction.load", "arith.constant"}:
+            return
+        if inner_dim(value) == 1 and name != "vector.extract_strided_slice":
+            self._everywhere(value)
+            return
+        for operand in operation.operands:
+            self.prepare(operand)
+
+    def boundaries(self, value: ir.Value) -> set[int]:
+        """Give the positions where the elements of a value change their kind: the seams of concatenations."""
+        operation = value.owner
+        name = name_of(operation)
+        if name in {"", "reduction.load", "arith.constant"} or inner_dim(value) == 1:
+            return set()
+        if name == "reduction.concat_rows":
+            seam = inner_dim(operation.operands[0])
+            second = {seam + inside for inside in self.boundaries(operation.operands[1])}
+            return {seam} | self.boundaries(operation.operands[0]) | second
+        if name == "vector.extract_strided_slice":
+            start, size = attribute(operation, "offsets")[0], inner_dim(value)
+            return {seam - start for seam in self.boundaries(operation.operands[0]) if start < seam < start + size}
+        seams = [self.boundaries(operand) for operand in operation.operands if inner_dim(operand) > 1]
+        return set().union(*seams)
+
+    def _everywhere(self, value: ir.Value) -> None:
+        axes = self.axes(value)
+        for column in range(self.block.columns if "c" in axes else 1):
+            for row in range(self.block.row_vectors if "r" in axes else 1):
+                self.element(value, Position(0), row, column)
+
+    def _key(self, value: ir.Value, at: Position, row: int, column: int) -> Any:
+        axes = self.axes(value)
+        return (value, at.offset, at.base, row if "r" in axes else -1, column if "c" in axes else -1)
+
+    def _emit(self, operation: Any, value: ir.Value, at: Position, row: int, column: int) -> ir.Value:
+        name = name_of(operation)
+        operands = list(operation.operands)
+        if name == "reduction.load":
+            return self._load_element(operation, at, row, column)
+        if name == "arith.constant":
+            return _constant_element(operation, value, at)
+        if name == "reduction.concat_rows":
+            seam = inner_dim(operands[0])
+            place = at.offset if at.base is None else at.lowest
+            if place < seam:
+                return self.element(operands[0], at, row, column)
+            return self.element(operands[1], at.shifted(-seam), row, column)
+        if name == "vector.extract_strided_slice":
+            return self.element(operands[0], at.shifted(attribute(operation, "offsets")[0]), row, column)
+        result = element_of(value.type)
+        if name == "vector.broadcast":
+            source = Position(0) if inner_dim(operands[0]) == 1 else at
+            scalar = self.element(operands[0], source, row, column)
+            if scalar.type == result:
+                return scalar
+            return kb.emit("vector.broadcast", (scalar,), result)
+        elements = [self.element(operand, at, row, column) for operand in operands]
+        attributes = {key: operation.attributes[key] for key in operation.attributes}
+        return ir.Operation.create(name, results=[result], operands=elements, attributes=attributes).results[0]
+
+    def _reduce_block(self, operation: Any) -> None:
+        """Emit an inner reduction for every row vector and column of the block at once, sharing loads."""
+        value, result = operation.operands[0], operation.results[0]
+        axes = self.axes(result)
+        pairs = [
+            (row, column)
+            for column in range(self.block.columns if "c" in axes else 1)
+            for row in range(self.block.row_vectors if "r" in axes else 1)
+        ]
+        fold = _INNER_FOLDS[attribute(operation, "kind")]
+        dim = inner_dim(value)
+        if dim <= self.block.unroll_limit:
+            states = [fold.first(self.element(value, Position(0), *pair)) for pair in pairs]
+            for offset in range(1, dim):
+                at = Position(offset)
+                states = [
+                    fold.step(state, self.element(value, at, *pair), at)
+                    for state, pair in zip(states, pairs, strict=True)
+                ]
+        else:
+            states = self._reduce_in_loops(value, pairs, fold, dim)
+        for (row, column), state in zip(pairs, states, strict=True):
+            self._scopes[-1][self._key(result, Position(0), row, column)] = fold.finish(state)
+
+    def _reduce_in_loops(self, value: ir.Value, pairs: list[tuple[int, int]], fold: "_Fold", dim: int) -> list[Any]:
+        self.prepare(value)
+        states = [fold.neutral(element_of(value.type)) for _ in pairs]
+        width = len(states[0])
+
+        def step(flat: list[ir.Value], at: Position) -> list[ir.Value]:
+            grouped = [tuple(flat[k : k + width]) for k in range(0, len(flat), width)]
+            return [
+                slot
+                for state, pair in zip(grouped, pairs, strict=True)
+                for slot in fold.step(state, self.element(value, at, *pair), at)
+            ]
+
+        flat = self.over_inner(value, dim, [slot for state in states for slot in state], step)
+        return [tuple(flat[k : k + width]) for k in range(0, len(flat), width)]
+
+    def over_inner(
+        self,
+        value: ir.Value,
+        dim: int,
+        carried: list[ir.Value],
+        step: Callable[[list[ir.Value], Position], list[ir.Value]],
+    ) -> list[ir.Value]:
+        """Emit loops over an inner dimension, `inner_step` elements a turn, straight code for what remains."""
+        seams = sorted({0, dim} | {seam for seam in self.boundaries(value) if 0 < seam < dim})
+        for low, high in zip(seams, seams[1:], strict=False):
+            turns = (high - low) // self.block.inner_step
+            looped = low + turns * self.block.inner_step
+            if turns > 1:
+                carried = self._inner_loop(low, looped, carried, step)
+            else:
+                looped = low
+            for offset in range(looped, high):
+                carried = step(carried, Position(offset))
+        return carried
+
+    def _inner_loop(
+        self,
+        low: int,
+        high: int,
+        carried: list[ir.Value],
+        step: Callable[[list[ir.Value], Position], list[ir.Value]],
+    ) -> list[ir.Value]:
+        integer = ir.IntegerType.get_signless(64)
+        bounds = [kb.constant(bound, integer) for bound in (low, high, self.block.inner_step)]
+        loop = scf.ForOp(*bounds, carried)
+        with ir.InsertionPoint(loop.body), self.scope():
+            inside = list(loop.inner_iter_args)
+            for offset in range(self.block.inner_step):
+                inside = step(inside, Position(offset, loop.induction_variable, low + offset))
+            scf.YieldOp(inside)
+        return list(loop.results)
+
+
+def _constant_element(operation: Any, value: ir.Value, at: Position) -> ir.Value:
+    dense = operation.attributes["value"]
+    if dense.is_splat:
+        return kb.constant(dense.get_splat_value().value, element_of(value.type))
+    if at.base is not None:
+        raise InternalError("a constant vector of unequal elements stands in a loop over its elements")
+    lanes = len(dense) // inner_dim(value)
+    return kb.constant(dense[at.offset * lanes], element_of(value.type))
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """How an inner reduction goes through its elements; a state is a tuple of element values."""
+
+    neutral: Callable[[ir.Type], tuple[ir.Value, ...]]
+    first: Callable[[ir.Value], tuple[ir.Value, ...]]
+    step: Callable[[tuple[ir.Value, ...], ir.Value, Position], tuple[ir.Value, ...]]
+    finish: Callable[[tuple[ir.Value, ...]], ir.Value]
+
+
+def _simple_fold(neutral: float, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> _Fold:
+    return _Fold(
+        neutral=lambda element: (kb.constant(neutral, element),),
+        first=lambda value: (value,),
+        step=lambda state, value, at: (combine(state[0], value),),
+        finish=lambda state: state[0],
+    )
+
+
+def _index_fold(predicate: str, neutral: float) -> _Fold:
+    """Keep the best element and its number; the first NaN wins over everything and stays."""
+
+    def step(state: tuple[ir.Value, ...], value: ir.Value, at: Position) -> tuple[ir.Value, ...]:
+        best, number = state
+        appears = kb.emit(
+            "arith.andi", (kb.compare("uno", value, value), kb.compare("ord", best, best)), kb.bool_type(value.type)
+        )
+        better = kb.emit("arith.ori", (kb.compare(predicate, value, best), appears))
+        return kb.select(better, value, best), kb.select(better, _position_number(at, value.type), number)
+
+    return _Fold(
+        neutral=lambda element: (kb.constant(neutral, element), kb.constant(0, element)),
+        first=lambda value: (value, kb.constant(0, value.type)),
+        step=step,
+        finish=lambda state: state[1],
+    )
+
+
+def _position_number(at: Position, element: ir.Type) -> ir.Value:
+    if at.base is None:
+        return kb.constant(at.offset, element)
+    whole = kb.emit("arith.addi", (at.base, kb.constant(at.offset, at.base.type)))
+    number = kb.emit("arith.sitofp", (whole,), kb.element_type(element))
+    return kb.emit("vector.broadcast", (number,), element) if isinstance(element, ir.VectorType) else number
+
+
+_INFINITY = float("inf")
+_INNER_FOLDS = {
+    "add": _simple_fold(0.0, kb.add),
+    "minimum": _simple_fold(_INFINITY, lambda a, b: kb.emit("arith.minimumf", (a, b))),
+    "maximum": _simple_fold(-_INFINITY, lambda a, b: kb.emit("arith.maximumf", (a, b))),
+    "argmin": _index_fold("olt", _INFINITY),
+    "argmax": _index_fold("ogt", -_INFINITY),
+}

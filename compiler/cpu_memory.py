@@ -1,0 +1,173 @@
+"""Memory of a CPU kernel: addresses, rows of buffers, and panels (rows transposed so that a vector holds one element of
+many rows)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pylazy.compiler import kernel_builder as kb
+from pylazy.compiler.body_elements import Position
+from pylazy.compiler.mlir import ir, llvm, scf
+
+_DYNAMIC = -(2**31)
+CACHE_LINE_BYTES = 64
+
+
+def i64() -> ir.Type:
+    """Give the type of all sizes and indices in a kernel."""
+    return ir.IntegerType.get_signless(64)
+
+
+def number(value: int) -> ir.Value:
+    """Build a 64-bit integer."""
+    return kb.constant(value, i64())
+
+
+def iadd(first: ir.Value, second: ir.Value) -> ir.Value:
+    """Build an integer sum."""
+    return kb.emit("arith.addi", (first, second))
+
+
+def imul(first: ir.Value, second: ir.Value) -> ir.Value:
+    """Build an integer product."""
+    return kb.emit("arith.muli", (first, second))
+
+
+def isub(first: ir.Value, second: ir.Value) -> ir.Value:
+    """Build an integer difference."""
+    return kb.emit("arith.subi", (first, second))
+
+
+def imin(first: ir.Value, second: ir.Value) -> ir.Value:
+    """Build the smaller of two signed integers."""
+    return kb.emit("arith.minsi", (first, second))
+
+
+def address(pointer: ir.Value, element: ir.Type, *, base: "ir.Value | None" = None, offset: int = 0) -> ir.Value:
+    """Build the address of element `base + offset` after a pointer."""
+    pointer_type = ir.Type.parse("!llvm.ptr")
+    if base is not None:
+        pointer = llvm.GEPOp(pointer_type, pointer, [base], [_DYNAMIC], element, 0).result
+    if offset:
+        pointer = llvm.GEPOp(pointer_type, pointer, [], [offset], element, 0).result
+    return pointer
+
+
+def element_bytes(element: ir.Type) -> int:
+    """Give the size of a number or a pointer in memory."""
+    scalar = kb.element_type(element)
+    return 8 if isinstance(scalar, llvm.PointerType) else max(1, int(scalar.width) // 8)
+
+
+def load(pointer: ir.Value, value_type: ir.Type) -> ir.Value:
+    """Build a load of a scalar, or of consecutive scalars as a vector, aligned as a scalar."""
+    return llvm.LoadOp(value_type, pointer, alignment=element_bytes(value_type)).result
+
+
+def store(value: ir.Value, pointer: ir.Value) -> None:
+    """Build a store aligned as a scalar."""
+    llvm.StoreOp(value, pointer, alignment=element_bytes(value.type))
+
+
+def allocate(count: int, element: ir.Type) -> ir.Value:
+    """Build a block of stack memory; to be called in the entry block of a function only."""
+    size = kb.constant(count, i64())
+    return llvm.AllocaOp(ir.Type.parse("!llvm.ptr"), size, element, alignment=CACHE_LINE_BYTES).result
+
+
+def for_range(low: ir.Value, high: ir.Value, step: int, body: Callable[[ir.Value], None]) -> None:
+    """Build a loop that carries nothing."""
+    loop = scf.ForOp(low, high, number(step), [])
+    with ir.InsertionPoint(loop.body):
+        body(loop.induction_variable)
+        scf.YieldOp([])
+
+
+class Panel:
+    """Stack memory for `slots` numbers of each row of a tile, slot by slot: one vector load gives one slot of many rows."""
+
+    def __init__(self, slots: int, *, element: ir.Type, lanes: int, row_vectors: int) -> None:
+        self.slots = slots
+        self.element = element
+        self.width = lanes * row_vectors
+        self.lanes = lanes
+        self.vector = ir.VectorType.get([lanes], element) if lanes > 1 else element
+        self.pointer = allocate(max(1, slots) * self.width, element)
+
+    def _address(self, at: Position, row: int) -> ir.Value:
+        base = None if at.base is None else imul(at.base, number(self.width))
+        return address(self.pointer, self.element, base=base, offset=at.offset * self.width + row * self.lanes)
+
+    def read(self, at: Position, row: int) -> ir.Value:
+        """Build a load of one slot of one row vector."""
+        return load(self._address(at, row), self.vector)
+
+    def write(self, value: ir.Value, at: Position, row: int) -> None:
+        """Build a store to one slot of one row vector."""
+        store(value, self._address(at, row))
+
+    def pack(self, source: ir.Value, first_row: ir.Value, last_row: ir.Value) -> None:
+        """Fill the panel from rows of a buffer; rows after the last repeat it, so that no lane reads outside."""
+
+        def copy_row(lane: ir.Value) -> None:
+            row = imin(iadd(first_row, lane), last_row)
+            start = address(source, self.element, base=imul(row, number(self.slots)))
+            self._copy(lane, self.slots, lambda slot, place: store(load(address_of(start, slot), self.element), place))
+
+        def address_of(start: ir.Value, slot: "int | ir.Value") -> ir.Value:
+            if isinstance(slot, int):
+                return address(start, self.element, offset=slot)
+            return address(start, self.element, base=slot)
+
+        for_range(number(0), number(self.width), 1, copy_row)
+
+    def unpack(
+        self, target: ir.Value, first_row: ir.Value, rows: ir.Value, *, slots: int, convert: "Any" = None
+    ) -> None:
+        """Write the first `slots` slots to rows of a buffer, leaving out lanes beyond the last row.
+
+        `convert` turns a number of the panel into one of the buffer, where their types differ.
+        """
+        count = imin(isub(rows, first_row), number(self.width))
+
+        def copy_row(lane: ir.Value) -> None:
+            def move(slot: "int | ir.Value", place: ir.Value) -> None:
+                value = load(place, self.element)
+                if convert is not None:
+                    value = convert(value)
+                if isinstance(slot, int):
+                    store(value, address(target_row(value.type), value.type, offset=slot))
+                else:
+                    store(value, address(target_row(value.type), value.type, base=slot))
+
+            def target_row(element: ir.Type) -> ir.Value:
+                return address(target, element, base=imul(iadd(first_row, lane), number(slots)))
+
+            self._copy(lane, slots, move)
+
+        for_range(number(0), count, 1, copy_row)
+
+    def _copy(self, lane: ir.Value, slots: int, move: Callable[["int | ir.Value", ir.Value], None]) -> None:
+        """Visit the slots of one row: straight code for few, a loop for many."""
+        place = address(self.pointer, self.element, base=lane)
+        if slots <= _UNROLLED_SLOTS:
+            for slot in range(slots):
+                move(slot, address(place, self.element, offset=slot * self.width))
+            return
+
+        def visit(slot: ir.Value) -> None:
+            move(slot, address(place, self.element, base=imul(slot, number(self.width))))
+
+        for_range(number(0), number(slots), 1, visit)
+
+
+_UNROLLED_SLOTS = 8
+
+
+def broadcast(value: ir.Value, lanes_type: ir.Type) -> ir.Value:
+    """Build a vector with the same scalar in every lane; a scalar type is left as it is."""
+    return kb.emit("vector.broadcast", (value,), lanes_type) if isinstance(lanes_type, ir.VectorType) else value
+
+
+def each(values: Sequence[ir.Value], function: Callable[[ir.Value], ir.Value]) -> list[ir.Value]:
+    """Apply a builder to several values."""
+    return [function(value) for value in values]

@@ -1,0 +1,1 @@
+"""Elementary functions written with additions, products and bit operations."""

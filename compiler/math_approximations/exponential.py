@@ -1,0 +1,108 @@
+"""The exponential functions.
+
+Coefficients: minimax fits of (e^r - 1 - r) / r^2 by Remez exchange in 50 digits, weighted to the relative error of
+e^r, on |r| <= log(2) / 2 (benchmarks/math_accuracy.py names the measured errors). AVX-512: Intel's Software
+Developer's Manual defines VSCALEF so that scalef(NaN, inf) = inf and scalef(NaN, -inf) = 0, made for exp.
+"""
+
+from dataclasses import dataclass
+
+from pylazy.compiler.math_approximations import avx512
+from pylazy.compiler.math_approximations.vector_math import VectorMath
+from pylazy.compiler.mlir import ir
+
+__all__ = ["emit_exp", "emit_exp2", "emit_exp_of_sum", "emit_expm1", "emit_expm1_as_sum"]
+
+LOG2_E = 1.4426950408889634
+LOG_2 = 0.6931471805599453
+
+# log(2) in two parts; the first is short enough for n * part to be exact for every exponent n.
+LOG2_PARTS = {
+    32: (0.693145751953125, 1.4286068203094173e-06),
+    64: (0.6931471803691238, 1.9082149292705877e-10),
+}
+
+_EXP_TAIL = {
+    32: (0.49999993447971147, 0.1666652063554529, 0.041668388034111735, 0.008368716502502127, 0.001381459802083656),
+    64: (0.500000000000001, 0.16666666666666674, 0.04166666666652199, 0.008333333333322207, 0.0013888888947820891, 0.00019841269886591, 2.4801487326012337e-05, 2.7557242336680357e-06, 2.763265575933203e-07, 2.5110049895858716e-08),
+}
+
+
+@dataclass(frozen=True)
+class _Range:
+    lowest: float  # below: the result is 0
+    highest: float  # above: the result is inf
+
+
+_EXP_RANGE = {32: _Range(-105.0, 90.0), 64: _Range(-747.0, 711.0)}
+_EXP2_RANGE = {32: _Range(-151.0, 129.0), 64: _Range(-1077.0, 1025.0)}
+_EXPM1_RANGE = {32: _Range(-20.0, 89.0), 64: _Range(-40.0, 710.0)}
+
+
+def _emit_reduction(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return the integer n nearest to x / log(2), and x - n * log(2) as a sum of two values."""
+    n, n_integer = m.round_small_product(x, LOG2_E)
+    first, second = LOG2_PARTS[m.bits]
+    high = m.muladd(n, m.const(-first), x)
+    low = m.mul(n, m.const(-second))
+    r = m.add(high, low)
+    return n_integer, r, m.sub(low, m.sub(r, high))
+
+
+def _emit_exp_tail(m: VectorMath, r: ir.Value) -> ir.Value:
+    """Return e^r - 1 - r."""
+    return m.mul(m.mul(r, r), m.polynomial(r, _EXP_TAIL[m.bits]))
+
+
+def emit_exp(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return e^x within 2 ulp; results below the normal numbers are rounded as they must be."""
+    if m.has_avx512_vectors:
+        return avx512.emit_exp(m, x)
+    x = m.clamp(x, _EXP_RANGE[m.bits].lowest, _EXP_RANGE[m.bits].highest)
+    n, n_integer = m.round_small_product(x, LOG2_E)
+    first, second = LOG2_PARTS[m.bits]
+    r = m.muladd(n, m.const(-second), m.muladd(n, m.const(-first), x))
+    result = m.muladd(m.muladd(m.polynomial(r, _EXP_TAIL[m.bits]), r, m.const(1.0)), r, m.const(1.0))
+    return m.scale(result, n_integer)
+
+
+def emit_exp_of_sum(m: VectorMath, high: ir.Value, low: ir.Value) -> ir.Value:
+    """Return e^(high + low), for a low part below an ulp of the high part."""
+    clamped = m.clamp(high, _EXP_RANGE[m.bits].lowest, _EXP_RANGE[m.bits].highest)
+    n_integer, r, r_low = _emit_reduction(m, clamped)
+    low = m.select(m.compare("oeq", clamped, high), low, m.const(0.0))
+    r_low = m.add(r_low, low)
+    result = m.add(m.const(1.0), m.add(r, m.add(r_low, _emit_exp_tail(m, r))))
+    return m.scale(result, n_integer)
+
+
+def emit_exp2(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return 2^x within 2 ulp."""
+    if m.has_avx512_vectors:
+        return avx512.emit_exp2(m, x)
+    x = m.clamp(x, _EXP2_RANGE[m.bits].lowest, _EXP2_RANGE[m.bits].highest)
+    n, n_integer = m.round_small(x)
+    fraction = m.sub(x, n)
+    r = m.mul(fraction, m.const(LOG_2))
+    result = m.add(m.const(1.0), m.add(r, _emit_exp_tail(m, r)))
+    return m.scale(result, n_integer)
+
+
+def emit_expm1(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return e^x - 1 within 2 ulp, for small x too."""
+    high, low = emit_expm1_as_sum(m, x)
+    # x itself where it is tiny: keeps -0.0 and numbers below the normal ones.
+    is_tiny = m.compare("olt", m.abs(x), m.const(2.0 ** -(m.mantissa_bits + 2)))
+    return m.select(is_tiny, x, m.add(high, low))
+
+
+def emit_expm1_as_sum(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Return e^x - 1 as a sum; the second part, below an ulp of the first, is NaN where the first is infinite."""
+    clamped = m.clamp(x, _EXPM1_RANGE[m.bits].lowest, _EXPM1_RANGE[m.bits].highest)
+    n_integer, r, r_low = _emit_reduction(m, clamped)
+    tail = m.add(r_low, _emit_exp_tail(m, r))
+    # 2^n * (1 + r + tail) - 1, in halves so that 2^n itself cannot overflow.
+    half_power = m.power_of_two(m.integer("subi", n_integer, 1))
+    base, error = m.two_sum(m.sub(half_power, m.const(0.5)), m.mul(half_power, r))
+    high, low = m.fast_two_sum(base, m.add(error, m.mul(half_power, tail)))
+    return m.add(high, high), m.add(low, low)

@@ -1,0 +1,65 @@
+"""The hyperbolic functions, made of e^x - 1.
+
+tanh for f32: (tanh x - x) / x^3 in x^2 for x^2 <= 0.4, Remez exchange, relative.
+"""
+
+from pylazy.compiler.math_approximations.exponential import emit_exp, emit_expm1_as_sum
+from pylazy.compiler.math_approximations.vector_math import VectorMath
+from pylazy.compiler.mlir import ir
+
+__all__ = ["emit_cosh", "emit_sinh", "emit_tanh"]
+
+_TANH_F32 = (-0.33333287880734735, 0.1333138314829758, -0.05372399140990807, 0.020565965971743764, -0.005607696899528428)
+
+
+def emit_tanh(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return the hyperbolic tangent within 2 ulp."""
+    magnitude = m.abs(x)
+    one, two = m.const(1.0), m.const(2.0)
+    if m.bits == 64:
+        t, t_low = emit_expm1_as_sum(m, m.mul(two, m.clamp(magnitude, 0.0, 22.0)))
+        # 1 - 2 / (t + 2) loses no digits where t is large, t / (t + 2) where it is small.
+        is_small = m.compare("olt", t, one)
+        quotient = m.div(m.select(is_small, t, m.const(-2.0)), m.add(t, two))
+        rest = m.sub(one, quotient)  # 2 / (t + 2), whose square is twice the derivative of t / (t + 2)
+        small = m.muladd(m.mul(t_low, m.const(0.5)), m.mul(rest, rest), quotient)
+        result = m.select(is_small, small, m.add(one, quotient))
+        is_tiny = m.compare("olt", magnitude, m.const(2.0**-54))
+        return m.select(is_tiny, x, m.copysign(result, x))
+    e = emit_exp(m, m.mul(two, m.clamp(magnitude, 0.0, 10.0)))
+    large = m.sub(one, m.div(two, m.add(e, one)))
+    z = m.mul(x, x)
+    small = m.muladd(m.mul(z, magnitude), m.polynomial(z, _TANH_F32), magnitude)
+    return m.copysign(m.select(m.compare("olt", magnitude, m.const(0.6)), small, large), x)
+
+
+def emit_sinh(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return the hyperbolic sine within 2 ulp, for f64."""
+    magnitude = m.abs(x)
+    one, half = m.const(1.0), m.const(0.5)
+    t, t_low = emit_expm1_as_sum(m, magnitude)
+    quotient = m.div(t, m.add(t, one))
+    rest = m.sub(one, quotient)  # 1 / (t + 1), whose square is the derivative of t / (t + 1)
+    small = m.mul(half, m.add(t, m.add(quotient, m.muladd(t_low, m.mul(rest, rest), t_low))))
+    result = m.select(m.compare("olt", magnitude, m.const(40.0)), small, _emit_half_exp(m, magnitude))
+    is_tiny = m.compare("olt", magnitude, m.const(2.0**-54))
+    return m.select(is_tiny, x, m.copysign(result, x))
+
+
+def emit_cosh(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return the hyperbolic cosine within 2 ulp, for f64."""
+    magnitude = m.abs(x)
+    half = m.const(0.5)
+    e = m.mul(half, emit_exp(m, magnitude))
+    small = m.add(e, m.div(m.const(0.25), e))
+    return m.select(m.compare("olt", magnitude, m.const(40.0)), small, _emit_half_exp(m, magnitude))
+
+
+def _emit_half_exp(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return e^x / 2, also where only e^x overflows: the shift of x is exact for x > 40 and undone by a product."""
+    # e^(x - 64 log 2) 2^63, with 64 log 2 in two parts; the second enters as a factor.
+    x = m.clamp(x, 0.0, 720.0)  # beyond: inf without a detour over inf - inf
+    shift, rest = 44.36141955581843, 1.807058596034021e-11
+    e = emit_exp(m, m.sub(x, m.const(shift)))
+    e = m.muladd(e, m.const(-rest), e)
+    return m.mul(e, m.const(2.0**63))

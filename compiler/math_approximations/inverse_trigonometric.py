@@ -1,0 +1,103 @@
+"""Arcsine, arccosine and arctangent, for f64.
+
+Polynomials: Remez exchange in 50 digits, relative: (atan t - t) / t^3 in t^2 for t <= sqrt(2) - 1, and
+(asin s - s) / s^3 in s^2 for s <= 1/2. The square root with its rounding error follows FreeBSD's e_asin.c.
+"""
+
+from pylazy.compiler.math_approximations.reduce_large_angle import PI_HALF
+from pylazy.compiler.math_approximations.vector_math import VectorMath
+from pylazy.compiler.mlir import ir
+
+__all__ = ["emit_acos", "emit_asin", "emit_atan", "emit_atan2"]
+
+_ATAN = (-0.3333333333333333, 0.1999999999999854, -0.14285714285469175, 0.1111111109187612, -0.0909090823935746, 0.0769228420848133, -0.06666239931792553, 0.05877085500929061, -0.0521847153421162, 0.04502677770720289, -0.03343216695181058, 0.015133676543652394)
+_ASIN = (0.16666666666666663, 0.07500000000001261, 0.044642857140892965, 0.03038194458746497, 0.0223721531911381, 0.01735291724569782, 0.013962202939204282, 0.011583350524967662, 0.009496186304224618, 0.00996840780946308, 0.0007637597957664271, 0.024762734024832124, -0.02620427830346558, 0.033748072530756394)
+_PI = (3.141592653589793, 1.2246467991473532e-16)
+_PI_QUARTER = (0.7853981633974483, 3.061616997868383e-17)
+_TAN_PI_EIGHTH = 0.41421356237309503
+
+
+def emit_atan(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return the arctangent within 2 ulp."""
+    return m.copysign(_emit_atan_of_quotient(m, m.abs(x), m.const(1.0)), x)
+
+
+def emit_atan2(m: VectorMath, y: ir.Value, x: ir.Value) -> ir.Value:
+    """Return the angle of the point (x, y) within 2 ulp, with the special values of ISO C, annex F.10.1.4."""
+    zero, one, infinity = m.const(0.0), m.const(1.0), m.const(float("inf"))
+    above, beside = m.abs(y), m.abs(x)
+    # Equal infinities are like ones; equal zeros lie at angle 0.
+    both_infinite = m.both(m.compare("oeq", above, infinity), m.compare("oeq", beside, infinity))
+    both_zero = m.both(m.compare("oeq", above, zero), m.compare("oeq", beside, zero))
+    above = m.select(both_infinite, one, above)
+    beside = m.select(m.either(both_infinite, both_zero), one, beside)
+    # Products and sums in the quotient neither overflow nor lose bits near the ends of the range.
+    is_huge = m.either(m.compare("ogt", above, m.const(2.0**1000)), m.compare("ogt", beside, m.const(2.0**1000)))
+    factor = m.select(is_huge, m.const(2.0**-60), one)
+    is_small = m.both(m.compare("olt", above, m.const(2.0**-900)), m.compare("olt", beside, m.const(2.0**-900)))
+    factor = m.select(is_small, m.const(2.0**120), factor)
+    above, beside = m.mul(above, factor), m.mul(beside, factor)
+    angle = _emit_atan_of_quotient(m, above, beside)
+    is_left = m.compare_integers("slt", m.to_bits(x), m.iconst(0))
+    # pi - angle; by parts, as the angle itself may be rounded away.
+    reflected = m.sub(m.const(_PI[0]), m.sub(angle, m.const(_PI[1])))
+    result = m.copysign(m.select(is_left, reflected, angle), y)
+    return m.select(m.compare("uno", x, y), m.add(x, y), result)
+
+
+def _emit_atan_of_quotient(m: VectorMath, above: ir.Value, below: ir.Value) -> ir.Value:
+    """Return atan(above / below) for values >= 0, with one division and t in [1 - sqrt(2), sqrt(2) - 1]."""
+    is_middle = m.compare("ogt", above, m.mul(below, m.const(_TAN_PI_EIGHTH)))
+    is_steep = m.compare("ogt", m.mul(above, m.const(_TAN_PI_EIGHTH)), below)
+    numerator = m.select(is_steep, m.neg(below), m.select(is_middle, m.sub(above, below), above))
+    denominator = m.select(is_steep, above, m.select(is_middle, m.add(above, below), below))
+    t = m.div(numerator, denominator)
+    z = m.mul(t, t)
+    tail = m.mul(m.mul(z, t), m.polynomial(z, _ATAN))
+    zero = m.const(0.0)
+    base = m.select(is_steep, m.const(PI_HALF[0]), m.select(is_middle, m.const(_PI_QUARTER[0]), zero))
+    rest = m.select(is_steep, m.const(PI_HALF[1]), m.select(is_middle, m.const(_PI_QUARTER[1]), zero))
+    return m.add(base, m.add(t, m.add(tail, rest)))
+
+
+def _emit_asin_tail(m: VectorMath, square: ir.Value, s: ir.Value) -> ir.Value:
+    """Return asin(s) - s."""
+    return m.mul(m.mul(square, s), m.polynomial(square, _ASIN))
+
+
+def _emit_half_angle(m: VectorMath, magnitude: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return z = (1 - |x|) / 2, its root, and the rounding error of the root."""
+    z = m.mul(m.sub(m.const(1.0), magnitude), m.const(0.5))
+    root = m.sqrt(z)
+    product, error = m.two_product(root, root)
+    rest = m.sub(m.sub(z, product), error)
+    is_zero = m.compare("oeq", root, m.const(0.0))
+    return z, root, m.div(rest, m.select(is_zero, m.const(1.0), m.add(root, root)))
+
+
+def emit_asin(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return the arcsine within 2 ulp; NaN beyond 1."""
+    magnitude = m.abs(x)
+    small = m.add(magnitude, _emit_asin_tail(m, m.mul(x, x), magnitude))
+    z, root, error = _emit_half_angle(m, magnitude)
+    half = m.add(error, _emit_asin_tail(m, z, root))
+    double = m.const(2.0)
+    large, rest = m.fast_two_sum(m.const(PI_HALF[0]), m.mul(m.neg(double), root))
+    large = m.add(large, m.add(rest, m.sub(m.const(PI_HALF[1]), m.mul(double, half))))
+    return m.copysign(m.select(m.compare("olt", magnitude, m.const(0.5)), small, large), x)
+
+
+def emit_acos(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return the arccosine within 2 ulp; NaN beyond 1."""
+    magnitude = m.abs(x)
+    tail = _emit_asin_tail(m, m.mul(x, x), x)
+    middle, rest = m.fast_two_sum(m.const(PI_HALF[0]), m.neg(x))
+    middle = m.add(middle, m.add(rest, m.sub(m.const(PI_HALF[1]), tail)))
+    z, root, error = _emit_half_angle(m, magnitude)
+    double = m.const(2.0)
+    angle = m.mul(double, root)
+    angle_rest = m.mul(double, m.add(error, _emit_asin_tail(m, z, root)))
+    reflected, reflected_rest = m.fast_two_sum(m.const(_PI[0]), m.neg(angle))
+    reflected = m.add(reflected, m.add(reflected_rest, m.sub(m.const(_PI[1]), angle_rest)))
+    outer = m.select(m.compare("olt", x, m.const(0.0)), reflected, m.add(angle, angle_rest))
+    return m.select(m.compare("olt", magnitude, m.const(0.5)), middle, outer)

@@ -1,0 +1,103 @@
+"""Powers and roots.
+
+pow follows ISO C, annex F.10.4.4. Its logarithm and the product with the exponent are sums of two parts, so the error
+that the exponential makes large starts near 2^-65. cbrt: a polynomial (Remez, relative, on [1, 8)) and two steps of
+Halley; the last one starts from few enough bits for an exact square, as in FreeBSD's s_cbrt.c.
+"""
+
+from pylazy.compiler.math_approximations import avx512
+from pylazy.compiler.math_approximations.exponential import emit_exp, emit_exp_of_sum
+from pylazy.compiler.math_approximations.logarithm import emit_log, emit_log_as_sum
+from pylazy.compiler.math_approximations.rounding import emit_trunc
+from pylazy.compiler.math_approximations.vector_math import VectorMath
+from pylazy.compiler.mlir import ir
+
+__all__ = ["emit_cbrt", "emit_integer_power", "emit_pow", "emit_pow_for_f32", "emit_rsqrt"]
+
+_CBRT = (0.6272959812730916, 0.44919213041130324, -0.08377441334855928, 0.009583712143105706, -0.00043209507870995036)
+_LARGEST_EXPONENT_THAT_MATTERS = 2.0**80  # |log x| >= 2^-53 for x != 1
+
+
+def emit_rsqrt(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return 1 / sqrt(x) within 2 ulp."""
+    if m.has_avx512_vectors:
+        return avx512.emit_rsqrt(m, x)
+    return m.div(m.const(1.0), m.sqrt(x))
+
+
+def emit_pow(m: VectorMath, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Return x to the power y within 2 ulp, for f64."""
+    bounded = m.clamp(y, -_LARGEST_EXPONENT_THAT_MATTERS, _LARGEST_EXPONENT_THAT_MATTERS)
+    log_high, log_low = emit_log_as_sum(m, m.abs(x))
+    high, low = m.two_product(bounded, log_high)
+    result = emit_exp_of_sum(m, high, m.muladd(bounded, log_low, low))
+    return _emit_special_powers(m, x, y, result)
+
+
+def emit_pow_for_f32(m: VectorMath, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Return x to the power y in f64, with the accuracy that f32 needs."""
+    result = emit_exp(m, m.mul(y, emit_log(m, m.abs(x))))
+    return _emit_special_powers(m, x, y, result)
+
+
+def _emit_special_powers(m: VectorMath, x: ir.Value, y: ir.Value, power_of_magnitude: ir.Value) -> ir.Value:
+    zero, one, infinity = m.const(0.0), m.const(1.0), m.const(float("inf"))
+    magnitude = m.abs(x)
+    is_falling = m.compare("olt", y, zero)
+    result = m.select(m.compare("oeq", magnitude, zero), m.select(is_falling, infinity, zero), power_of_magnitude)
+    is_infinite = m.compare("oeq", magnitude, infinity)
+    result = m.select(is_infinite, m.select(is_falling, zero, infinity), result)
+    result = m.select(m.compare("oeq", magnitude, one), one, result)
+
+    is_fraction = m.compare("une", emit_trunc(m, y), y)
+    half = m.mul(y, m.const(0.5))
+    is_half_fraction = m.compare("une", emit_trunc(m, half), half)
+    odd_sign = m.select(is_fraction, m.iconst(0), m.select(is_half_fraction, m.sign_bit(x), m.iconst(0)))
+    result = m.flip_sign(result, odd_sign)
+    is_negative = m.both(m.compare("olt", x, zero), m.compare("olt", magnitude, infinity))
+    result = m.select(m.both(is_negative, is_fraction), m.const(float("nan")), result)
+    result = m.select(m.compare("uno", x, y), m.add(x, y), result)
+    return m.select(m.either(m.compare("oeq", y, zero), m.compare("oeq", x, one)), one, result)
+
+
+def emit_integer_power(m: VectorMath, x: ir.Value, exponent: int) -> ir.Value:
+    """Return x to a constant integer power by repeated squaring."""
+    result = None
+    square = x
+    remaining = abs(exponent)
+    while remaining:
+        if remaining & 1:
+            result = square if result is None else m.mul(result, square)
+        remaining >>= 1
+        if remaining:
+            square = m.mul(square, square)
+    if result is None:
+        return m.const(1.0)
+    return m.div(m.const(1.0), result) if exponent < 0 else result
+
+
+def emit_cbrt(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return the cube root within 2 ulp, for f64."""
+    magnitude = m.abs(x)
+    is_small = m.compare("olt", magnitude, m.const(2.0**-1000))
+    scaled = m.select(is_small, m.mul(magnitude, m.const(2.0**90)), magnitude)
+    bits = m.to_bits(scaled)
+    # exponent = 3 q + {0, 1, 2}; the division by 3 in floats, where the exponent is a small number.
+    exponent = m.integer("subi", m.integer("shrui", bits, 52), 1023)
+    shifted = m.from_bits(m.integer("addi", exponent, 0x4338000000000000))
+    exponent_float = m.sub(shifted, m.const(m.rounding_magic))
+    _, q = m.round_small(m.mul(m.sub(exponent_float, m.const(1.0)), m.const(1.0 / 3.0)))
+    rest = m.integer("subi", exponent, m.integer("addi", m.integer("addi", q, q), q))
+    mantissa = m.integer("ori", m.integer("andi", bits, (1 << 52) - 1), 1023 << 52)
+    y = m.from_bits(m.integer("addi", mantissa, m.integer("shli", rest, 52)))
+    root = m.polynomial(y, _CBRT)
+    for _ in range(2):
+        root = m.from_bits(m.integer("andi", m.integer("addi", m.to_bits(root), 1 << 31), -(1 << 32)))
+        ratio = m.div(y, m.mul(root, root))
+        step = m.div(m.sub(ratio, root), m.add(m.add(root, root), ratio))
+        root = m.muladd(root, step, root)
+    result = m.mul(root, m.power_of_two(q))
+    result = m.select(is_small, m.mul(result, m.const(2.0**-30)), result)
+    result = m.copysign(result, x)
+    is_regular = m.both(m.compare("ogt", magnitude, m.const(0.0)), m.compare("olt", magnitude, m.const(float("inf"))))
+    return m.select(is_regular, result, m.add(x, x))

@@ -1,0 +1,1 @@
+"""The passes: one a file, where file, function and lit test have the name of the pass."""

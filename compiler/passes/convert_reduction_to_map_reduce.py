@@ -1,0 +1,194 @@
+"""Turn formulas into kernels: one `map_reduce` for each reduction."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pylazy.compiler.dialects.reduction import attribute, lazy_dim, lazy_vector, name_of
+from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS
+from pylazy.compiler.formula_lowering import FORMULA_LOWERING
+from pylazy.compiler.kernel_builder import constant, emit
+from pylazy.compiler.mlir import func, ir
+from pylazy.compiler.target import Target
+from pylazy.runtime.errors import CompileError
+
+#: Reduction kind of level 1 -> accumulation of level 2, and which of its two buffers the result goes to.
+_ACCUMULATION: Mapping[str, tuple[str, str]] = {
+    "argmin": ("min", "indices"),
+    "argmax": ("max", "indices"),
+    "argkmin": ("kmin", "indices"),
+    "argkmax": ("kmax", "indices"),
+}
+
+
+def convert_reduction_to_map_reduce(module: ir.Module, *, target: Target) -> None:
+    """Replace each level-1 function by a kernel function over buffers.
+
+    Runs after the formula passes, because sharing and differentiation want one graph, and before all passes that
+    think in loops. A function of tensors becomes a function of memrefs in destination-passing style: inputs, then
+    results, then scratch (results that only feed later reductions). Each `reduce` becomes a `map_reduce` whose body
+    holds the formula in upstream ops on inner vectors. Functions without lazy values are left alone.
+    """
+    for function in list(module.body.operations):
+        if name_of(function) == "func.func" and _has_formula(function):
+            _Conversion(function).run()
+
+
+def _has_formula(function: Any) -> bool:
+    operations = function.regions[0].blocks[0].operations if function.regions[0].blocks else ()
+    return any(name_of(operation) == "reduction.reduce" for operation in operations)
+
+
+def _buffer_type(tensor: ir.Type) -> ir.Type:
+    tensor_type = ir.RankedTensorType(tensor)
+    return ir.MemRefType.get(tensor_type.shape, tensor_type.element_type)
+
+
+class _Conversion:
+    """One function on its way from tensors to buffers."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.block = function.regions[0].blocks[0]
+        self.reductions = [op for op in self.block.operations if name_of(op) == "reduction.reduce"]
+        terminator = self.block.operations[len(self.block.operations) - 1]
+        self.results = list(terminator.operands)
+        self.buffers: dict[ir.Value, ir.Value] = {}
+
+    def run(self) -> None:
+        inputs = list(self.block.arguments)
+        returned = [value for k, value in enumerate(self.results) if value not in self.results[:k]]
+        if len(returned) != len(self.results):
+            raise CompileError("a formula function returns one reduction twice: return it once")
+        scratch = [op.results[0] for op in self.reductions if op.results[0] not in returned]
+        values = [*inputs, *returned, *scratch]
+        with self.function.location, ir.InsertionPoint(self.function):
+            kernel = func.FuncOp(
+                ir.StringAttr(self.function.attributes["sym_name"]).value,
+                ([_buffer_type(value.type) for value in values], []),
+            )
+            kernel.attributes["arg_attrs"] = self._describe(inputs, returned, scratch)
+            block = kernel.add_entry_block()
+        self.buffers = dict(zip(values, block.arguments, strict=True))
+        with ir.InsertionPoint(block):
+            for reduce_op in self.reductions:
+                self._convert(reduce_op)
+            with self.function.location:
+                func.ReturnOp([])
+        self.function.operation.erase()
+
+    def _describe(self, inputs: list[Any], returned: list[Any], scratch: list[Any]) -> ir.Attribute:
+        """Build the argument attributes: name, role and axis of every buffer."""
+        axes = {}
+        for operation in self.block.operations:
+            if name_of(operation) == "reduction.var":
+                axes.setdefault(operation.operands[0], attribute(operation, "axis"))
+        for reduce_op in self.reductions:
+            axes[reduce_op.results[0]] = _row_axis(reduce_op)
+        given = self.function.attributes["arg_attrs"] if "arg_attrs" in self.function.attributes else None
+        rows = []
+        for position, value in enumerate(inputs):
+            found = given[position] if given is not None else None
+            name = found["reduction.name"] if found is not None and "reduction.name" in found else None
+            axis = axes.get(value, "")
+            if value not in axes and found is not None and "reduction.axis" in found:
+                axis = found["reduction.axis"].value
+            rows.append(_argument(name.value if name is not None else f"input{position}", "input", axis))
+        rows += [_argument(f"output{k}", "output", axes[value]) for k, value in enumerate(returned)]
+        rows += [_argument(f"scratch{k}", "scratch", axes[value]) for k, value in enumerate(scratch)]
+        return ir.ArrayAttr.get(rows)
+
+    def _convert(self, reduce_op: Any) -> None:
+        columns = attribute(reduce_op, "axis")
+        rows = _row_axis(reduce_op)
+        with reduce_op.location:
+            operation = ir.Operation.create(
+                "reduction.map_reduce",
+                attributes={"rows": ir.StringAttr.get(rows), "columns": ir.StringAttr.get(columns)},
+                regions=1,
+            )
+            block = operation.regions[0].blocks.append(ir.IndexType.get(), ir.IndexType.get())
+        indices = {rows: block.arguments[0], columns: block.arguments[1]}
+        lowered: dict[ir.Value, ir.Value] = {}
+        with ir.InsertionPoint(block):
+            operands = [self._lower(value, indices, lowered) for value in reduce_op.operands]
+            with reduce_op.location:
+                self._accumulate(reduce_op, operands)
+                ir.Operation.create("reduction.yield")
+
+    def _accumulate(self, reduce_op: Any, operands: list[ir.Value]) -> None:
+        kind = attribute(reduce_op, "kind")
+        accumulation, destination = _ACCUMULATION.get(kind, (kind, "values"))
+        buffer = self.buffers[reduce_op.results[0]]
+        attributes = {
+            "kind": ir.StringAttr.get(accumulation),
+            "operandSegmentSizes": ir.DenseI32ArrayAttr.get(
+                [1, len(operands) - 1, int(destination == "values"), int(destination == "indices")]
+            ),
+        }
+        if "k" in reduce_op.attributes:
+            attributes["k"] = reduce_op.attributes["k"]
+        ir.Operation.create("reduction.accumulate", operands=[*operands, buffer], attributes=attributes)
+
+    def _lower(self, value: ir.Value, indices: Mapping[str, ir.Value], lowered: dict[ir.Value, ir.Value]) -> ir.Value:
+        """Emit what computes a lazy value, operands first; iterative, since formulas may be thousands of ops deep."""
+        stack = [value]
+        while stack:
+            top = stack[-1]
+            if top in lowered:
+                stack.pop()
+                continue
+            operation = top.owner
+            missing = [] if name_of(operation) == "reduction.var" else [v for v in operation.operands if v not in lowered]
+            if missing:
+                stack += missing
+                continue
+            with operation.location:
+                lowered[top] = self._lower_op(operation, indices, [lowered.get(v, v) for v in operation.operands])
+            stack.pop()
+        return lowered[value]
+
+    def _lower_op(self, operation: Any, indices: Mapping[str, ir.Value], operands: list[ir.Value]) -> ir.Value:
+        op_name = name_of(operation).removeprefix("reduction.")
+        result_type = lazy_vector(operation.results[0])
+        if op_name == "var":
+            axis = attribute(operation, "axis")
+            return emit(
+                "reduction.load", [self.buffers[operands[0]], *([indices[axis]] if axis else [])], result_type
+            )
+        if op_name == "constant":
+            return constant(attribute(operation, "value"), result_type)
+        rule: Callable[..., ir.Value] | None = FORMULA_LOWERING.get(op_name)
+        if rule is None:
+            raise CompileError(f"reduction.{op_name} has no lowering to a kernel: add a row to formula_lowering.py")
+        attributes = {
+            name: attribute(operation, name) for name in ("exponent", "start", "size") if name in operation.attributes
+        }
+        if FORMULA_OPS[op_name].result == "elementwise":
+            operands = [_widen(operand, lazy_dim(operation.results[0])) for operand in operands]
+        elif op_name in {"dot", "sqdist"}:
+            width = max(lazy_dim(operand) for operand in operation.operands)
+            operands = [_widen(operand, width) for operand in operands]
+        return rule(*operands, **attributes)
+
+
+def _row_axis(reduce_op: Any) -> str:
+    """Name the axis that a reduction keeps; "" where its result is a single row."""
+    result_type = ir.RankedTensorType(reduce_op.results[0].type)
+    if not result_type.is_dynamic_dim(0):
+        return ""
+    return "j" if attribute(reduce_op, "axis") == "i" else "i"
+
+
+def _argument(name: str, role: str, axis: str) -> ir.Attribute:
+    text = ir.StringAttr.get
+    return ir.DictAttr.get(
+        {"reduction.name": text(name), "reduction.role": text(role), "reduction.axis": text(axis)}
+    )
+
+
+def _widen(value: ir.Value, dim: int) -> ir.Value:
+    """Repeat a vector of one element `dim` times."""
+    vector = ir.VectorType(value.type)
+    if vector.shape[0] == dim:
+        return value
+    return emit("vector.broadcast", (value,), ir.VectorType.get([dim], vector.element_type))

@@ -1,0 +1,39 @@
+"""Give every kernel op its tile sizes."""
+
+import dataclasses
+from typing import Any
+
+from pylazy.compiler import schedule
+from pylazy.compiler.dialects.reduction import name_of
+from pylazy.compiler.mlir import ir
+from pylazy.compiler.target import CpuTarget, Target
+
+
+def reduction_tile(module: ir.Module, *, target: Target) -> None:
+    """Attach the tile sizes that the schedule chose, as attributes that one can read and change.
+
+    Runs after reduction-fuse, since fused reductions share their tiles, and before reduction-vectorize and
+    reduction-map-to-gpu, which build what the attributes say. `lanes` rows make a vector, `row_vectors` vectors a row
+    tile, `column_step` columns a block, `column_chunk` columns the first level of a sum. An op that has an attribute
+    already keeps it.
+    """
+    if not isinstance(target, CpuTarget):
+        return
+    for function in module.body.operations:
+        if name_of(function) != "func.func":
+            continue
+        for operation in function.regions[0].blocks[0].operations:
+            if name_of(operation) in {"reduction.map", "reduction.map_reduce"}:
+                _attach(operation, schedule.cpu_schedule(operation, target))
+
+
+def _attach(operation: Any, chosen: schedule.CpuSchedule) -> None:
+    for field in dataclasses.fields(chosen):
+        if field.name in operation.attributes:
+            continue
+        value = getattr(chosen, field.name)
+        operation.attributes[field.name] = (
+            ir.FloatAttr.get(ir.F64Type.get(), value)
+            if isinstance(value, float)
+            else ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+        )

@@ -1,0 +1,57 @@
+"""The pipelines: tuples of passes, read from left to right; a string is a pass of upstream MLIR."""
+
+from collections.abc import Callable
+
+from pylazy.compiler.passes.convert_reduction_to_map_reduce import convert_reduction_to_map_reduce
+from pylazy.compiler.passes.convert_reduction_to_scf import convert_reduction_to_scf
+from pylazy.compiler.passes.lower_math import lower_math
+from pylazy.compiler.passes.reduction_differentiate import reduction_differentiate
+from pylazy.compiler.passes.reduction_fuse import reduction_fuse
+from pylazy.compiler.passes.reduction_hoist import reduction_hoist
+from pylazy.compiler.passes.reduction_simplify import reduction_simplify
+from pylazy.compiler.passes.reduction_tile import reduction_tile
+from pylazy.compiler.passes.reduction_vectorize import reduction_vectorize
+
+Pass = str | Callable[..., None]
+
+# Differentiation leaves products with 1 and sums of one component behind, and reads forward values again.
+FORMULA_PASSES: tuple[Pass, ...] = (
+    "cse",
+    reduction_simplify,
+    reduction_differentiate,
+    reduction_simplify,
+    "cse",
+    "canonicalize",
+)
+KERNEL_PASSES: tuple[Pass, ...] = (
+    convert_reduction_to_map_reduce,
+    reduction_fuse,
+    "canonicalize",
+    "cse",
+    reduction_hoist,
+    reduction_tile,
+)
+LOWER_TO_LLVM: tuple[Pass, ...] = (
+    "canonicalize",
+    "cse",
+    "convert-vector-to-llvm",
+    "convert-scf-to-cf",
+    "convert-math-to-llvm",
+    "convert-arith-to-llvm",
+    "convert-index-to-llvm",
+    "convert-cf-to-llvm",
+    "convert-func-to-llvm",
+    "reconcile-unrealized-casts",
+    "canonicalize",
+    "cse",
+)
+CPU_PASSES: tuple[Pass, ...] = (
+    reduction_vectorize,
+    "canonicalize",
+    "cse",
+    convert_reduction_to_scf,
+    "canonicalize",
+    "cse",
+    lower_math,
+    *LOWER_TO_LLVM,
+)

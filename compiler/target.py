@@ -1,0 +1,140 @@
+"""The machines that a kernel can be compiled for."""
+
+from dataclasses import dataclass
+
+__all__ = ["CPU_LEVELS", "CpuTarget", "NvidiaTarget", "Target", "target_from_name"]
+
+_X86_TRIPLE = "x86_64-unknown-linux-gnu"
+_AARCH64_TRIPLE = "aarch64-unknown-linux-gnu"
+
+
+@dataclass(frozen=True)
+class _CpuLevel:
+    vector_bits: int
+    has_fma: bool
+    has_rounding: bool
+    cpu: str
+    triple: str
+
+
+# The x86-64 levels are those of the x86-64 psABI, "micro-architecture levels"; `cpu` is LLVM's name of the level.
+_LEVELS = {
+    "x86-64": _CpuLevel(vector_bits=128, has_fma=False, has_rounding=False, cpu="x86-64", triple=_X86_TRIPLE),
+    "x86-64-v3": _CpuLevel(vector_bits=256, has_fma=True, has_rounding=True, cpu="x86-64-v3", triple=_X86_TRIPLE),
+    "x86-64-v4": _CpuLevel(vector_bits=512, has_fma=True, has_rounding=True, cpu="x86-64-v4", triple=_X86_TRIPLE),
+    "aarch64": _CpuLevel(vector_bits=128, has_fma=True, has_rounding=True, cpu="generic", triple=_AARCH64_TRIPLE),
+}
+CPU_LEVELS = tuple(_LEVELS)
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """A level of a processor family: every processor of the level runs the kernel.
+
+    Args:
+        level: "x86-64" (SSE2), "x86-64-v3" (AVX2 and FMA), "x86-64-v4" (AVX-512) or "aarch64" (NEON).
+
+    Raises:
+        ValueError: the level is not one of `CPU_LEVELS`.
+    """
+
+    level: str
+
+    def __post_init__(self) -> None:
+        """Refuse a level that no table describes."""
+        if self.level not in _LEVELS:
+            raise ValueError(f"unknown processor level {self.level!r}: expected one of {', '.join(CPU_LEVELS)}")
+
+    @property
+    def name(self) -> str:
+        """The name of the target in pipelines, kernel images and messages."""
+        return self.level
+
+    @property
+    def vector_bits(self) -> int:
+        """Width of a vector register."""
+        return _LEVELS[self.level].vector_bits
+
+    @property
+    def has_fma(self) -> bool:
+        """A multiply and an add with one rounding is an instruction."""
+        return _LEVELS[self.level].has_fma
+
+    @property
+    def has_rounding(self) -> bool:
+        """Rounding a float to an integral float is an instruction (SSE2 has none)."""
+        return _LEVELS[self.level].has_rounding
+
+    @property
+    def has_avx512(self) -> bool:
+        """AVX-512 F, DQ, BW and VL are there."""
+        return self.level == "x86-64-v4"
+
+    @property
+    def triple(self) -> str:
+        """LLVM's target triple."""
+        return _LEVELS[self.level].triple
+
+    @property
+    def cpu(self) -> str:
+        """LLVM's name of the processor; it implies the features of the level."""
+        return _LEVELS[self.level].cpu
+
+    def lanes(self, dtype_bits: int) -> int:
+        """Elements of `dtype_bits` bits in a vector register."""
+        return self.vector_bits // dtype_bits
+
+
+@dataclass(frozen=True)
+class NvidiaTarget:
+    """A compute capability of an NVIDIA GPU.
+
+    Args:
+        arch: LLVM's name of it, such as "sm_90".
+    """
+
+    arch: str
+
+    @property
+    def name(self) -> str:
+        """The name of the target in pipelines, kernel images and messages."""
+        return self.arch
+
+    @property
+    def triple(self) -> str:
+        """LLVM's target triple."""
+        return "nvptx64-nvidia-cuda"
+
+    @property
+    def cpu(self) -> str:
+        """LLVM's name of the processor."""
+        return self.arch
+
+    @property
+    def has_fma(self) -> bool:
+        """A multiply and an add with one rounding is an instruction."""
+        return True
+
+    @property
+    def has_rounding(self) -> bool:
+        """Rounding a float to an integral float is an instruction."""
+        return True
+
+    @property
+    def has_avx512(self) -> bool:
+        """AVX-512 is an extension of x86."""
+        return False
+
+
+Target = CpuTarget | NvidiaTarget
+
+
+def target_from_name(name: str) -> Target:
+    """Return the target of a name as pipelines write it: a level of `CPU_LEVELS` or "sm_...".
+
+    Raises:
+        ValueError: no target has this name.
+    """
+    if name.startswith("sm_"):
+        return NvidiaTarget(name)
+    return CpuTarget(name)

@@ -1,0 +1,63 @@
+"""Reductions over all pairs of rows of large arrays, from array code, compiled, with no M-by-N array."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+    from pylazy.runtime.errors import (
+        AxisError,
+        CompileError,
+        DeviceError,
+        DtypeError,
+        InternalError,
+        PylazyError,
+        ShapeError,
+        UnsupportedError,
+    )
+    from pylazy.runtime.threads import get_num_threads, set_num_threads
+    from pylazy.stages import Reduction
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AxisError",
+    "CompileError",
+    "DeviceError",
+    "DtypeError",
+    "InternalError",
+    "LazyTensor",
+    "Pm",
+    "PylazyError",
+    "Reduction",
+    "ShapeError",
+    "UnsupportedError",
+    "Var",
+    "Vi",
+    "Vj",
+    "get_num_threads",
+    "set_num_threads",
+]
+
+_HOMES = {
+    "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
+    "pylazy.stages": ("Reduction",),
+    "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),
+    "pylazy.runtime.errors": tuple(name for name in __all__ if name.endswith("Error")),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'pylazy' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,475 @@
+"""Arrays in, arrays out: from expressions to a program, and from a program to its results."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+import threading
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pylazy import arrays
+from pylazy.expression import Expression, Flattened, at_user_line, promote
+from pylazy.reductions import REDUCTIONS, GradientRequest, Output, ReductionRequest
+from pylazy.runtime.errors import DeviceError, ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pylazy.arrays import Located, Source
+    from pylazy.runtime.kernel import KernelImage
+    from pylazy.runtime.launch import Program
+
+_MAX_EXTENT = 2**63 - 1
+_MAX_INPUTS = 200  # a kernel image has at most 256 buffers; beyond this, numbers become part of the formula
+
+
+class Wanted(NamedTuple):
+    """One result of a reduction, before its formula is canonical.
+
+    Attributes:
+        kind: a row of `REDUCTIONS`.
+        operands: positions among the expressions of the job: the formula, then the weight where there is one.
+        k: how many are kept, 0 where the kind takes none.
+    """
+
+    kind: str
+    operands: tuple[int, ...]
+    k: int = 0
+
+
+class Extents(NamedTuple):
+    """The sizes of a formula: those of its batch, rows (axis "i") and columns (axis "j"); None where it has no axis."""
+
+    batch: tuple[int, ...]
+    rows: int | None
+    columns: int | None
+
+
+class Executable:
+    """A request with its program, compiled when it is first needed; shared by all threads.
+
+    Attributes:
+        request: what the program computes.
+        program: the program once it is loaded, else None; see `load`.
+    """
+
+    __slots__ = ("_gradients", "_lock", "program", "request")
+
+    def __init__(self, request: ReductionRequest) -> None:
+        self.request = request
+        self.program: Program | None = None
+        self._gradients: dict[tuple[int, ...], Program] = {}
+        self._lock = threading.Lock()
+
+    def load(self) -> Program:
+        """Return the program, compiled or taken from the disk by the first thread that asks."""
+        with self._lock:
+            if self.program is None:
+                self.program = _load(self.request)
+            return self.program
+
+    def gradient(self, wrt: tuple[int, ...]) -> Program:
+        """Return the program of the gradient with respect to the inputs of these numbers."""
+        with self._lock:
+            program = self._gradients.get(wrt)
+            if program is None:
+                program = self._gradients[wrt] = _load(GradientRequest(self.request, wrt))
+            return program
+
+
+_MAX_EXECUTABLES = 4096
+_EXECUTABLES: dict[tuple[Any, ...], Executable] = {}
+
+
+class Job:
+    """A reduction with its data, ready to run any number of times.
+
+    Attributes:
+        executable: the program.
+        sources: the data of its inputs, in order; read at each run.
+        expressions: the formula, and the weight where there is one.
+        dtype: "float32" or "float64": of the formula.
+        extents: sizes.
+        reduced: the axis that is reduced, "i" or "j".
+        wanted: the results.
+        shapes: of the results, in order.
+    """
+
+    __slots__ = ("dtype", "executable", "expressions", "extents", "reduced", "shapes", "sources", "wanted")
+
+    def __init__(
+        self,
+        executable: Executable,
+        sources: list[Source],
+        expressions: Sequence[Expression],
+        *,
+        dtype: str,
+        extents: Extents,
+        reduced: str,
+        wanted: tuple[Wanted, ...],
+        shapes: tuple[tuple[int, ...], ...],
+    ) -> None:
+        self.executable = executable
+        self.sources = sources
+        self.expressions = expressions
+        self.dtype = dtype
+        self.extents = extents
+        self.reduced = reduced
+        self.wanted = wanted
+        self.shapes = shapes
+
+    @property
+    def reduced_extent(self) -> int:
+        """The number of terms of each result."""
+        return (self.extents.columns if self.reduced == "j" else self.extents.rows) or 0
+
+    def run(self, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+        """Compute the results.
+
+        Args:
+            out: arrays to write the results into, or None to make new ones.
+
+        Returns:
+            One array for each wanted result, of the kind of the inputs; tensors are connected to the graph of autograd
+            if an input requires it.
+        """
+        kind = arrays.check_devices(self.sources)
+        if out is not None:
+            if len(out) != len(self.shapes):
+                raise ShapeError(
+                    at_user_line(f"out has {len(out)} arrays, expected {len(self.shapes)}, one for each result")
+                )
+            for array, shape, spec in zip(out, self.shapes, self.executable.request.outputs, strict=True):
+                arrays.check_out(array, kind=kind, shape=shape, dtype=spec.dtype, sources=self.sources)
+        if kind == arrays.TORCH and sys.modules["torch"].is_grad_enabled():
+            for source in self.sources:
+                if source.kind == arrays.TORCH and source.array.requires_grad:
+                    from pylazy.torch_ops import run_differentiable
+
+                    results = run_differentiable(self)
+                    break
+            else:
+                results = self.compute(kind)
+        else:
+            results = self.compute(kind)
+        if out is None:
+            return results
+        for array, result in zip(out, results, strict=True):
+            array[...] = result
+        return tuple(out)
+
+    def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
+        """Compute the results without a word to autograd.
+
+        Args:
+            kind: make arrays ("numpy") or tensors ("torch").
+            tensors: for numbers of inputs, tensors that take the place of the sources' own.
+        """
+        executable = self.executable
+        outputs = executable.request.outputs
+        results = [
+            arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)
+        ]
+        batch, rows, columns = self.extents
+        if not (rows and columns) or 0 in batch:
+            self._fill_empty(results)
+            return tuple(results)
+        located = self.locate(tensors)
+        launch(executable.program or executable.load(), located, results, self.extents)
+        for result, wanted in zip(results, self.wanted, strict=True):
+            if wanted.kind == "mean":
+                result[...] /= self.reduced_extent
+        return tuple(results)
+
+    def locate(self, tensors: Mapping[int, Any] | None = None) -> list[Located]:
+        """Find the data of every input."""
+        dtype = self.dtype
+        if tensors is None:
+            return [source.locate(dtype) for source in self.sources]
+        return [
+            source.locate_tensor(tensors[number], dtype) if number in tensors else source.locate(dtype)
+            for number, source in enumerate(self.sources)
+        ]
+
+    def _fill_empty(self, results: Sequence[Any]) -> None:
+        for result, wanted in zip(results, self.wanted, strict=True):
+            neutral = REDUCTIONS[wanted.kind].empty
+            if neutral is not None:
+                result[...] = neutral
+
+
+def launch(program: Program, inputs: Sequence[Located], results: Sequence[Any], extents: Extents) -> None:
+    """Run a program on inputs and into results, which have every batch dimension and contiguous elements."""
+    batch, rows, columns = extents
+    pointers = [located.pointer for located in inputs]
+    pointers += [arrays.result_address(result) for result in results]
+    if not batch:
+        program.run(pointers, rows or 1, columns or 1, (), ())
+        return
+    strides: list[tuple[int, ...]] = []
+    rank = len(batch)
+    for located in inputs:
+        # A size of 1 repeats along the batch, as does a dimension that the array does not have.
+        own = located.batch_strides
+        strides.append((0,) * (rank - len(own)) + own)
+    for result in results:
+        item = result.itemsize if hasattr(result, "itemsize") else result.element_size()
+        count = math.prod(result.shape[rank:]) * item
+        steps = []
+        for size in reversed(batch):
+            steps.append(count)
+            count *= size
+        strides.append(tuple(reversed(steps)))
+    program.run(pointers, rows or 1, columns or 1, batch, tuple(strides))
+
+
+def prepare(
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    *,
+    reduced: str,
+    extents: Extents,
+    keepdim: bool = False,
+    drop_inner: bool = False,
+) -> Job:
+    """Find or make the program of a reduction, and bind it to its data.
+
+    Args:
+        expressions: the formula, and the weight where there is one.
+        wanted: the results.
+        reduced: the axis to reduce, "i" or "j".
+        extents: sizes of the formula and the weight together.
+        keepdim: keep the reduced axis in the shape of the results, with size 1.
+        drop_inner: leave an inner dimension of 1 out of the shape of the results.
+
+    Raises:
+        ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
+    """
+    batch, rows, columns = extents
+    extents = Extents(batch, 1 if rows is None else rows, 1 if columns is None else columns)
+    _check_extents(wanted, reduced, extents)
+    flat = Flattened(expressions)
+    if len(flat.sources) > _MAX_INPUTS:
+        flat = Flattened(expressions, inline_numbers=True)
+    dtype: str | None = None
+    for expression in expressions:
+        dtype = promote(dtype, expression.dtype)
+    if dtype is None:
+        for source in flat.sources:
+            dtype = promote(dtype, source.dtype if source.kind != arrays.NUMBER else None)
+        dtype = dtype or "float64"
+    key = (flat.entries, flat.roots, wanted, reduced, dtype)
+    executable = _EXECUTABLES.get(key)
+    if executable is None:
+        # Threads may race to make it; setdefault lets one win, and programs are loaded later, under its lock.
+        executable = _EXECUTABLES.setdefault(key, Executable(_request(flat, expressions, wanted, reduced, dtype)))
+        while len(_EXECUTABLES) > _MAX_EXECUTABLES:
+            _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
+    count = extents.rows if reduced == "j" else extents.columns
+    assert count is not None
+    shapes = []
+    for target in wanted:
+        dim = expressions[target.operands[-1]].dim
+        shape = [*batch, count]
+        if keepdim:
+            shape.insert(len(batch) + (1 if reduced == "j" else 0), 1)
+        if target.k:
+            shape.append(target.k)
+            if dim > 1:
+                shape.append(dim)
+        elif not drop_inner:
+            shape.append(dim)
+        shapes.append(tuple(shape))
+    return Job(
+        executable,
+        flat.sources,
+        expressions,
+        dtype=dtype,
+        extents=extents,
+        reduced=reduced,
+        wanted=wanted,
+        shapes=tuple(shapes),
+    )
+
+
+def _check_extents(wanted: tuple[Wanted, ...], reduced: str, extents: Extents) -> None:
+    batch, rows, columns = extents
+    assert rows is not None
+    assert columns is not None
+    if rows > 1 and columns > 1 and math.prod(batch) * rows * columns > _MAX_EXTENT:
+        raise ShapeError(
+            at_user_line(
+                f"{rows} rows, {columns} columns and a batch of {math.prod(batch)} make more pairs than 64-bit "
+                f"integers count, expected at most {_MAX_EXTENT}: reduce a part at a time"
+            )
+        )
+    axis, extent = ("j", columns) if reduced == "j" else ("i", rows)
+    for kind, _, k in wanted:
+        if k > extent:
+            raise ShapeError(
+                at_user_line(f"K is {k}, and axis {axis} has {extent} elements: {kind} needs a K of at most {extent}")
+            )
+        if not k and not extent and REDUCTIONS[kind].empty is None:
+            raise ShapeError(
+                at_user_line(
+                    f"{kind} over axis {axis}, which is empty: no position exists, expected at least 1 element"
+                )
+            )
+
+
+def _request(
+    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+) -> ReductionRequest:
+    outputs = []
+    for kind, operands, k in wanted:
+        dim = expressions[operands[-1]].dim * (k or 1)
+        result_dtype = "int64" if REDUCTIONS[kind].index else dtype
+        # A mean is a sum, divided where the result is at hand.
+        kernel_kind = "sum" if kind == "mean" else kind
+        numbers = tuple(flat.roots[operand] for operand in operands)
+        outputs.append(Output(kernel_kind, reduced, numbers, k, dim, result_dtype))
+    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs))
+
+
+def _load(request: ReductionRequest | GradientRequest) -> Program:
+    """Take a program from the disk, or compile it and leave it there."""
+    from pylazy.runtime import kernel_cache
+    from pylazy.runtime.launch import host_target
+
+    target = host_target()
+    key = kernel_cache.key(request.canonical_text(), target, *_compiler_versions())
+    return kernel_cache.default_cache().program(key, lambda: _compile(request, target))
+
+
+@lru_cache(maxsize=1)
+def _compiler_versions() -> tuple[str, ...]:
+    """What besides the request decides on the code: versions, and the compiler's own source."""
+    source = hashlib.sha256()
+    folder = Path(__file__).parent
+    # A release changes its version, a checkout does not: the text of the compiler stands for both.
+    for path in (folder / "trace.py", folder / "reductions.py", *sorted((folder / "compiler").rglob("*.py"))):
+        if path.exists():
+            source.update(path.read_bytes())
+    return (_installed_version("llvmlite"), _installed_version("torch-mlir"), source.hexdigest())
+
+
+def _installed_version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
+
+
+def _compile(request: ReductionRequest | GradientRequest, target: str) -> KernelImage:
+    """Compile a request for a CPU level such as "x86-64-v3"; the only road from here to the compiler."""
+    from pylazy import trace
+    from pylazy.compiler.driver import compile_cpu
+
+    traced = trace.trace_gradient(request) if isinstance(request, GradientRequest) else trace.trace(request)
+    image: KernelImage = compile_cpu(traced, target)
+    return image
+
+
+# Options that reductions take -----------------------------------------------------------------------------------------
+
+_CPU_BACKENDS = ("auto", "CPU")
+_GPU_BACKENDS = ("GPU", *(f"GPU_{n}D{memory}" for n in (1, 2) for memory in ("", "_device", "_host")))
+
+
+class Options(NamedTuple):
+    """The keyword arguments of a reduction that say how to run it.
+
+    Attributes:
+        call: run now; else return the `Reduction`.
+        out: where to write the result.
+    """
+
+    call: bool = True
+    out: Any = None
+
+
+_DEFAULT_OPTIONS = Options()
+
+
+def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | None = None) -> Options:
+    """Check the options of a reduction.
+
+    Args:
+        given: keyword arguments as the user wrote them.
+        dtype: of the formula, None for numbers alone.
+        backend: the one that the LazyTensor asks for, if any.
+
+    Raises:
+        TypeError: no option has this name.
+        UnsupportedError: the option would change the result, and is not implemented.
+    """
+    if not given and backend is None:
+        return _DEFAULT_OPTIONS
+    unknown = given.keys() - _OPTION_NAMES
+    if unknown:
+        names = ", ".join(sorted(_OPTION_NAMES))
+        raise TypeError(at_user_line(f"a reduction takes no argument {min(unknown)!r}, expected one of {names}"))
+    _check_backend(given.get("backend") or backend or "auto")
+    _check_accumulator(given, dtype)
+    _check_summation(given.get("sum_scheme", "auto"))
+    if given.get("ranges") is not None:
+        raise UnsupportedError(at_user_line("ranges is not implemented yet: every row is reduced over every column"))
+    return Options(call=bool(given.get("call", True)), out=given.get("out"))
+
+
+_OPTION_NAMES = frozenset(
+    (
+        "call",
+        "out",
+        "backend",
+        "device_id",
+        "dtype_acc",
+        "use_double_acc",
+        "sum_scheme",
+        "enable_chunks",
+        "use_fast_math",
+        "ranges",
+    )
+)
+
+
+def _check_backend(backend: object) -> None:
+    if backend in _CPU_BACKENDS:
+        return
+    if backend in _GPU_BACKENDS:
+        raise UnsupportedError(
+            at_user_line(f"backend is {backend!r}, and launch on GPUs is not there yet: use 'auto' or 'CPU'")
+        )
+    names = ", ".join((*_CPU_BACKENDS, *_GPU_BACKENDS))
+    raise DeviceError(at_user_line(f"backend is {backend!r}, expected one of {names}"))
+
+
+def _check_accumulator(given: Mapping[str, Any], dtype: str | None) -> None:
+    own = dtype or "float64"
+    wanted = given.get("dtype_acc", "auto")
+    if given.get("use_double_acc"):
+        if wanted not in ("auto", "float64"):
+            raise UnsupportedError(
+                at_user_line(f"use_double_acc asks for float64 and dtype_acc for {wanted}: give one")
+            )
+        wanted = "float64"
+    if wanted not in ("auto", own):
+        raise UnsupportedError(
+            at_user_line(
+                f"dtype_acc (or use_double_acc) asks for {wanted} accumulators in a formula of dtype {own}, which is "
+                "not implemented yet: convert the inputs to get wider sums"
+            )
+        )
+
+
+def _check_summation(scheme: object) -> None:
+    if scheme not in ("auto", "block_sum", "direct_sum"):
+        raise UnsupportedError(
+            at_user_line(
+                f"sum_scheme is {scheme!r}, which is not implemented yet: expected auto, block_sum or direct_sum"
+            )
+        )

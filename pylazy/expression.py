@@ -1,0 +1,328 @@
+"""Immutable nodes of a formula."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from dataclasses import dataclass
+from os.path import dirname
+from types import CodeType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pylazy.operations import OPERATIONS, elementwise_dim
+from pylazy.runtime.errors import ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Attributes = tuple[tuple[str, int], ...]
+Number = int | float
+Position = tuple[CodeType, int] | tuple[None, "Location"]
+"""Where a node was built: a code object and an offset in it, resolved to a `Location` only when somebody asks."""
+
+_PACKAGE_FOLDER = dirname(__file__)
+_AXES = ("", "i", "j", "ij")
+_AXES_UNION = {(a, b): "".join(axis for axis in "ij" if axis in a + b) for a in _AXES for b in _AXES}
+
+
+class Location(NamedTuple):
+    """A place in the user's source; line and column count from 1 and 0, a column of 0 may mean unknown."""
+
+    filename: str
+    line: int
+    column: int
+    function: str
+
+    def __str__(self) -> str:
+        source = linecache.getline(self.filename, self.line).strip()
+        place = f"{self.filename}:{self.line}"
+        return f"{place}: {source}" if source else place
+
+
+def user_position() -> Position:
+    """Find the innermost frame that does not belong to this package; cheap, as it runs for each node."""
+    frame = sys._getframe(2)
+    code = frame.f_code
+    while code.co_filename.startswith(_PACKAGE_FOLDER):
+        outer = frame.f_back
+        if outer is None:
+            break
+        frame = outer
+        code = frame.f_code
+    return code, frame.f_lasti
+
+
+def resolve(position: Position) -> Location:
+    """Turn a position into file, line, column and function."""
+    code, offset = position
+    if code is None:
+        assert isinstance(offset, Location)
+        return offset
+    assert isinstance(offset, int)
+    line, column = code.co_firstlineno, 0
+    if sys.version_info >= (3, 11):
+        for index, (first, _, start, _) in enumerate(code.co_positions()):
+            if index * 2 > offset:
+                break
+            if first is not None:
+                line, column = first, start or 0
+    else:
+        for begin, end, first in code.co_lines():
+            if begin <= offset < end and first is not None:
+                line = first
+    return Location(code.co_filename, line, column, code.co_name)
+
+
+def at_user_line(message: str, position: Position | None = None) -> str:
+    """Append the user's line to a message, by default the line that is running now."""
+    return f"{message}\n  at {resolve(position or user_position())}"
+
+
+class Expression:
+    """A node of a formula: an operation on other nodes, or a leaf.
+
+    Nodes are immutable by convention; they are built through `variable`, `constant` and `apply` only.
+
+    Attributes:
+        op: "var", "constant", or a row of `OPERATIONS`.
+        operands: nodes.
+        attributes: static integers of the operation, as (name, value) pairs in the order of the table.
+        axes: the axes the value varies with: "", "i", "j" or "ij".
+        dim: inner dimension, at least 1.
+        dtype: "float32", "float64", or None where only numbers are involved, which take the dtype of the rest.
+        source: what a leaf stands for: the data slot of a variable, the number of a constant; else None.
+        position: where the user built the node; see `location`.
+    """
+
+    __slots__ = ("attributes", "axes", "dim", "dtype", "op", "operands", "position", "source")
+
+    op: str
+    operands: tuple[Expression, ...]
+    attributes: Attributes
+    axes: str
+    dim: int
+    dtype: str | None
+    source: Any
+    position: Position
+
+    def __init__(
+        self,
+        op: str,
+        operands: tuple[Expression, ...],
+        attributes: Attributes,
+        axes: str,
+        dim: int,
+        dtype: str | None,
+        source: Any,
+        position: Position,
+    ) -> None:
+        self.op = op
+        self.operands = operands
+        self.attributes = attributes
+        self.axes = axes
+        self.dim = dim
+        self.dtype = dtype
+        self.source = source
+        self.position = position
+
+    @property
+    def location(self) -> Location:
+        """File, line, column and function where the user built this node."""
+        return resolve(self.position)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = (self.op, self.operands, self.attributes, self.axes, self.dim, self.dtype, self.source)
+        return Expression, (*fields, (None, self.location))
+
+    def __repr__(self) -> str:
+        return f"<Expression {self.op} axes={self.axes!r} dim={self.dim} dtype={self.dtype}>"
+
+
+def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expression:
+    """A leaf that stands for the rows of an array along one axis, or for one row shared by all ("").
+
+    Args:
+        source: the data: any object with attributes `identity` (hashable) and `number` (a float, or None for an
+            array). Variables of one axis whose identities are equal are one input of the kernel.
+        axis: "i", "j" or "".
+        dim: elements of a row.
+        dtype: of the array, or None for a number that adapts.
+    """
+    return Expression("var", (), (), axis, dim, dtype, source, user_position())
+
+
+def constant(value: Number) -> Expression:
+    """A number that is part of the formula: each value is a formula of its own, so a kernel of its own."""
+    return Expression("constant", (), (), "", 1, None, value, user_position())
+
+
+def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()) -> Expression:
+    """Build the node of an operation.
+
+    Raises:
+        ShapeError: the inner dimensions of the operands do not fit the operation.
+    """
+    first = operands[0]
+    axes, dtype, dim = first.axes, first.dtype, first.dim
+    same = True
+    for operand in operands:
+        if operand.axes != axes:
+            axes = _AXES_UNION[axes, operand.axes]
+        if operand.dtype != dtype:
+            dtype = promote(dtype, operand.dtype)
+        if operand.dim != dim:
+            same = False
+    shape = OPERATIONS[op].shape
+    if not same or shape is not elementwise_dim:
+        try:
+            dim = shape(op, tuple(operand.dim for operand in operands), dict(attributes))
+        except ShapeError as error:
+            raise ShapeError(at_user_line(str(error))) from None
+    return Expression(op, operands, attributes, axes, dim, dtype, None, user_position())
+
+
+def promote(first: str | None, second: str | None) -> str | None:
+    """The wider of two dtypes; a number has none and adapts."""
+    if first is None:
+        return second
+    return first if second is None or second == first else "float64"
+
+
+def join_axes(first: str, second: str) -> str:
+    """The axes that either of two values varies with."""
+    return _AXES_UNION[first, second]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input buffer of a kernel.
+
+    Attributes:
+        name: short name for messages and IR: x0, y1, p2 for the axes "i", "j", "".
+        axis: "i", "j" or "".
+        dim: elements of a row.
+    """
+
+    name: str
+    axis: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One value of a formula in static single assignment form.
+
+    Attributes:
+        op: "var", "constant" or a row of `OPERATIONS`.
+        operands: numbers of earlier values.
+        attributes: static integers as (name, value) pairs.
+        axes: "", "i", "j" or "ij".
+        dim: inner dimension.
+        value: of a constant its number (a float, or an int of any size); of a variable the number of its input.
+        location: where the user built it; never part of a key.
+    """
+
+    op: str
+    operands: tuple[int, ...]
+    attributes: Attributes
+    axes: str
+    dim: int
+    value: Number | None
+    location: Location
+
+
+Entry = tuple[Any, ...]
+"""One line of a canonical form: ("var", input, axis, dim), ("constant", number as text), (op, operands, attributes)."""
+
+
+class Flattened:
+    """The canonical form of some expressions: one entry a distinct value, in order of first appearance.
+
+    Equal sub-expressions share one entry, however often they were built; variables are numbered by first appearance.
+
+    Attributes:
+        entries: the canonical form; hashable once made a tuple.
+        representatives: for each entry the first node that has this value.
+        sources: for each input its data slot, in the order of the inputs.
+        roots: the entries of the expressions that were flattened.
+    """
+
+    __slots__ = ("entries", "representatives", "roots", "sources")
+
+    def __init__(self, expressions: Sequence[Expression], *, inline_numbers: bool = False) -> None:
+        """Walk the expressions.
+
+        Args:
+            expressions: the roots.
+            inline_numbers: make the numbers that kernels would read a part of the formula, as constants.
+        """
+        table: dict[Entry, int] = {}
+        numbers: dict[int, int] = {}
+        inputs: dict[Any, int] = {}
+        self.representatives: list[Expression] = []
+        self.sources: list[Any] = []
+        for expression in expressions:
+            stack = [expression]
+            while stack:
+                node = stack[-1]
+                if id(node) in numbers:
+                    stack.pop()
+                    continue
+                entry: Entry
+                operands = node.operands
+                if operands:
+                    # An explicit stack: formulas built in a loop are deeper than Python may recurse.
+                    pending = [operand for operand in operands if id(operand) not in numbers]
+                    if pending:
+                        pending.reverse()
+                        stack += pending
+                        continue
+                    entry = (node.op, tuple([numbers[id(operand)] for operand in operands]), node.attributes)
+                elif node.op == "var" and not (inline_numbers and node.source.number is not None):
+                    identity = (node.source.identity, node.axes, node.dim)
+                    number = inputs.get(identity)
+                    if number is None:
+                        number = inputs[identity] = len(inputs)
+                        self.sources.append(node.source)
+                    entry = ("var", number, node.axes, node.dim)
+                else:
+                    value = node.source if node.op == "constant" else node.source.number
+                    entry = ("constant", value.hex() if isinstance(value, float) else str(value))
+                stack.pop()
+                number = table.get(entry)
+                if number is None:
+                    number = table[entry] = len(table)
+                    self.representatives.append(node)
+                numbers[id(node)] = number
+        self.entries: tuple[Entry, ...] = tuple(table)
+        self.roots: tuple[int, ...] = tuple([numbers[id(expression)] for expression in expressions])
+
+    def inputs(self) -> tuple[Input, ...]:
+        """The input buffers, in order."""
+        prefix = {"i": "x", "j": "y", "": "p"}
+        variables = [entry for entry in self.entries if entry[0] == "var"]
+        return tuple(Input(f"{prefix[axis]}{number}", axis, dim) for _, number, axis, dim in variables)
+
+    def nodes(self) -> tuple[Node, ...]:
+        """The values, each after its operands."""
+        nodes = []
+        for entry, node in zip(self.entries, self.representatives, strict=True):
+            operands = entry[1] if node.operands else ()
+            value = entry[1] if entry[0] == "var" else node.source
+            if entry[0] == "constant" and node.op == "var":
+                value = node.source.number
+            nodes.append(Node(entry[0], operands, node.attributes, node.axes, node.dim, value, node.location))
+        return tuple(nodes)
+
+
+def canonical_lines(entries: Sequence[Entry]) -> Iterator[str]:
+    """Write a canonical form, one line an entry; the same text in every process."""
+    for number, entry in enumerate(entries):
+        if entry[0] == "var":
+            yield f"%{number} = var {entry[1]} axis={entry[2] or '-'} dim={entry[3]}"
+        elif entry[0] == "constant":
+            yield f"%{number} = constant {entry[1]}"
+        else:
+            op, operands, attributes = entry
+            words = [f"%{operand}" for operand in operands] + [f"{name}={value}" for name, value in attributes]
+            yield " ".join([f"%{number} =", op, *words])

@@ -1,0 +1,110 @@
+"""Expressions -> a module of the `reduction` dialect, every op with the user's file and line."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pylazy.compiler.dialects.reduction.formula_ops import emit_constant, emit_formula_op, emit_reduce, emit_var
+from pylazy.compiler.driver import compilation
+from pylazy.compiler.mlir import func, ir
+from pylazy.expression import Location, Node
+from pylazy.reductions import GradientRequest, ReductionRequest
+
+FUNCTION_NAME = "formula"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A formula as a module of the dialect's first level.
+
+    Attributes:
+        module: MLIR's module; the compiler changes a copy.
+    """
+
+    module: Any
+
+    def as_text(self) -> str:
+        """Write the module."""
+        return str(self.module)
+
+
+def trace(request: ReductionRequest) -> Traced:
+    """Build the module of some reductions: one function from tensors of inputs to tensors of results."""
+    with compilation():
+        return Traced(_build(request, wrt=()))
+
+
+def trace_gradient(request: GradientRequest) -> Traced:
+    """Build the module of a gradient: the forward function, marked for `reduction-differentiate`."""
+    with compilation():
+        return Traced(_build(request.forward, wrt=request.wrt))
+
+
+def _build(request: ReductionRequest, *, wrt: tuple[int, ...]) -> ir.Module:
+    element = ir.F32Type.get() if request.dtype == "float32" else ir.F64Type.get()
+    dynamic = ir.ShapedType.get_dynamic_size()
+    tensors = [
+        ir.RankedTensorType.get([dynamic if entry.axis else 1, entry.dim], element) for entry in request.inputs
+    ]
+    with ir.Location.unknown():
+        module = ir.Module.create()
+        with ir.InsertionPoint(module.body):
+            function = func.FuncOp(FUNCTION_NAME, (tensors, []))
+        block = function.add_entry_block()
+        with ir.InsertionPoint(block):
+            values = _emit_nodes(request.nodes, list(block.arguments), request, element)
+            results = []
+            for output in request.outputs:
+                formula, *weight = (values[operand] for operand in output.operands)
+                with formula.owner.location:
+                    results.append(
+                        emit_reduce(
+                            formula,
+                            kind=output.kind,
+                            axis=output.axis,
+                            weight=weight[0] if weight else None,
+                            k=output.k,
+                        )
+                    )
+            func.ReturnOp(results)
+        types = ir.FunctionType.get(tensors, [result.type for result in results])
+        function.attributes["function_type"] = ir.TypeAttr.get(types)
+        function.attributes["arg_attrs"] = ir.ArrayAttr.get(
+            [
+                ir.DictAttr.get(
+                    {
+                        "reduction.name": ir.StringAttr.get(entry.name),
+                        "reduction.axis": ir.StringAttr.get(entry.axis),
+                    }
+                )
+                for entry in request.inputs
+            ]
+        )
+        if wrt:
+            integer = ir.IntegerType.get_signless(64)
+            function.attributes["reduction.wrt"] = ir.ArrayAttr.get([ir.IntegerAttr.get(integer, k) for k in wrt])
+    return module
+
+
+def _emit_nodes(
+    nodes: tuple[Node, ...], arguments: list[ir.Value], request: ReductionRequest, element: ir.Type
+) -> list[ir.Value]:
+    values: list[ir.Value] = []
+    for node in nodes:
+        with _location(node.location):
+            if node.op == "var":
+                number = int(node.value or 0)
+                values.append(emit_var(arguments[number], request.inputs[number].axis))
+            elif node.op == "constant":
+                values.append(emit_constant(float(node.value or 0), element))
+            else:
+                operands = [values[operand] for operand in node.operands]
+                attributes = {name: int(value) for name, value in node.attributes}
+                values.append(emit_formula_op(node.op, *operands, **attributes))
+    return values
+
+
+def _location(found: "Location | None") -> ir.Location:
+    if found is None:
+        return ir.Location.unknown()
+    place = ir.Location.file(found.filename, found.line, max(found.column, 1))
+    return ir.Location.name(found.function, place) if found.function else place

@@ -1,0 +1,114 @@
+/* The C interface of the pylazy runtime: load a kernel image, run its phases on the CPU.
+ *
+ * Every function is safe to call from several threads at once, throws nothing, and reports failure as a status; the
+ * message is kept for the calling thread. Layouts below are shared with pylazy/runtime/native_library.py.
+ */
+#ifndef PYLAZY_RUNTIME_H
+#define PYLAZY_RUNTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#  if defined(PYLAZY_RUNTIME_BUILD)
+#    define PLZ_API __declspec(dllexport)
+#  else
+#    define PLZ_API __declspec(dllimport)
+#  endif
+#else
+#  define PLZ_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Grows by one whenever a function or a layout of this file changes. */
+#define PLZ_ABI_VERSION 1
+
+/* The largest number of buffers of one program. */
+#define PLZ_MAX_BUFFERS 256
+
+typedef enum plz_status {
+  PLZ_OK = 0,
+  PLZ_INVALID_ARGUMENT = 1,
+  PLZ_OUT_OF_MEMORY = 2,
+  PLZ_SYSTEM_ERROR = 3,
+  PLZ_UNSUPPORTED = 4
+} plz_status;
+
+typedef enum plz_role { PLZ_ROLE_INPUT = 0, PLZ_ROLE_OUTPUT = 1, PLZ_ROLE_SCRATCH = 2 } plz_role;
+
+/* Which extent: one element, the M rows of x, the N rows of y. */
+typedef enum plz_axis { PLZ_AXIS_NONE = 0, PLZ_AXIS_I = 1, PLZ_AXIS_J = 2 } plz_axis;
+
+typedef struct plz_buffer {
+  int32_t role;
+  int32_t axis;
+  int64_t row_bytes;
+  int32_t per_split; /* scratch only: one such array for every column split */
+  int32_t reserved;  /* zero */
+} plz_buffer;
+
+typedef struct plz_phase {
+  int64_t entry; /* byte offset of the function in the code */
+  int64_t rows_per_tile;
+  int64_t max_columns_per_split; /* zero: no limit */
+  double cost;                   /* estimated cycles for one (row, column) pair on one core */
+  int32_t rows_axis;
+  int32_t columns_axis;
+  int32_t splittable;
+  int32_t merges; /* merges the splits of the last splittable phase; skipped when there is one split */
+} plz_phase;
+
+/* What a launch does with one phase: a pure function of the phase, the extents and the number of batch elements. */
+typedef struct plz_geometry {
+  int64_t rows;
+  int64_t columns;
+  int64_t columns_per_split;
+  int64_t splits;
+  int64_t tiles; /* of one batch element */
+} plz_geometry;
+
+/* The signature of every entry. extents = {rows, columns, columns_per_split, splits}. */
+typedef void (*plz_entry)(void *const *pointers, const int64_t *extents, int64_t tile_begin, int64_t tile_end);
+
+typedef struct plz_program plz_program;
+
+PLZ_API int32_t plz_abi_version(void);
+
+/* The message of the last failure in this thread; empty before the first. Valid until the next failure. */
+PLZ_API const char *plz_last_error(void);
+
+/* "x86-64", "x86-64-v3", "x86-64-v4", "aarch64", or "unknown": the best level that processor and system support. */
+PLZ_API const char *plz_host_cpu_level(void);
+
+/* Threads that work on one launch, the caller included. */
+PLZ_API int32_t plz_set_thread_count(int32_t count);
+PLZ_API int32_t plz_thread_count(void);
+
+/* Copy the code to executable memory. The caller has checked that this processor can run it. */
+PLZ_API int32_t plz_program_create(const void *code, int64_t code_bytes, const plz_buffer *buffers,
+                                   int32_t buffer_count, const plz_phase *phases, int32_t phase_count,
+                                   plz_program **program);
+
+/* Free a program that no thread runs. A null program is ignored. */
+PLZ_API void plz_program_destroy(plz_program *program);
+
+/* What a launch with these extents would do with one phase. */
+PLZ_API int32_t plz_phase_geometry(const plz_program *program, int32_t phase, int64_t m, int64_t n,
+                                   int64_t batch_count, plz_geometry *geometry);
+
+/* Run every phase, in order, for every batch element.
+ *
+ * pointers: the base of each input and output, in the order of the program's buffers, scratch left out.
+ * batch_strides: bytes, `batch_rank` of them for the first of those buffers, then for the second, ...; zero broadcasts.
+ */
+PLZ_API int32_t plz_run(const plz_program *program, void *const *pointers, int64_t m, int64_t n, int32_t batch_rank,
+                        const int64_t *batch_sizes, const int64_t *batch_strides);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,142 @@
+"""The C++ library: found, loaded once, with its functions declared."""
+
+import ctypes
+import importlib.resources
+import sys
+from pathlib import Path
+
+from pylazy.runtime import errors
+from pylazy.runtime.fork_lock import ForkLock
+
+ABI_VERSION = 1
+
+_lock = ForkLock()
+_loaded: ctypes.CDLL | None = None
+
+
+class CBuffer(ctypes.Structure):
+    """`plz_buffer` of pylazy_runtime.h."""
+
+    _fields_ = (
+        ("role", ctypes.c_int32),
+        ("axis", ctypes.c_int32),
+        ("row_bytes", ctypes.c_int64),
+        ("per_split", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
+    )
+
+
+class CPhase(ctypes.Structure):
+    """`plz_phase` of pylazy_runtime.h."""
+
+    _fields_ = (
+        ("entry", ctypes.c_int64),
+        ("rows_per_tile", ctypes.c_int64),
+        ("max_columns_per_split", ctypes.c_int64),
+        ("cost", ctypes.c_double),
+        ("rows_axis", ctypes.c_int32),
+        ("columns_axis", ctypes.c_int32),
+        ("splittable", ctypes.c_int32),
+        ("merges", ctypes.c_int32),
+    )
+
+
+class CGeometry(ctypes.Structure):
+    """`plz_geometry` of pylazy_runtime.h."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("columns_per_split", ctypes.c_int64),
+        ("splits", ctypes.c_int64),
+        ("tiles", ctypes.c_int64),
+    )
+
+
+def native_library() -> ctypes.CDLL:
+    """The library, loaded by the first call. Its calls release the GIL.
+
+    Raises:
+        InternalError: the library is missing, cannot be loaded, or is of another version of pylazy.
+    """
+    global _loaded
+    if _loaded is not None:
+        return _loaded
+    with _lock.held():
+        if _loaded is None:
+            _loaded = _load(library_file_name())
+        return _loaded
+
+
+def library_file_name() -> str:
+    """The name of the library's file on this system."""
+    if sys.platform == "win32":
+        return "libpylazy_runtime.dll"
+    return "libpylazy_runtime.dylib" if sys.platform == "darwin" else "libpylazy_runtime.so"
+
+
+def check(status: int) -> None:
+    """Raise what a status of the library means, with the message that it left for this thread.
+
+    Raises:
+        MemoryError: PLZ_OUT_OF_MEMORY.
+        UnsupportedError: PLZ_UNSUPPORTED.
+        InternalError: any other failure: the Python above passes only checked arguments.
+    """
+    if status == 0:
+        return
+    message = native_library().plz_last_error().decode(errors="replace")
+    raise _ERRORS.get(status, errors.InternalError)(message)
+
+
+_ERRORS: dict[int, type[Exception]] = {2: MemoryError, 4: errors.UnsupportedError}
+
+
+def _load(file_name: str) -> ctypes.CDLL:
+    resource = importlib.resources.files("pylazy.runtime").joinpath(file_name)
+    with importlib.resources.as_file(resource) as path:
+        if not path.is_file():
+            raise errors.InternalError(
+                f"the runtime library {file_name} is not beside {Path(__file__).name}: build it with "
+                "`pip install .` or, in a checkout, `pip install -e .` (needs a C++17 compiler)"
+            )
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise errors.InternalError(
+                f"the runtime library {file_name} cannot be loaded ({error}): build it again with `pip install .`"
+            ) from error
+    _declare(library)
+    found = library.plz_abi_version()
+    if found != ABI_VERSION:
+        raise errors.InternalError(
+            f"the runtime library {file_name} has interface version {found}, this pylazy needs {ABI_VERSION}: "
+            "build it again with `pip install .` or `pip install -e .`"
+        )
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    int32, int64, pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
+    signatures: dict[str, tuple[type | None, tuple[type, ...]]] = {
+        "plz_abi_version": (int32, ()),
+        "plz_last_error": (ctypes.c_char_p, ()),
+        "plz_host_cpu_level": (ctypes.c_char_p, ()),
+        "plz_set_thread_count": (int32, (int32,)),
+        "plz_thread_count": (int32, ()),
+        "plz_program_create": (
+            int32,
+            (
+                ctypes.c_char_p, int64, ctypes.POINTER(CBuffer), int32, ctypes.POINTER(CPhase), int32,
+                ctypes.POINTER(pointer),
+            ),
+        ),
+        "plz_program_destroy": (None, (pointer,)),
+        "plz_phase_geometry": (int32, (pointer, int32, int64, int64, int64, ctypes.POINTER(CGeometry))),
+        # The three arrays arrive as packed bytes, which ctypes passes without a copy.
+        "plz_run": (int32, (pointer, ctypes.c_char_p, int64, int64, int32, ctypes.c_char_p, ctypes.c_char_p)),
+    }  # fmt: skip
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments

@@ -1,0 +1,213 @@
+"""Every operation of a formula against the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reference import OPERATIONS as ORACLE
+from reference import assert_close, evaluate_dense, reduce_dense
+
+from pylazy import LazyTensor, Pm, Vi, Vj
+from pylazy.operations import OPERATIONS
+
+M, N, D = 7, 5, 3
+DTYPES = (np.float32, np.float64)
+
+UNARY = {
+    "neg": lambda x: -x,
+    "abs": abs,
+    "exp": LazyTensor.exp,
+    "log": lambda x: x.abs().log(),
+    "sqrt": lambda x: x.abs().sqrt(),
+    "rsqrt": lambda x: x.abs().rsqrt(),
+    "square": LazyTensor.square,
+    "reciprocal": LazyTensor.reciprocal,
+    "sin": LazyTensor.sin,
+    "cos": LazyTensor.cos,
+    "tanh": LazyTensor.tanh,
+    "relu": LazyTensor.relu,
+    "step": LazyTensor.step,
+    "sign": LazyTensor.sign,
+    "powi": lambda x: x**5,
+    "powi_negative": lambda x: x**-3,
+    "pow_half": lambda x: x.abs() ** 0.5,
+    "pow_minus_half": lambda x: x.abs() ** -0.5,
+    "pow_float": lambda x: x.abs() ** 1.5,
+    "pow_integral_float": lambda x: x**3.0,
+    "rpow": lambda x: 2**x,
+    "inner_sum": lambda x: x.sum(-1),
+    "inner_min": lambda x: x.min(),
+    "inner_max": lambda x: x.max(),
+    "sqnorm2": LazyTensor.sqnorm2,
+    "norm2": LazyTensor.norm2,
+    "norm": lambda x: x.norm(-1),
+    "elem": lambda x: x[1],
+    "extract": lambda x: x[1:3],
+    "whole_slices": lambda x: x[:, :, :2],
+    "mean": lambda x: x.mean(-1),
+    "weightedsqnorm": lambda x: x.weightedsqnorm([0.5, 1.5, 2.5]),
+}
+
+LATER_UNARY = {
+    "tan": LazyTensor.tan,
+    "asin": lambda x: x.sin().asin(),
+    "acos": lambda x: x.sin().acos(),
+    "atan": LazyTensor.atan,
+    "sinh": LazyTensor.sinh,
+    "cosh": LazyTensor.cosh,
+    "exp2": LazyTensor.exp2,
+    "log2": lambda x: x.abs().log2(),
+    "log1p": lambda x: x.abs().log1p(),
+    "expm1": LazyTensor.expm1,
+    "cbrt": LazyTensor.cbrt,
+    "erf": LazyTensor.erf,
+    "erfc": LazyTensor.erfc,
+    "sigmoid": LazyTensor.sigmoid,
+    "softplus": LazyTensor.softplus,
+    "floor": LazyTensor.floor,
+    "ceil": LazyTensor.ceil,
+    "trunc": LazyTensor.trunc,
+    "round": LazyTensor.round,
+    "round_places": lambda x: x.round(2),
+    "round_tens": lambda x: (x * 100).round(-1),
+    "xlogx": lambda x: x.abs().xlogx(),
+    "sinxdivx": LazyTensor.sinxdivx,
+    "sinc": LazyTensor.sinc,
+    "isnan": LazyTensor.isnan,
+    "logical_not": LazyTensor.logical_not,
+    "normalize": LazyTensor.normalize,
+    "inner_argmin": lambda x: x.argmin(),
+    "inner_argmax": lambda x: x.argmax(),
+}
+
+BINARY = {
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y,
+    "div": lambda x, y: x / y,
+    "pow": lambda x, y: x.abs() ** y,
+    "minimum": LazyTensor.minimum,
+    "maximum": LazyTensor.maximum,
+    "eq": lambda x, y: x.sign() == y.sign(),
+    "ne": lambda x, y: x.sign() != y.sign(),
+    "lt": lambda x, y: x < y,
+    "le": lambda x, y: x <= y,
+    "gt": lambda x, y: x > y,
+    "ge": lambda x, y: x >= y,
+    "where": lambda x, y: (x > y).where(x, y),
+    "ifelse": lambda x, y: x.ifelse(y, 2.5),
+    "clamp": lambda x, y: x.clamp(y, y + 1.0),
+    "clamp_numbers": lambda x, y: (x * y).clamp(-1, 1),
+    "dot": lambda x, y: x | y,
+    "sqdist": LazyTensor.sqdist,
+    "concat": LazyTensor.concat,
+    "cat": lambda x, y: LazyTensor.cat((x, y, x), -1),
+    "weightedsqdist": lambda x, y: x.weightedsqdist(y, 2.0),
+    "distance": lambda x, y: ((x - y) ** 2).sum(-1).sqrt(),
+    "times_zero": lambda x, y: (x * y) * 0,
+    "parameters": lambda x, y: x * Pm(np.arange(1.0, 4.0)) + y * 0.5,
+}
+
+LATER_BINARY = {
+    "atan2": LazyTensor.atan2,
+    "hypot": LazyTensor.hypot,
+    "logical_and": lambda x, y: (x > 0).logical_and(y > 0),
+    "logical_or": lambda x, y: (x > 0).logical_or(y > 0),
+    "mod": lambda x, y: x.mod(1.5) + y,
+    "mod_offset": lambda x, y: x.mod(2, -1) + y,
+    "weightedsqnorm_matrix": lambda x, y: (x - y).weightedsqnorm(np.arange(1.0, 10.0)),
+}
+
+
+@pytest.fixture(name="rng")
+def make_rng():
+    return np.random.default_rng(0)
+
+
+def check_sum(formula, dtype):
+    dense = np.broadcast_to(evaluate_dense(formula), (M, N, formula.ndim))
+    scale = np.abs(dense).sum(1)
+    assert_close(formula.sum(axis=1), reduce_dense("sum", [dense], axis="j"), dtype=dtype, columns=N, scale=scale)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*UNARY, *LATER_UNARY])
+def test_unary_operation_matches_oracle(name, dtype, rng):
+    x, y = rng.standard_normal((M, D)).astype(dtype), rng.standard_normal((N, D)).astype(dtype)
+    check_sum({**UNARY, **LATER_UNARY}[name](Vi(x) * 0.5 + Vj(y)), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*BINARY, *LATER_BINARY])
+def test_binary_operation_matches_oracle(name, dtype, rng):
+    x, y = rng.standard_normal((M, D)).astype(dtype), rng.standard_normal((N, D)).astype(dtype)
+    check_sum({**BINARY, **LATER_BINARY}[name](Vi(x), Vj(y)), dtype)
+
+
+@pytest.mark.parametrize("name", ["add", "mul", "maximum", "where", "clamp", "dot", "sqdist"])
+def test_inner_dimension_of_one_broadcasts(name, rng):
+    x, y = rng.standard_normal((M, D)), rng.standard_normal((N, 1))
+    check_sum(BINARY[name](Vi(x), Vj(y)), np.float64)
+    if name not in ("where", "clamp"):
+        check_sum(BINARY[name](Vj(y), Vi(x)), np.float64)
+
+
+SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -1.5, np.inf, -np.inf, np.nan])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["neg", "abs", "exp", "sqrt", "rsqrt", "square", "reciprocal", "tanh", "relu", "step", "sign", "log"],
+)
+def test_special_values_follow_the_semantics_page(name):
+    found = getattr(Vi(SPECIAL[:, None]), name)() if name != "neg" else -Vi(SPECIAL[:, None])
+    with np.errstate(all="ignore"):
+        expected = ORACLE[name](SPECIAL)
+    result = found.sum(axis=1)[:, 0]
+    np.testing.assert_allclose(result, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["minimum", "maximum", "add", "mul", "lt", "ge", "eq", "ne"])
+def test_special_pairs_follow_the_semantics_page(name):
+    formula = BINARY[name](Vi(SPECIAL[:, None]), Vj(SPECIAL[:, None]))
+    if name in ("eq", "ne"):
+        formula = Vi(SPECIAL[:, None]) == Vj(SPECIAL[:, None]) if name == "eq" else Vi(SPECIAL[:, None]) != SPECIAL[None, :, None]
+    with np.errstate(all="ignore"):
+        dense = ORACLE[name](SPECIAL[:, None], SPECIAL[None, :])
+    for column, value in enumerate(SPECIAL):
+        pair = BINARY[name](Vi(SPECIAL[:, None]), Vj(np.full((1, 1), value))) if name not in ("eq", "ne") else None
+        if pair is not None:
+            np.testing.assert_array_equal(pair.sum(axis=1)[:, 0], dense[:, column])
+    assert formula.shape == (len(SPECIAL), len(SPECIAL))
+
+
+def test_float64_constants_are_float64(rng):
+    x = rng.standard_normal((M, 1))
+    assert_close((Vi(x) / 3).sum(axis=1), x / 3, dtype=np.float64)
+    assert_close((Vi(x) + 16777217).sum(axis=1), x + 16777217, dtype=np.float64)
+    assert_close((Vi(x).abs() ** 1.5).sum(axis=1), np.abs(x) ** 1.5, dtype=np.float64)
+    assert_close((Vi(x) * 0.1).sum(axis=1), x * 0.1, dtype=np.float64)
+
+
+def test_zero_times_is_still_a_formula_and_keeps_nan():
+    x = np.array([[1.0], [np.nan]])
+    zero = Vi(x) * 0
+    assert isinstance(zero, LazyTensor)
+    np.testing.assert_array_equal(zero.sum(axis=1), [[0.0], [np.nan]])
+
+
+def test_every_operation_has_an_oracle():
+    assert set(ORACLE) == set(OPERATIONS)
+
+
+def test_every_operation_is_reached_by_a_method(rng):
+    x, y = Vi(rng.standard_normal((M, D))), Vj(rng.standard_normal((N, D)))
+    seen = set()
+    formulas = [make(x) for make in {**UNARY, **LATER_UNARY}.values()]
+    formulas += [make(x, y) for make in {**BINARY, **LATER_BINARY}.values()]
+    stack = [formula._expression for formula in formulas]
+    while stack:
+        node = stack.pop()
+        seen.add(node.op)
+        stack += node.operands
+    assert seen - {"var", "constant"} == set(OPERATIONS)
