@@ -15,12 +15,17 @@ from pylazy.compiler.combiners import (
     BLOCKED_KINDS,
     COMPONENT_COMBINERS,
     ExponentialState,
+    Precedes,
     any_lane,
+    any_of,
     exponential_merge,
     exponential_neutral,
     exponential_raise,
     exponential_weight,
     logsumexp_finish,
+    precedes_as_number,
+    precedes_by_index,
+    precedes_in_order,
     selection_hit,
     selection_insert,
     softmax_finish,
@@ -29,8 +34,7 @@ from pylazy.compiler.cpu_memory import Panel, for_range, number
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
 
-Value = ir.Value
-Carried = list[Value]
+Carried = list[ir.Value]
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,10 @@ class Accumulator(Protocol):
     def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
         """End a chunk of columns."""
 
-    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
         """Let a block of columns in; `columns` are their indices, in every lane."""
 
-    def finish(self, carried: Carried, count: Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value) -> None:
         """Write the results to the panels `values` and `indices`."""
 
     def save(self, carried: Carried) -> None:
@@ -119,15 +123,15 @@ class _Components:
         self.values: Panel | None = shape.panel(self.dim, self.element)
         self.indices: Panel | None = shape.panel(self.dim, index) if indexed else None
 
-    def neutral(self) -> tuple[Value, ...]:
+    def neutral(self) -> tuple[ir.Value, ...]:
         best = kb.constant(self.combiner.neutral, self.shape.vector(self.element))
         return (best, kb.constant(0, self.shape.vector(self.index))) if self.indexed else (best,)
 
-    def read(self, values: "Panel | None", indices: "Panel | None", at: Position, row: int) -> tuple[Value, ...]:
+    def read(self, values: "Panel | None", indices: "Panel | None", at: Position, row: int) -> tuple[ir.Value, ...]:
         state = (values.read(at, row),) if values is not None else ()
         return (*state, indices.read(at, row)) if indices is not None else state
 
-    def write(self, state: Sequence[Value], at: Position, row: int) -> None:
+    def write(self, state: Sequence[ir.Value], at: Position, row: int) -> None:
         for panel, part in zip((self.values, self.indices), state, strict=False):
             if panel is not None:
                 panel.write(part, at, row)
@@ -136,7 +140,7 @@ class _Components:
 class RegisterComponents(_Components):
     """Componentwise accumulation with its state in registers."""
 
-    def _states(self, carried: Carried) -> list[tuple[Value, ...]]:
+    def _states(self, carried: Carried) -> list[tuple[ir.Value, ...]]:
         width = 2 if self.indexed else 1
         return [tuple(carried[k : k + width]) for k in range(0, len(carried), width)]
 
@@ -155,7 +159,7 @@ class RegisterComponents(_Components):
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
 
-    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
         result = []
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
             at = Position(component)
@@ -163,7 +167,7 @@ class RegisterComponents(_Components):
             result += self.combiner.accumulate(state, values, columns)
         return result
 
-    def finish(self, carried: Carried, count: Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value) -> None:
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
             self.write((self.combiner.finish(state[0], count), *state[1:]), Position(component), row)
 
@@ -186,7 +190,7 @@ class PanelComponents(_Components):
         self.blocked = self.kind in BLOCKED_KINDS
         self.inner = shape.panel(self.dim, self.element) if self.blocked else None
 
-    def _fill(self, panel: "Panel | None", value: Value) -> None:
+    def _fill(self, panel: "Panel | None", value: ir.Value) -> None:
         if panel is not None:
             _for_slots(self.dim, self.shape, lambda at, row: panel.write(value, at, row))
 
@@ -212,7 +216,7 @@ class PanelComponents(_Components):
             _for_slots(self.dim, self.shape, add_up)
         return inner
 
-    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
         target = self.inner if self.inner is not None else self.values
         body.prepare(self.value)
 
@@ -229,7 +233,7 @@ class PanelComponents(_Components):
         body.over_inner(self.value, self.dim, [], one)
         return carried
 
-    def finish(self, carried: Carried, count: Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value) -> None:
         values = self.values
         if values is not None:
             _for_slots(
@@ -268,7 +272,7 @@ class _Exponentials:
         self.values: Panel | None = shape.panel(self.value_slots, self.element)
         self.indices: Panel | None = None
 
-    def formula(self, body: BodyElements, row: int, count: int) -> list[Value]:
+    def formula(self, body: BodyElements, row: int, count: int) -> list[ir.Value]:
         return [_lanes(body, self.value, Position(0), row, column, self.shape) for column in range(count)]
 
 
@@ -292,7 +296,7 @@ class RegisterExponentials(_Exponentials):
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in exponential_merge(a, b).flat()]
 
-    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
         result: Carried = []
         for row, state in enumerate(self._states(carried)):
             values = self.formula(body, row, len(columns))
@@ -304,7 +308,9 @@ class RegisterExponentials(_Exponentials):
             result += ExponentialState(raised.top, raised.shift, tuple(sums)).flat()
         return result
 
-    def _add(self, sums: list[Value], exponential: Value, body: BodyElements, row: int, column: int) -> list[Value]:
+    def _add(
+        self, sums: list[ir.Value], exponential: ir.Value, body: BodyElements, row: int, column: int
+    ) -> list[ir.Value]:
         added = []
         for position, part in enumerate(sums):
             term = exponential
@@ -314,7 +320,7 @@ class RegisterExponentials(_Exponentials):
             added.append(kb.add(part, term))
         return added
 
-    def finish(self, carried: Carried, count: Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value) -> None:
         finish = softmax_finish if self.kind == "softmax" else logsumexp_finish
         for row, state in enumerate(self._states(carried)):
             for slot, value in enumerate(finish(state)):
@@ -374,7 +380,7 @@ class PanelExponentials(_Exponentials):
             )
             keep, take = merged.sums
 
-            def add_up(at: Position, keep: Value = keep, take: Value = take, row: int = row) -> None:
+            def add_up(at: Position, keep: ir.Value = keep, take: ir.Value = take, row: int = row) -> None:
                 scaled = kb.mul(target.read(at, row), keep)
                 target.write(kb.add(scaled, kb.mul(source.read(at.shifted(first), row), take)), at, row)
 
@@ -382,7 +388,7 @@ class PanelExponentials(_Exponentials):
             result += [merged.top, merged.shift]
         return result
 
-    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
         result: Carried = []
         exponentials = []
         for row, state in enumerate(self._states(carried)):
@@ -396,15 +402,13 @@ class PanelExponentials(_Exponentials):
         self._add(exponentials, body)
         return result
 
-    def _scale(self, condition: Value, factor: Value, row: int) -> None:
+    def _scale(self, condition: ir.Value, factor: ir.Value, row: int) -> None:
         branch = scf.IfOp(condition)
         with ir.InsertionPoint(branch.then_block):
-            _for_positions(
-                self.sums, lambda at: self.inner.write(kb.mul(self.inner.read(at, row), factor), at, row)
-            )
+            _for_positions(self.sums, lambda at: self.inner.write(kb.mul(self.inner.read(at, row), factor), at, row))
             scf.YieldOp([])
 
-    def _add(self, exponentials: list[list[Value]], body: BodyElements) -> None:
+    def _add(self, exponentials: list[list[ir.Value]], body: BodyElements) -> None:
         if self.weight is not None:
             weight = self.weight
             body.prepare(weight)
@@ -425,11 +429,11 @@ class PanelExponentials(_Exponentials):
                     part = kb.add(part, term)
                 self.inner.write(part, Position(slot), row)
 
-    def finish(self, carried: Carried, count: Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value) -> None:
         for row, state in enumerate(self._states(carried)):
             last = self.outer.read(Position(self.sums - 1), row)
 
-            def one(at: Position, shift: Value = state.shift, row: int = row, last: Value = last) -> None:
+            def one(at: Position, shift: ir.Value = state.shift, row: int = row, last: ir.Value = last) -> None:
                 part = self.outer.read(at, row)
                 whole = ExponentialState(shift, shift, (part,) if self.kind == "logsumexp" else (part, last))
                 finish = softmax_finish if self.kind == "softmax" else logsumexp_finish
@@ -459,6 +463,7 @@ class Selection:
     """
 
     def __init__(self, operation: Any, shape: Shape, index: ir.Type) -> None:
+        columns = attribute(operation.operation.parent, "column_step", 1)
         self.value = operation.operands[0]
         self.k = attribute(operation, "k")
         self.negated = attribute(operation, "kind") == "kmax"
@@ -469,6 +474,9 @@ class Selection:
         self.value_slots = self.index_slots = self.results = self.k * self.dim
         self.values: Panel | None = shape.panel(self.value_slots, self.element)
         self.indices: Panel | None = shape.panel(self.index_slots, index)
+        block = Shape(shape.lanes, 1, shape.register_limit)
+        self.waiting_values = block.panel(columns, self.element)
+        self.waiting_columns = block.panel(columns, index)
 
     def _lists(self) -> tuple[Panel, Panel]:
         assert self.values is not None
@@ -493,49 +501,85 @@ class Selection:
     def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
         return inner
 
-    def step(self, carried: Carried, body: BodyElements, columns: Sequence[Value]) -> Carried:
+    def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
+        """Compare the best of a block with the last entry of the list; only then look at its columns one by one."""
         result = []
         for position, threshold in enumerate(carried):
             component, row = divmod(position, self.shape.row_vectors)
             values = [
-                _lanes(body, self.value, Position(component), row, column, self.shape)
-                for column in range(len(columns))
+                _lanes(body, self.value, Position(component), row, column, self.shape) for column in range(len(columns))
             ]
             if self.negated:
                 values = [kb.neg(value) for value in values]
             lowest = values[0]
             for value in values[1:]:
                 lowest = kb.select(kb.compare("olt", value, lowest), value, lowest)
-            outer = scf.IfOp(any_lane(selection_hit(lowest, threshold)), [threshold.type], has_else=True)
-            with ir.InsertionPoint(outer.then_block):
-                current = threshold
-                for value, column in zip(values, columns, strict=True):
-                    current = self._offer(value, column, current, component, row)
-                scf.YieldOp([current])
-            with ir.InsertionPoint(outer.else_block):
+            branch = scf.IfOp(any_lane(selection_hit(lowest, threshold)), [threshold.type], has_else=True)
+            with ir.InsertionPoint(branch.then_block):
+                scf.YieldOp([self._offer_block(values, columns, threshold, component, row)])
+            with ir.InsertionPoint(branch.else_block):
                 scf.YieldOp([threshold])
-            result.append(outer.results[0])
+            result.append(branch.results[0])
         return result
 
-    def _offer(self, value: Value, column: Value, threshold: Value, component: int, row: int) -> Value:
-        branch = scf.IfOp(any_lane(selection_hit(value, threshold)), [threshold.type], has_else=True)
+    def _offer_block(
+        self,
+        values: Sequence[ir.Value],
+        columns: Sequence[ir.Value],
+        threshold: ir.Value,
+        component: int,
+        row: int,
+    ) -> ir.Value:
+        """Offer the columns of a block in order; a NaN among them is rare, and takes the exact way, in a loop."""
+        has_nan = any_lane(any_of([kb.compare("uno", value, value) for value in values]))
+        branch = scf.IfOp(has_nan, [threshold.type], has_else=True)
         with ir.InsertionPoint(branch.then_block):
-            scf.YieldOp([self._insert(value, column, component, row)])
+            for position, (value, column) in enumerate(zip(values, columns, strict=True)):
+                self.waiting_values.write(value, Position(position), 0)
+                self.waiting_columns.write(column, Position(position), 0)
+            loop = scf.ForOp(number(0), number(len(values)), number(1), [threshold])
+            with ir.InsertionPoint(loop.body):
+                at = Position(0, loop.induction_variable)
+                value, column = self.waiting_values.read(at, 0), self.waiting_columns.read(at, 0)
+                current = loop.inner_iter_args[0]
+                scf.YieldOp([self._offer(value, column, current, component, row, precedes_in_order)])
+            scf.YieldOp(list(loop.results))
+        with ir.InsertionPoint(branch.else_block):
+            current = threshold
+            for value, column in zip(values, columns, strict=True):
+                current = self._offer(value, column, current, component, row, precedes_as_number)
+            scf.YieldOp([current])
+        return branch.results[0]
+
+    def _offer(
+        self,
+        value: ir.Value,
+        column: ir.Value,
+        threshold: ir.Value,
+        component: int,
+        row: int,
+        precedes: Precedes,
+    ) -> ir.Value:
+        """Insert a candidate where it is a hit; give the last entry of the list."""
+        hit = any_lane(selection_hit(value, threshold, ties=precedes is precedes_by_index))
+        branch = scf.IfOp(hit, [threshold.type], has_else=True)
+        with ir.InsertionPoint(branch.then_block):
+            self._insert(value, column, component, row, precedes)
+            scf.YieldOp([self._lists()[0].read(Position((self.k - 1) * self.dim + component), row)])
         with ir.InsertionPoint(branch.else_block):
             scf.YieldOp([threshold])
         return branch.results[0]
 
-    def _insert(self, value: Value, column: Value, component: int, row: int) -> Value:
-        """Insert a candidate in every lane's list (lanes that it does not concern keep theirs); give the last entry."""
+    def _insert(self, value: ir.Value, column: ir.Value, component: int, row: int, precedes: Precedes) -> None:
+        """Insert a candidate in every lane's list; lanes that it does not concern keep theirs."""
         values, indices = self._lists()
-        inserted = kb.constant(0, kb.bool_type(value.type))
+        candidate = (value, column, kb.constant(0, kb.bool_type(value.type)))
         whole = self.k // _ENTRIES_A_TURN if self.k > _UNROLLED_ENTRIES else 0
-        carried: tuple[Value, ...] = (value, column, inserted)
 
-        def turn(carried: tuple[Value, ...], start: "Value | None", first: int, count: int) -> tuple[Value, ...]:
+        def turn(candidate: Any, start: "ir.Value | None", first: int, count: int) -> Any:
             places = [Position((first + entry) * self.dim + component, start) for entry in range(count)]
             entries = [(values.read(at, row), indices.read(at, row)) for at in places]
-            changed, onward = selection_insert(carried[0], carried[1], entries, carried[2])
+            changed, onward = selection_insert(candidate, entries, precedes)
             for at, (entry_value, entry_index) in zip(places, changed, strict=True):
                 values.write(entry_value, at, row)
                 indices.write(entry_index, at, row)
@@ -543,50 +587,45 @@ class Selection:
 
         if whole:
             step = _ENTRIES_A_TURN * self.dim
-            loop = scf.ForOp(number(0), number(whole * step), number(step), list(carried))
+            loop = scf.ForOp(number(0), number(whole * step), number(step), list(candidate))
             with ir.InsertionPoint(loop.body):
                 scf.YieldOp(list(turn(tuple(loop.inner_iter_args), loop.induction_variable, 0, _ENTRIES_A_TURN)))
-            carried = tuple(loop.results)
+            candidate = tuple(loop.results)
         rest = self.k - whole * _ENTRIES_A_TURN
         if rest:
-            turn(carried, None, whole * _ENTRIES_A_TURN, rest)
-        return values.read(Position((self.k - 1) * self.dim + component), row)
+            turn(candidate, None, whole * _ENTRIES_A_TURN, rest)
 
-    def finish(self, carried: Carried, count: Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value) -> None:
         if self.negated:
             values = self._lists()[0]
-            _for_slots(self.value_slots, self.shape, lambda at, row: values.write(kb.neg(values.read(at, row)), at, row))
+            _for_slots(
+                self.value_slots, self.shape, lambda at, row: values.write(kb.neg(values.read(at, row)), at, row)
+            )
 
     def save(self, carried: Carried) -> None:
         """The state is in the panels already."""
 
     def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
-        """Offer every entry of the saved lists; an empty one (index -1) must stay out."""
+        """Offer every entry of the saved lists, whose columns may lie anywhere among those seen so far."""
         assert values is not None
         assert indices is not None
-        types = [threshold.type for threshold in carried]
         loop = scf.ForOp(number(0), number(self.value_slots), number(self.dim), carried)
         with ir.InsertionPoint(loop.body):
-            thresholds = list(loop.inner_iter_args)
-            for position, threshold in enumerate(thresholds):
+            thresholds = []
+            for position, threshold in enumerate(loop.inner_iter_args):
                 component, row = divmod(position, self.shape.row_vectors)
                 at = Position(component, loop.induction_variable)
-                thresholds[position] = self._offer_saved(
-                    values.read(at, row), indices.read(at, row), threshold, component, row
-                )
+                value, column = values.read(at, row), indices.read(at, row)
+                thresholds.append(self._offer(value, column, threshold, component, row, precedes_by_index))
             scf.YieldOp(thresholds)
-        assert len(types) == len(loop.results)
         return list(loop.results)
-
-    def _offer_saved(self, value: Value, index: Value, threshold: Value, component: int, row: int) -> Value:
-        return self._offer(value, index, threshold, component, row)
 
 
 _UNROLLED_ENTRIES = 16
 _ENTRIES_A_TURN = 4
 
 
-def _lanes(body: BodyElements, value: Value, at: Position, row: int, column: int, shape: Shape) -> Value:
+def _lanes(body: BodyElements, value: ir.Value, at: Position, row: int, column: int, shape: Shape) -> ir.Value:
     """Emit an element as lanes, also where the formula does not depend on the row."""
     element = body.element(value, at, row, column)
     if shape.lanes > 1 and not isinstance(element.type, ir.VectorType):

@@ -5,6 +5,7 @@ vector: `BodyElements.element` emits the one element that its caller asks for, a
 needs. So a short inner dimension becomes straight-line code, and a long one a loop whose index is part of the position.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -230,7 +231,7 @@ class BodyElements:
     ) -> list[ir.Value]:
         """Emit loops over an inner dimension, `inner_step` elements a turn, straight code for what remains."""
         seams = sorted({0, dim} | {seam for seam in self.boundaries(value) if 0 < seam < dim})
-        for low, high in zip(seams, seams[1:], strict=False):
+        for low, high in itertools.pairwise(seams):
             turns = (high - low) // self.block.inner_step
             looped = low + turns * self.block.inner_step
             if turns > 1:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
 
-Value = ir.Value
-State = tuple[Value, ...]
+State = tuple[ir.Value, ...]
 _INFINITY = float("inf")
 
 
@@ -26,12 +25,12 @@ class ComponentCombiner:
     """
 
     neutral: float
-    accumulate: Callable[[State, Sequence[Value], Sequence[Value]], State]
+    accumulate: Callable[[State, Sequence[ir.Value], Sequence[ir.Value]], State]
     merge: Callable[[State, State], State]
-    finish: Callable[[Value, Value], Value]
+    finish: Callable[[ir.Value, ir.Value], ir.Value]
 
 
-def any_lane(condition: Value) -> Value:
+def any_lane(condition: ir.Value) -> ir.Value:
     """Tell, as one bit, whether a comparison holds in any lane."""
     if not isinstance(condition.type, ir.VectorType):
         return condition
@@ -39,17 +38,22 @@ def any_lane(condition: Value) -> Value:
     return kb.emit("vector.reduction", (condition,), ir.IntegerType.get_signless(1), kind=kind)
 
 
-def both(first: Value, second: Value) -> Value:
+def both(first: ir.Value, second: ir.Value) -> ir.Value:
     """Build the conjunction of two comparisons."""
     return kb.emit("arith.andi", (first, second))
 
 
-def either(first: Value, second: Value) -> Value:
+def either(first: ir.Value, second: ir.Value) -> ir.Value:
     """Build the disjunction of two comparisons."""
     return kb.emit("arith.ori", (first, second))
 
 
-def any_of(conditions: Sequence[Value]) -> Value:
+def negation(condition: ir.Value) -> ir.Value:
+    """Build the opposite of a comparison."""
+    return kb.emit("arith.xori", (condition, kb.constant(1, condition.type)))
+
+
+def any_of(conditions: Sequence[ir.Value]) -> ir.Value:
     """Build the disjunction of several comparisons."""
     result = conditions[0]
     for condition in conditions[1:]:
@@ -57,8 +61,10 @@ def any_of(conditions: Sequence[Value]) -> Value:
     return result
 
 
-def _folding(combine: Callable[[Value, Value], Value]) -> Callable[[State, Sequence[Value], Sequence[Value]], State]:
-    def accumulate(state: State, values: Sequence[Value], columns: Sequence[Value]) -> State:
+def _folding(
+    combine: Callable[[ir.Value, ir.Value], ir.Value],
+) -> Callable[[State, Sequence[ir.Value], Sequence[ir.Value]], State]:
+    def accumulate(state: State, values: Sequence[ir.Value], columns: Sequence[ir.Value]) -> State:
         result = state[0]
         for value in values:
             result = combine(result, value)
@@ -67,15 +73,15 @@ def _folding(combine: Callable[[Value, Value], Value]) -> Callable[[State, Seque
     return accumulate
 
 
-def _keep(value: Value, count: Value) -> Value:
+def _keep(value: ir.Value, count: ir.Value) -> ir.Value:
     return value
 
 
-def _divide_by_count(value: Value, count: Value) -> Value:
+def _divide_by_count(value: ir.Value, count: ir.Value) -> ir.Value:
     return kb.div(value, count)
 
 
-def _has_nan(values: Sequence[Value]) -> Value:
+def _has_nan(values: Sequence[ir.Value]) -> ir.Value:
     """Compare values in pairs: one comparison finds a NaN in either."""
     pairs = [(values[k], values[min(k + 1, len(values) - 1)]) for k in range(0, len(values), 2)]
     return any_of([kb.compare("uno", *pair) for pair in pairs])
@@ -84,11 +90,11 @@ def _has_nan(values: Sequence[Value]) -> Value:
 def _extremum(better: str) -> ComponentCombiner:
     """Minimum ("olt") or maximum ("ogt"); the fast path ignores NaN, which is looked for once a block."""
 
-    def take(state: State, value: Value, column: "Value | None", condition: Value) -> State:
+    def take(state: State, value: ir.Value, column: "ir.Value | None", condition: ir.Value) -> State:
         best = (kb.select(condition, value, state[0]),)
         return best if column is None else (*best, kb.select(condition, column, state[1]))
 
-    def accumulate(state: State, values: Sequence[Value], columns: Sequence[Value]) -> State:
+    def accumulate(state: State, values: Sequence[ir.Value], columns: Sequence[ir.Value]) -> State:
         indexed = len(state) == 2
         fast = state
         for value, column in zip(values, columns, strict=True):
@@ -107,15 +113,19 @@ def _extremum(better: str) -> ComponentCombiner:
         return rarely(any_lane(poisoned), slow, fast)
 
     def merge(state: State, other: State) -> State:
-        appears = both(kb.compare("uno", other[0], other[0]), kb.compare("ord", state[0], state[0]))
-        condition = either(kb.compare(better, other[0], state[0]), appears)
-        return take(state, other[0], other[1] if len(other) == 2 else None, condition)
+        """Merge two states whose columns may be interleaved: on a tie the lower index wins."""
+        theirs_nan, mine_nan = (kb.compare("uno", part[0], part[0]) for part in (other, state))
+        condition = either(kb.compare(better, other[0], state[0]), both(theirs_nan, negation(mine_nan)))
+        if len(other) == 1:
+            return take(state, other[0], None, condition)
+        tie = either(kb.compare("oeq", other[0], state[0]), both(theirs_nan, mine_nan))
+        return take(state, other[0], other[1], either(condition, both(tie, kb.icompare("slt", other[1], state[1]))))
 
     neutral = _INFINITY if better == "olt" else -_INFINITY
     return ComponentCombiner(neutral, accumulate, merge, _keep)
 
 
-def rarely(condition: Value, slow: Callable[[], State], otherwise: State) -> State:
+def rarely(condition: ir.Value, slow: Callable[[], State], otherwise: State) -> State:
     """Branch on one bit to a path that is seldom taken."""
     branch = scf.IfOp(condition, [value.type for value in otherwise], has_else=True)
     with ir.InsertionPoint(branch.then_block):
@@ -125,7 +135,7 @@ def rarely(condition: Value, slow: Callable[[], State], otherwise: State) -> Sta
     return tuple(branch.results)
 
 
-def _sum(finish: Callable[[Value, Value], Value]) -> ComponentCombiner:
+def _sum(finish: Callable[[ir.Value, ir.Value], ir.Value]) -> ComponentCombiner:
     return ComponentCombiner(0.0, _folding(kb.add), lambda a, b: (kb.add(a[0], b[0]),), finish)
 
 
@@ -149,16 +159,16 @@ BLOCKED_KINDS = frozenset({"sum", "mean", "prod", "logsumexp", "softmax"})
 class ExponentialState:
     """The running maximum, the shift that follows from it, and the sums of shifted exponentials times weights."""
 
-    top: Value
-    shift: Value
-    sums: tuple[Value, ...]
+    top: ir.Value
+    shift: ir.Value
+    sums: tuple[ir.Value, ...]
 
     def flat(self) -> State:
         """Give all values in the order that `from_flat` takes."""
         return (self.top, self.shift, *self.sums)
 
     @staticmethod
-    def from_flat(values: Sequence[Value]) -> "ExponentialState":
+    def from_flat(values: Sequence[ir.Value]) -> "ExponentialState":
         """Build a state from its values."""
         return ExponentialState(values[0], values[1], tuple(values[2:]))
 
@@ -169,19 +179,19 @@ def exponential_neutral(element: ir.Type, sums: int) -> ExponentialState:
     return ExponentialState(kb.constant(-_INFINITY, element), zero, (zero,) * sums)
 
 
-def _shift_of(top: Value) -> Value:
+def _shift_of(top: ir.Value) -> ir.Value:
     infinite = kb.compare("oeq", kb.math_op("absf", top), kb.constant(_INFINITY, top.type))
     return kb.select(infinite, kb.constant(0.0, top.type), top)
 
 
-def _rescaling(old_shift: Value, new_shift: Value) -> Value:
+def _rescaling(old_shift: ir.Value, new_shift: ir.Value) -> ir.Value:
     """Give the factor that carries sums over to a new shift: at most 1, since a sum under a smaller one is empty."""
     difference = kb.sub(old_shift, new_shift)
     zero = kb.constant(0.0, difference.type)
     return kb.math_op("exp", kb.select(kb.compare("ogt", difference, zero), zero, difference))
 
 
-def exponential_raise(state: ExponentialState, values: Sequence[Value]) -> ExponentialState:
+def exponential_raise(state: ExponentialState, values: Sequence[ir.Value]) -> ExponentialState:
     """Raise the maximum to that of a block of columns, rescaling the sums in the rare case that it grows."""
     highest = values[0]
     for value in values[1:]:
@@ -197,7 +207,7 @@ def exponential_raise(state: ExponentialState, values: Sequence[Value]) -> Expon
     return ExponentialState.from_flat(rarely(any_lane(grows), rescale, state.flat()))
 
 
-def exponential_weight(state: ExponentialState, value: Value) -> Value:
+def exponential_weight(state: ExponentialState, value: ir.Value) -> ir.Value:
     """Give the shifted exponential of one column's value."""
     return kb.math_op("exp", kb.sub(value, state.shift))
 
@@ -207,18 +217,16 @@ def exponential_merge(state: ExponentialState, other: ExponentialState) -> Expon
     top = kb.select(kb.compare("ogt", other.top, state.top), other.top, state.top)
     shift = _shift_of(top)
     mine, theirs = _rescaling(state.shift, shift), _rescaling(other.shift, shift)
-    sums = tuple(
-        kb.add(kb.mul(a, mine), kb.mul(b, theirs)) for a, b in zip(state.sums, other.sums, strict=True)
-    )
+    sums = tuple(kb.add(kb.mul(a, mine), kb.mul(b, theirs)) for a, b in zip(state.sums, other.sums, strict=True))
     return ExponentialState(top, shift, sums)
 
 
-def logsumexp_finish(state: ExponentialState) -> tuple[Value, ...]:
+def logsumexp_finish(state: ExponentialState) -> tuple[ir.Value, ...]:
     """Give the logarithms of the sums."""
     return tuple(kb.add(state.shift, kb.math_op("log", part)) for part in state.sums)
 
 
-def softmax_finish(state: ExponentialState) -> tuple[Value, ...]:
+def softmax_finish(state: ExponentialState) -> tuple[ir.Value, ...]:
     """Give the weighted sums over the last one, which has weight 1."""
     return tuple(kb.div(part, state.sums[-1]) for part in state.sums[:-1])
 
@@ -226,29 +234,49 @@ def softmax_finish(state: ExponentialState) -> tuple[Value, ...]:
 # Selection family. An entry with index -1 is empty; entries are sorted, empty ones last, NaN before them.
 
 
+#: Decides whether a candidate (value, column) stands before an entry (value, index).
+Precedes = Callable[[ir.Value, ir.Value, ir.Value, ir.Value], ir.Value]
+
+
+def precedes_as_number(value: ir.Value, column: ir.Value, entry: ir.Value, index: ir.Value) -> ir.Value:
+    """Compare a candidate that is no NaN and comes after the entry: entries that are NaN or empty give way."""
+    return kb.compare("ult", value, entry)
+
+
+def precedes_in_order(value: ir.Value, column: ir.Value, entry: ir.Value, index: ir.Value) -> ir.Value:
+    """Compare any candidate that comes after the entry: on a tie the entry stays, and so do two NaN."""
+    empty = kb.icompare("eq", index, kb.constant(-1, index.type))
+    number_before_nan = both(kb.compare("uno", entry, entry), kb.compare("ord", value, value))
+    return any_of([empty, number_before_nan, kb.compare("olt", value, entry)])
+
+
+def precedes_by_index(value: ir.Value, column: ir.Value, entry: ir.Value, index: ir.Value) -> ir.Value:
+    """Compare a candidate of any column: on a tie the lower index comes first; an empty candidate is never first."""
+    nan = both(kb.compare("uno", entry, entry), kb.compare("uno", value, value))
+    tie = both(either(kb.compare("oeq", value, entry), nan), kb.icompare("slt", column, index))
+    live = kb.icompare("ne", column, kb.constant(-1, column.type))
+    return both(live, either(precedes_in_order(value, column, entry, index), tie))
+
+
 def selection_insert(
-    value: Value, column: Value, entries: Sequence[tuple[Value, Value]], inserted: Value
-) -> tuple[list[tuple[Value, Value]], tuple[Value, Value, Value]]:
+    candidate: tuple[ir.Value, ir.Value, ir.Value], entries: Sequence[tuple[ir.Value, ir.Value]], precedes: Precedes
+) -> tuple[list[tuple[ir.Value, ir.Value]], tuple[ir.Value, ir.Value, ir.Value]]:
     """Move a candidate through consecutive entries of a sorted list.
 
-    Returns the new entries and what goes on to the entries after them: the displaced value, its index, and whether the
-    candidate has found its place (from there on everything moves down by one).
+    A candidate is its value, its index, and whether it has found its place: from there on everything moves down by one.
+
+    Returns:
+        The new entries, and the candidate for the entries after them: what was displaced.
     """
+    value, column, inserted = candidate
     changed = []
     for entry_value, entry_index in entries:
-        empty = kb.emit(
-            "arith.cmpi",
-            (entry_index, kb.constant(-1, entry_index.type)),
-            kb.bool_type(entry_index.type),
-            predicate=ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 0),
-        )
-        beats_nan = both(kb.compare("uno", entry_value, entry_value), kb.compare("ord", value, value))
-        inserted = any_of([inserted, empty, beats_nan, kb.compare("olt", value, entry_value)])
+        inserted = either(inserted, precedes(value, column, entry_value, entry_index))
         changed.append((kb.select(inserted, value, entry_value), kb.select(inserted, column, entry_index)))
         value, column = kb.select(inserted, entry_value, value), kb.select(inserted, entry_index, column)
     return changed, (value, column, inserted)
 
 
-def selection_hit(value: Value, threshold: Value) -> Value:
+def selection_hit(value: ir.Value, threshold: ir.Value, *, ties: bool = False) -> ir.Value:
     """Tell where a value may enter the list: it is below the last entry, or that is NaN or empty (kept as NaN)."""
-    return kb.compare("ult", value, threshold)
+    return kb.compare("ule" if ties else "ult", value, threshold)

@@ -1,5 +1,6 @@
 """Memory of a CPU kernel: addresses, rows of buffers, and panels (rows transposed so that a vector holds one element of
-many rows)."""
+many rows).
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -7,9 +7,9 @@ The rows are written on `Term`, a value with operators, and know nothing of IR: 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
-Number = Union[int, float]
+Number = int | float
 
 
 class Builder(Protocol):
@@ -74,7 +74,7 @@ class Term:
         return self.apply("div", self, first=other)
 
 
-Operand = Union[Term, int, float]
+Operand = Term | int | float
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class ReductionApplication(Application):
     reduce: Callable[[str, Term], Term]
 
 
-Cotangents = tuple[Union[Term, None], ...]
+Cotangents = tuple[Term | None, ...]
 #: From an op and the cotangent of its result to one cotangent for each operand, None for 0.
 VjpRule = Callable[[Application, Term], Cotangents]
 ReductionVjpRule = Callable[[ReductionApplication, Term], Cotangents]
@@ -138,9 +138,7 @@ def reduction_cotangents(kind: str, op: ReductionApplication, ct: Term) -> Cotan
 
 def _fitted(found: Cotangents, operands: tuple[Term, ...]) -> Cotangents:
     """Sum over components where one component was broadcast, broadcast where one cotangent stands for all."""
-    return tuple(
-        None if ct is None else _fit(ct, operand.dim) for ct, operand in zip(found, operands)
-    )
+    return tuple(None if ct is None else _fit(ct, operand.dim) for ct, operand in zip(found, operands, strict=True))
 
 
 def _fit(ct: Term, dim: int) -> Term:
@@ -269,6 +267,11 @@ def _powi(op: Application, ct: Term) -> Cotangents:
     return (None,) if exponent == 0 else (ct * powi(op.x, exponent - 1) * float(exponent),)
 
 
+def _hypot(op: Application, ct: Term) -> Cotangents:
+    scaled = unless_zero(op.result, ct / op.result)
+    return scaled * op.x, scaled * op.y
+
+
 def _normalize(op: Application, ct: Term) -> Cotangents:
     return ((ct - op.result * dot(op.result, ct)) * rsqrt(sqnorm2(op.x)),)
 
@@ -290,7 +293,7 @@ _FLAT_OPS = (
 
 VJP: Mapping[str, VjpRule] = {
     **dict.fromkeys(_FLAT_OPS.split(), _flat),
-    "neg": lambda op, ct: (-ct,),
+    "neg": lambda _, ct: (-ct,),
     "abs": lambda op, ct: (ct * sign(op.x),),
     "exp": lambda op, ct: (ct * op.result,),
     "log": lambda op, ct: (ct / op.x,),
@@ -321,20 +324,20 @@ VJP: Mapping[str, VjpRule] = {
     "xlogx": lambda op, ct: (ct * (log(op.x) + 1.0),),
     "sinxdivx": _sinxdivx,
     "powi": _powi,
-    "add": lambda op, ct: (ct, ct),
-    "sub": lambda op, ct: (ct, -ct),
+    "add": lambda _, ct: (ct, ct),
+    "sub": lambda _, ct: (ct, -ct),
     "mul": lambda op, ct: (ct * op.y, ct * op.x),
     "div": lambda op, ct: (ct / op.y, -(ct * op.result / op.y)),
     "pow": _pow,
     "atan2": _atan2,
     "minimum": _minimum,
     "maximum": _maximum,
-    "hypot": lambda op, ct: (unless_zero(op.result, ct * op.x / op.result), unless_zero(op.result, ct * op.y / op.result)),
+    "hypot": _hypot,
     "mod0": lambda op, ct: (ct, -(ct * floor(op.x / op.y))),
     "where": lambda op, ct: (None, where(op.x, ct, 0.0), where(op.x, 0.0, ct)),
     "ifelse": lambda op, ct: (None, ifelse(op.x, ct, 0.0), ifelse(op.x, 0.0, ct)),
     "clamp": _clamp,
-    "inner_sum": lambda op, ct: (ct,),
+    "inner_sum": lambda _, ct: (ct,),
     "inner_min": lambda op, ct: (where(eq(positions(op.x), inner_argmin(op.x)), ct, 0.0),),
     "inner_max": lambda op, ct: (where(eq(positions(op.x), inner_argmax(op.x)), ct, 0.0),),
     "sqnorm2": lambda op, ct: (op.x * (ct * 2.0),),
@@ -344,7 +347,7 @@ VJP: Mapping[str, VjpRule] = {
     "sqdist": _sqdist,
     "concat": lambda op, ct: (extract(ct, 0, op.x.dim), extract(ct, op.x.dim, op.y.dim)),
     "extract": _extract,
-    "broadcast": lambda op, ct: (ct,),
+    "broadcast": lambda _, ct: (ct,),
 }
 """One row for each formula op; the inner dimensions of cotangents are fitted by `cotangents`."""
 
@@ -365,7 +368,7 @@ def _softmax(op: ReductionApplication, ct: Term) -> Cotangents:
 
 
 REDUCTION_VJP: Mapping[str, ReductionVjpRule] = {
-    "sum": lambda op, ct: (ct,),
+    "sum": lambda _, ct: (ct,),
     "mean": lambda op, ct: (ct / op.reduce("sum", number_like(1.0, op.x)),),
     "logsumexp": _logsumexp,
     "softmax": _softmax,

@@ -89,11 +89,11 @@ def _run_own(module: ir.Module, some: Callable[..., None], name: str, target: Ta
     except PylazyError:
         raise
     except (*_FAULTS, ir.MLIRError) as error:
-        raise _internal_error(f"pass {name} failed with {type(error).__name__}: {error}", module) from error
+        raise InternalError(f"{_fault(name, module)}: {type(error).__name__}: {error}") from error
     try:
         module.operation.verify()
     except ir.MLIRError as error:
-        raise _internal_error(diagnostics_text(f"pass {name} left an invalid module", error), module) from None
+        raise InternalError(diagnostics_text(f"{_fault(name, module)}: invalid module", error)) from None
 
 
 def diagnostics_text(message: str, error: Any) -> str:
@@ -107,11 +107,12 @@ def diagnostics_text(message: str, error: Any) -> str:
     return f"{message}: " + "\n".join(complaints or [str(error)])
 
 
-def _internal_error(message: str, module: ir.Module) -> InternalError:
+def _fault(name: str, module: ir.Module) -> str:
+    """Write the module to a file, and say whose fault it is."""
     handle, path = tempfile.mkstemp(prefix="pylazy-", suffix=".mlir")
-    with os.fdopen(handle, "w") as file:
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
         module.operation.print(file=file, enable_debug_info=True, print_generic_op_form=True)
-    return InternalError(f"{message}\nthis is a bug of pylazy; the IR was written to {path}")
+    return f"pass {name} failed, which is a bug of pylazy (the IR was written to {path})"
 
 
 # One context serves the process: loading the dialect costs milliseconds, and the kernel cache keeps compilations rare.

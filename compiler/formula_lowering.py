@@ -20,41 +20,39 @@ from pylazy.compiler.kernel_builder import (
 )
 from pylazy.compiler.mlir import ir
 
-Value = ir.Value
 
-
-def _number(value: float, like: Value) -> Value:
+def _number(value: float, like: ir.Value) -> ir.Value:
     return constant(value, like.type)
 
 
-def _math(name: str) -> Callable[..., Value]:
+def _math(name: str) -> Callable[..., ir.Value]:
     return lambda *operands: math_op(name, *operands)
 
 
-def _comparison(predicate: str) -> Callable[[Value, Value], Value]:
+def _comparison(predicate: str) -> Callable[[ir.Value, ir.Value], ir.Value]:
     return lambda a, b: truth(compare(predicate, a, b), a.type)
 
 
-def _is_true(x: Value) -> Value:
+def _is_true(x: ir.Value) -> ir.Value:
     return compare("une", x, _number(0, x))
 
 
-def _logical(name: str) -> Callable[[Value, Value], Value]:
-    def rule(a: Value, b: Value) -> Value:
+def _logical(name: str) -> Callable[[ir.Value, ir.Value], ir.Value]:
+    def rule(a: ir.Value, b: ir.Value) -> ir.Value:
         return truth(emit(name, (_is_true(a), _is_true(b))), a.type)
 
     return rule
 
 
-def _unless_zero(x: Value, at_zero: float, otherwise: Value) -> Value:
+def _unless_zero(x: ir.Value, at_zero: float, otherwise: ir.Value) -> ir.Value:
     return select(compare("oeq", x, _number(0, x)), _number(at_zero, x), otherwise)
 
 
-def _rsqrt(x: Value) -> Value:
+def _rsqrt(x: ir.Value) -> ir.Value:
     return _unless_zero(x, 0.0, math_op("rsqrt", x))
 
 
-def _inner(kind: str, x: Value) -> Value:
+def _inner(kind: str, x: ir.Value) -> ir.Value:
     vector = ir.VectorType(x.type)
     return emit(
         "reduction.inner_reduce",
@@ -64,42 +62,42 @@ def _inner(kind: str, x: Value) -> Value:
     )
 
 
-def _inner_sum(x: Value) -> Value:
+def _inner_sum(x: ir.Value) -> ir.Value:
     return _inner("add", x)
 
 
-def _normalize(x: Value) -> Value:
+def _normalize(x: ir.Value) -> ir.Value:
     inverse = _rsqrt(_inner_sum(mul(x, x)))
     return mul(x, emit("vector.broadcast", (inverse,), x.type))
 
 
-def _sqdist(x: Value, y: Value) -> Value:
+def _sqdist(x: ir.Value, y: ir.Value) -> ir.Value:
     difference = sub(x, y)
     return _inner_sum(mul(difference, difference))
 
 
-def _sign(x: Value) -> Value:
+def _sign(x: ir.Value) -> ir.Value:
     zero = _number(0, x)
     positive = select(compare("ogt", x, zero), _number(1, x), x)
     return select(compare("olt", x, zero), _number(-1, x), positive)
 
 
-def _clamp(x: Value, low: Value, high: Value) -> Value:
+def _clamp(x: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
     bounded = select(compare("ogt", x, high), high, x)
     return select(compare("olt", x, low), low, bounded)
 
 
-def _sigmoid(x: Value) -> Value:
+def _sigmoid(x: ir.Value) -> ir.Value:
     one = _number(1, x)
     return div(one, add(one, math_op("exp", neg(x))))
 
 
-def _softplus(x: Value) -> Value:
+def _softplus(x: ir.Value) -> ir.Value:
     tail = math_op("log1p", math_op("exp", neg(math_op("absf", x))))
     return add(emit("arith.maximumf", (x, _number(0, x))), tail)
 
 
-def _hypot(a: Value, b: Value) -> Value:
+def _hypot(a: ir.Value, b: ir.Value) -> ir.Value:
     """Scale by the larger one, so that nothing overflows that need not."""
     a, b = math_op("absf", a), math_op("absf", b)
     large, small = emit("arith.maximumf", (a, b)), emit("arith.minimumf", (a, b))
@@ -110,11 +108,11 @@ def _hypot(a: Value, b: Value) -> Value:
     return select(compare("oeq", large, infinity), infinity, finite)
 
 
-def _mod0(x: Value, m: Value) -> Value:
+def _mod0(x: ir.Value, m: ir.Value) -> ir.Value:
     return sub(x, mul(m, math_op("floor", div(x, m))))
 
 
-def _powi(x: Value, *, exponent: int) -> Value:
+def _powi(x: ir.Value, *, exponent: int) -> ir.Value:
     """Multiply by repeated squaring: at most 2 log2(n) products."""
     if exponent < 0:
         return div(_number(1, x), _powi(x, exponent=-exponent))
@@ -128,7 +126,7 @@ def _powi(x: Value, *, exponent: int) -> Value:
     return result if result is not None else _number(1, x)
 
 
-def _extract(x: Value, *, start: int, size: int) -> Value:
+def _extract(x: ir.Value, *, start: int, size: int) -> ir.Value:
     vector = ir.VectorType(x.type)
     integers = [
         ir.ArrayAttr.get([ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)]) for value in (start, size, 1)
@@ -143,13 +141,13 @@ def _extract(x: Value, *, start: int, size: int) -> Value:
     )
 
 
-def _concat(x: Value, y: Value) -> Value:
+def _concat(x: ir.Value, y: ir.Value) -> ir.Value:
     first, second = ir.VectorType(x.type), ir.VectorType(y.type)
     joined = ir.VectorType.get([first.shape[0] + second.shape[0], *first.shape[1:]], first.element_type)
     return emit("reduction.concat_rows", (x, y), joined)
 
 
-FORMULA_LOWERING: Mapping[str, Callable[..., Value]] = {
+FORMULA_LOWERING: Mapping[str, Callable[..., ir.Value]] = {
     "neg": neg,
     "abs": _math("absf"),
     "square": lambda x: mul(x, x),
@@ -157,8 +155,7 @@ FORMULA_LOWERING: Mapping[str, Callable[..., Value]] = {
     "rsqrt": _rsqrt,
     **{
         name: _math(name)
-        for name in "exp log sqrt sin cos tan asin acos atan sinh cosh tanh exp2 log2 log1p expm1 cbrt erf erfc floor "
-        "ceil trunc round atan2".split()
+        for name in ["exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp2", "log2", "log1p", "expm1", "cbrt", "erf", "erfc", "floor", "ceil", "trunc", "round", "atan2"]
     },
     "sigmoid": _sigmoid,
     "softplus": _softplus,

@@ -9,7 +9,8 @@ from typing import Any
 
 from pylazy.compiler.mlir import arith, ir
 
-_PREDICATES = {"oeq": 1, "ogt": 2, "oge": 3, "olt": 4, "ole": 5, "one": 6, "ord": 7, "ult": 11, "une": 13, "uno": 14}
+_PREDICATES = {"oeq": 1, "ogt": 2, "oge": 3, "olt": 4, "ole": 5, "one": 6, "ord": 7, "ult": 11, "ule": 12, "une": 13, "uno": 14}
+_INTEGER_PREDICATES = ("eq", "ne", "slt", "sle")
 
 
 def element_type(value_type: ir.Type) -> ir.Type:
@@ -86,6 +87,12 @@ def compare(predicate: str, first: ir.Value, second: ir.Value) -> ir.Value:
     """Build a floating-point comparison; predicates as in LLVM, such as "olt" (ordered and less)."""
     code = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), _PREDICATES[predicate])
     return emit("arith.cmpf", (first, second), bool_type(first.type), predicate=code)
+
+
+def icompare(predicate: str, first: ir.Value, second: ir.Value) -> ir.Value:
+    """Build an integer comparison: "eq", "ne", "slt" or "sle"."""
+    code = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), _INTEGER_PREDICATES.index(predicate))
+    return emit("arith.cmpi", (first, second), bool_type(first.type), predicate=code)
 
 
 def select(condition: ir.Value, first: ir.Value, second: ir.Value) -> ir.Value:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from pylazy.compiler import passes, pipelines
 from pylazy.compiler.diagnostics import SourceLine, source_line
@@ -117,7 +117,9 @@ def own_pass(name: str) -> Callable[..., None]:
 def named_pipelines() -> Mapping[str, tuple[Pass, ...]]:
     """Give the tuples of `pipelines.py` by name: `FORMULA_PASSES` is "formula"."""
     return {
-        name.removesuffix("_PASSES").lower(): value for name, value in vars(pipelines).items() if name.endswith("_PASSES")
+        name.removesuffix("_PASSES").lower(): value
+        for name, value in vars(pipelines).items()
+        if name.endswith("_PASSES")
     }
 
 
@@ -244,16 +246,15 @@ def _process(
                 run_passes(module, (step.element,), target=step.target, after_each=after_each)
             return module.operation.get_asm(enable_debug_info=options.print_locations).rstrip("\n") + "\n", []
         except ir.MLIRError as error:
-            return "", [Diagnostic(_named(source_line(found.location), path), found.message) for found in _errors(error)]
+            return "", [
+                Diagnostic(_named(source_line(found.location), path), found.message)
+                for found in error.error_diagnostics
+            ]
         except PylazyError as error:
             return "", [_diagnostic_of(error, path)]
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # A verifier of the dialect met an op of a shape it did not think of.
             return "", [Diagnostic(None, f"malformed op: {type(error).__name__}: {error}")]
-
-
-def _errors(error: Any) -> list[Any]:
-    return list(error.error_diagnostics)
 
 
 def _named(place: "SourceLine | None", path: str) -> "SourceLine | None":

@@ -9,7 +9,7 @@ from typing import Any
 from pylazy.compiler.body_elements import inner_dim
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.target import CpuTarget, Target
+from pylazy.compiler.target import CpuTarget, NvidiaTarget, Target
 
 #: Inner dimensions up to this are unrolled and kept in registers; longer ones become loops.
 UNROLL_LIMIT = 16
@@ -109,6 +109,125 @@ def _cycles(body: Any) -> float:
         if attribute(operation, "kind") in {"logsumexp", "softmax"}:
             cycles += _OP_CYCLES["math.exp"]
     return cycles
+
+
+#: Threads of a GPU block: four warps, so that several blocks fill a multiprocessor and overlap their barriers.
+_BLOCK_THREADS = 128
+#: Blocks that fit on a multiprocessor: with 65536 registers, 128 for each thread.
+_BLOCKS_PER_PROCESSOR = 4
+#: Workgroup memory of a block; four blocks share the 64 KiB (Turing) to 228 KiB (Hopper) of a multiprocessor.
+_TILE_BYTES = 12 * 1024
+_TILE_COLUMNS = 128
+#: Registers, of 32 bits, that the rows of a thread and the columns of a block may take.
+_ROW_REGISTERS = 56
+_COLUMN_REGISTERS = 40
+#: Instructions of straight code for one block of rows times columns.
+_BLOCK_INSTRUCTIONS = 640.0
+
+
+@dataclass(frozen=True)
+class NvidiaSchedule:
+    """How a kernel op is cut for an NVIDIA GPU: see `reduction-map-to-gpu`."""
+
+    block_threads: int
+    blocks_per_processor: int
+    rows_per_thread: int
+    column_step: int
+    tile_columns: int
+    unroll_limit: int
+    inner_step: int
+    result_chunk: int
+
+
+def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
+    """Choose the tile sizes of a `map` or `map_reduce` for an NVIDIA GPU."""
+    body = operation.regions[0].blocks[0]
+    words = _value_bits(body) // 32
+    rows_per_thread, column_step = 1, 1
+    if name_of(operation) == "reduction.map_reduce":
+        rows_per_thread, column_step = _thread_block(body, words)
+    return NvidiaSchedule(
+        block_threads=_BLOCK_THREADS,
+        blocks_per_processor=_BLOCKS_PER_PROCESSOR,
+        rows_per_thread=rows_per_thread,
+        column_step=column_step,
+        tile_columns=_tile_columns(body),
+        unroll_limit=UNROLL_LIMIT,
+        inner_step=4 // words,  # a load of 16 bytes from workgroup memory
+        result_chunk=_RESULT_REGISTERS // words,
+    )
+
+
+_RESULT_REGISTERS = 16
+
+
+def _thread_block(body: Any, words: int) -> tuple[int, int]:
+    """Choose the rows of a thread and the columns that it takes at once: as many pairs as its registers allow.
+
+    Rows share the loads of a column, columns share loop and address arithmetic (and, where inner dimensions are long,
+    the loads of row elements from memory).
+    """
+    accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
+    kinds = {attribute(op, "kind") for op in accumulations}
+    widths = [inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand)]
+    chunk = _RESULT_REGISTERS // words
+    results = sum(min(width, chunk) for width in widths)
+    row_dims, column_dims = _loaded_dims(body, 0), _loaded_dims(body, 1)
+    widest = max(row_dims + column_dims + [1])
+    # Two-level sums keep two states; a long row takes the two registers of its address.
+    per_row = words * (sum(dim for dim in row_dims if dim <= UNROLL_LIMIT) + 2 * results + 3)
+    per_row += 2 * sum(dim > UNROLL_LIMIT for dim in row_dims)
+    per_column = words * (sum(dim for dim in column_dims if dim <= UNROLL_LIMIT) + 1)
+    if max(widths) > chunk:
+        rows, columns = 4, 4 // words
+    elif widest > UNROLL_LIMIT:
+        rows, columns = (2, 8) if words == 1 else (1, 8)
+    elif kinds <= {"sum", "mean", "prod"}:
+        rows, columns = 4, 8
+    elif kinds <= {"logsumexp", "softmax"}:
+        rows, columns = (2, 8) if words == 1 else (1, 4)
+    else:
+        rows, columns = (2, 4) if kinds <= {"min", "max"} else (1, 4)
+    instructions = _gpu_instructions(body, words)
+    while rows > 1 and (rows * per_row > _ROW_REGISTERS or rows * instructions > _BLOCK_INSTRUCTIONS):
+        rows //= 2
+    while columns > 1 and (
+        columns * per_column > _COLUMN_REGISTERS or columns * rows * instructions > _BLOCK_INSTRUCTIONS
+    ):
+        columns //= 2
+    return rows, columns
+
+
+def _loaded_dims(body: Any, argument: int) -> list[int]:
+    """Give the inner dimensions of what the body loads by row (argument 0) or by column (1)."""
+    return [
+        inner_dim(op.results[0])
+        for op in body.operations
+        if name_of(op) == "reduction.load"
+        and len(op.operands) > 1
+        and list(body.arguments).index(op.operands[1]) == argument
+    ]
+
+
+def _gpu_instructions(body: Any, words: int) -> float:
+    """Estimate the instructions of one pair; functions of float64 are polynomials."""
+    total = 0.0
+    for operation in body.operations:
+        if name_of(operation) in {"reduction.load", "arith.constant", "reduction.yield"}:
+            continue
+        width = max((inner_dim(value) for value in operation.operands if _is_vector(value)), default=1)
+        cost = _OP_CYCLES.get(name_of(operation), 20.0 if name_of(operation).startswith("math.") else 1.0)
+        total += min(width, UNROLL_LIMIT) * (cost if words == 1 else 4.0 * cost if cost > 1.0 else 1.0)
+    return total
+
+
+def _tile_columns(body: Any) -> int:
+    """Choose the columns of a tile: a power of two, as many as fit."""
+    column_bytes = sum(_loaded_dims(body, 1)) * _value_bits(body) // 8
+    columns = _TILE_COLUMNS
+    while columns > 8 and columns * column_bytes > _TILE_BYTES:
+        columns //= 2
+    return columns
 
 
 def is_cpu(target: Target) -> bool:

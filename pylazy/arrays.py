@@ -133,8 +133,8 @@ class Source:
     def _refuse_new_shape(self) -> None:
         raise ShapeError(
             at_user_line(
-                f"the array of shape {self.shape} in this formula now has shape {tuple(self.array.shape)}: its data may "
-                "change before the reduction runs, its shape may not; build the LazyTensor again"
+                f"the array of shape {self.shape} in this formula now has shape {tuple(self.array.shape)}: its data "
+                "may change before the reduction runs, its shape may not; build the LazyTensor again"
             )
         )
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-import threading
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,28 +55,25 @@ class Executable:
         program: the program once it is loaded, else None; see `load`.
     """
 
-    __slots__ = ("_gradients", "_lock", "program", "request")
+    __slots__ = ("_gradients", "program", "request")
 
     def __init__(self, request: ReductionRequest) -> None:
         self.request = request
         self.program: Program | None = None
         self._gradients: dict[tuple[int, ...], Program] = {}
-        self._lock = threading.Lock()
 
     def load(self) -> Program:
-        """Return the program, compiled or taken from the disk by the first thread that asks."""
-        with self._lock:
-            if self.program is None:
-                self.program = _load(self.request)
-            return self.program
+        """Return the program, compiled or taken from the disk; threads that ask at once get one and the same."""
+        if self.program is None:
+            self.program = _load(self.request)
+        return self.program
 
     def gradient(self, wrt: tuple[int, ...]) -> Program:
         """Return the program of the gradient with respect to the inputs of these numbers."""
-        with self._lock:
-            program = self._gradients.get(wrt)
-            if program is None:
-                program = self._gradients[wrt] = _load(GradientRequest(self.request, wrt))
-            return program
+        program = self._gradients.get(wrt)
+        if program is None:
+            program = self._gradients[wrt] = _load(GradientRequest(self.request, wrt))
+        return program
 
 
 _MAX_EXECUTABLES = 4096
@@ -265,7 +260,7 @@ def prepare(
     key = (flat.entries, flat.roots, wanted, reduced, dtype)
     executable = _EXECUTABLES.get(key)
     if executable is None:
-        # Threads may race to make it; setdefault lets one win, and programs are loaded later, under its lock.
+        # Threads may race to make it; setdefault lets one win, and the kernel cache builds each program once.
         executable = _EXECUTABLES.setdefault(key, Executable(_request(flat, expressions, wanted, reduced, dtype)))
         while len(_EXECUTABLES) > _MAX_EXECUTABLES:
             _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
@@ -358,6 +353,8 @@ def _compiler_versions() -> tuple[str, ...]:
 
 
 def _installed_version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes 35 ms, and only a new formula needs it
+
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
@@ -367,11 +364,10 @@ def _installed_version(package: str) -> str:
 def _compile(request: ReductionRequest | GradientRequest, target: str) -> KernelImage:
     """Compile a request for a CPU level such as "x86-64-v3"; the only road from here to the compiler."""
     from pylazy import trace
-    from pylazy.compiler.driver import compile_cpu
+    from pylazy.compiler.compile import compile_cpu
 
     traced = trace.trace_gradient(request) if isinstance(request, GradientRequest) else trace.trace(request)
-    image: KernelImage = compile_cpu(traced, target)
-    return image
+    return compile_cpu(traced, target)
 
 
 # Options that reductions take -----------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ class LazyTensor:
             key = key[-1]
         if isinstance(key, slice):
             if key.step not in (None, 1):
-                raise AxisError(at_user_line(f"slices of components have step 1, found step {key.step}"))
+                raise AxisError(at_user_line(f"a slice of components has step {key.step}, expected 1"))
             start, stop, _ = key.indices(self._expression.dim)
             return self.extract(start, stop - start)
         return self.elem(_index(key, "a component"))
@@ -389,7 +389,7 @@ class LazyTensor:
         return _unary("relu", self)
 
     def step(self) -> LazyTensor:
-        """1 where x >= 0, else 0."""
+        """0 where x < 0, else 1."""
         return _unary("step", self)
 
     def sign(self) -> LazyTensor:
@@ -876,7 +876,7 @@ def _constant(value: float) -> LazyTensor:
 
 def _from_data(x: Any, axis: int | None) -> LazyTensor:
     if isinstance(x, np.ndarray) or arrays.is_tensor(x):
-        if x.dtype is np.dtype(object) or axis not in (None, 0, 1, 2):
+        if axis not in (None, 0, 1, 2):
             _refuse_axis_argument(axis)
         return _from_array(x, axis, weak=x.ndim == 0)
     if isinstance(x, list | tuple) and axis in (None, 0, 1, 2):
@@ -914,9 +914,9 @@ def _refuse_axis_argument(axis: Any) -> None:
 def _from_list(x: Sequence[Any]) -> Any:
     try:
         return np.array(x, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError):
         raise DtypeError(
-            at_user_line(f"a list in a formula holds numbers, in rows of one length; found {x!r}: {error}")
+            at_user_line(f"the list {x!r} in a formula, expected numbers, in rows of one length")
         ) from None
 
 

@@ -116,7 +116,7 @@ OPERATIONS: Mapping[str, Operation] = _table(
     _unary("sigmoid", "1 / (1 + exp(-x))"),
     _unary("softplus", "log(1 + exp(x))"),
     _unary("relu", "x where x >= 0, else 0; its derivative is taken as 1 at 0"),
-    _unary("step", "1 where x >= 0, else 0"),
+    _unary("step", "0 where x < 0, else 1"),
     _unary("sign", "-1, 0 or 1"),
     _unary("floor", "largest integer not above x"),
     _unary("ceil", "smallest integer not below x"),

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy.execute import Job
 from pylazy.expression import at_user_line
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STAGES = ("formula", "kernel", "loops", "llvm", "asm", "ptx")
-"""What `as_text` can show: the formula as it is keyed, its MLIR at each level, LLVM IR, and machine code as text."""
+    from pylazy.execute import Job
+
+STAGES = ("expression", "formula", "kernel", "loops", "gpu", "llvm", "asm", "ptx")
+"""What `as_text` can show.
+
+The expression is what kernels are found by, and needs no compiler. The formula and the kernel are the two levels of the
+dialect; then come the loops of a CPU or the code of a GPU in MLIR, LLVM IR, and machine code as text.
+"""
+
+_GPU_STAGES = ("gpu", "ptx")
+_DEFAULT_GPU = "sm_90"
 
 
 class Reduction:
@@ -48,9 +56,9 @@ class Reduction:
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
         """Write one stage of the road from formula to machine code; one of `STAGES`."""
         _check_stage(stage)
-        if stage == "formula":
-            return self._job.executable.request.canonical_text()
-        return self.lower("sm_90" if stage == "ptx" and target is None else target).as_text(stage)
+        if target is None and stage in _GPU_STAGES:
+            target = _DEFAULT_GPU
+        return self.lower(target).as_text(stage)
 
     def lower(self, target: str | None = None) -> Lowered:
         """Lower the formula for a target, by default this machine: a CPU level such as "x86-64-v3", or "sm_90"."""
@@ -83,15 +91,16 @@ class Lowered:
         """Write one of `STAGES` for this target."""
         _check_stage(stage)
         request = self._reduction._job.executable.request
-        if stage == "formula":
+        if stage == "expression":
             return request.canonical_text()
         if self._texts is None:
             from pylazy import trace
-            from pylazy.compiler.driver import stages_as_text
+            from pylazy.compiler.compile import ptx_as_text, stages_as_text
 
-            self._texts = stages_as_text(trace.trace(request), self.target)
+            write = ptx_as_text if self.target.startswith("sm_") else stages_as_text
+            self._texts = write(trace.trace(request), self.target)
         if stage not in self._texts:
-            shown = ", ".join(("formula", *self._texts))
+            shown = ", ".join(("expression", *self._texts))
             raise UnsupportedError(
                 at_user_line(f"target {self.target} has no stage {stage!r}, expected one of {shown}")
             )

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pylazy.compiler.compile import compilation
 from pylazy.compiler.dialects.reduction.formula_ops import emit_constant, emit_formula_op, emit_reduce, emit_var
-from pylazy.compiler.driver import compilation
 from pylazy.compiler.mlir import func, ir
 from pylazy.expression import Location, Node
 from pylazy.reductions import GradientRequest, ReductionRequest
@@ -42,9 +42,7 @@ def trace_gradient(request: GradientRequest) -> Traced:
 def _build(request: ReductionRequest, *, wrt: tuple[int, ...]) -> ir.Module:
     element = ir.F32Type.get() if request.dtype == "float32" else ir.F64Type.get()
     dynamic = ir.ShapedType.get_dynamic_size()
-    tensors = [
-        ir.RankedTensorType.get([dynamic if entry.axis else 1, entry.dim], element) for entry in request.inputs
-    ]
+    tensors = [ir.RankedTensorType.get([dynamic if entry.axis else 1, entry.dim], element) for entry in request.inputs]
     with ir.Location.unknown():
         module = ir.Module.create()
         with ir.InsertionPoint(module.body):

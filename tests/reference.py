@@ -80,7 +80,7 @@ OPERATIONS: Mapping[str, Dense] = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "softplus": lambda x: np.logaddexp(0.0, x),
     "relu": lambda x: np.where(x < 0, 0.0, x),
-    "step": lambda x: np.where(np.isnan(x), np.nan, _flag(x >= 0)),
+    "step": lambda x: np.where(x < 0, 0.0, 1.0),
     "sign": np.sign,
     "floor": np.floor,
     "ceil": np.ceil,

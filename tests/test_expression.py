@@ -1,5 +1,7 @@
 """Nodes of a formula: keys, locations, sharing."""
 
+# ruff: noqa: N806  a kernel matrix is called K
+
 from __future__ import annotations
 
 import copy
@@ -23,7 +25,7 @@ X, Y = np.ones((7, 3)), np.zeros((5, 3))
 
 
 def lines_of(lazy):
-    return lazy.sum(axis=1, call=False).as_text().splitlines()
+    return lazy.sum(axis=1, call=False).as_text("expression").splitlines()
 
 
 def entries_of(lazy):
@@ -109,7 +111,9 @@ def test_digest_is_the_same_in_every_process():
     digests = set()
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": folder}
-        run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment, check=True)
+        run = subprocess.run(
+            [sys.executable, "-c", source], capture_output=True, text=True, env=environment, check=True
+        )
         digests.add(run.stdout)
     assert len(digests) == 1
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import OPERATIONS as ORACLE
-from reference import assert_close, evaluate_dense, reduce_dense
 
 from pylazy import LazyTensor, Pm, Vi, Vj
 from pylazy.operations import OPERATIONS
+from reference import OPERATIONS as ORACLE
+from reference import assert_close, evaluate_dense, reduce_dense
 
 M, N, D = 7, 5, 3
 DTYPES = (np.float32, np.float64)
@@ -49,7 +49,7 @@ UNARY = {
 }
 
 LATER_UNARY = {
-    "tan": LazyTensor.tan,
+    "tan": lambda x: x.sin().tan(),
     "asin": lambda x: x.sin().asin(),
     "acos": lambda x: x.sin().acos(),
     "atan": LazyTensor.atan,
@@ -167,18 +167,16 @@ def test_special_values_follow_the_semantics_page(name):
     np.testing.assert_allclose(result, expected, rtol=1e-14)
 
 
+PAIRS = {**BINARY, "eq": lambda x, y: x == y, "ne": lambda x, y: x != y}
+
+
 @pytest.mark.parametrize("name", ["minimum", "maximum", "add", "mul", "lt", "ge", "eq", "ne"])
 def test_special_pairs_follow_the_semantics_page(name):
-    formula = BINARY[name](Vi(SPECIAL[:, None]), Vj(SPECIAL[:, None]))
-    if name in ("eq", "ne"):
-        formula = Vi(SPECIAL[:, None]) == Vj(SPECIAL[:, None]) if name == "eq" else Vi(SPECIAL[:, None]) != SPECIAL[None, :, None]
-    with np.errstate(all="ignore"):
-        dense = ORACLE[name](SPECIAL[:, None], SPECIAL[None, :])
-    for column, value in enumerate(SPECIAL):
-        pair = BINARY[name](Vi(SPECIAL[:, None]), Vj(np.full((1, 1), value))) if name not in ("eq", "ne") else None
-        if pair is not None:
-            np.testing.assert_array_equal(pair.sum(axis=1)[:, 0], dense[:, column])
-    assert formula.shape == (len(SPECIAL), len(SPECIAL))
+    for value in SPECIAL:
+        with np.errstate(all="ignore"):
+            expected = ORACLE[name](SPECIAL[:, None], np.array([[value]]))
+        found = PAIRS[name](Vi(SPECIAL[:, None]), Vj(np.array([[value]]))).sum(axis=1)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_float64_constants_are_float64(rng):

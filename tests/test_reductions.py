@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import assert_close, evaluate_dense, reduce_dense
 
 from pylazy import LazyTensor, Pm, ShapeError, Vi, Vj
 from pylazy.reductions import REDUCTIONS
+from reference import assert_close, evaluate_dense, reduce_dense
 
 M, N, D, E = 7, 5, 3, 2
 DTYPES = (np.float32, np.float64)

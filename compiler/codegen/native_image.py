@@ -60,9 +60,7 @@ def flatten(elf: bytes) -> FlatImage:
         if section.kind == _RELA and section.info in placed:
             _relocate(elf, section, code, placed, symbols, _RELOCATORS[machine])
     entries = {
-        name: placed[owner] + value
-        for name, kind, owner, value in symbols
-        if kind == 2 and owner in placed and name
+        name: placed[owner] + value for name, kind, owner, value in symbols if kind == 2 and owner in placed and name
     }
     return FlatImage(bytes(code), entries)
 

@@ -19,12 +19,23 @@ LOG_2 = 0.6931471805599453
 # log(2) in two parts; the first is short enough for n * part to be exact for every exponent n.
 LOG2_PARTS = {
     32: (0.693145751953125, 1.4286068203094173e-06),
-    64: (0.6931471803691238, 1.9082149292705877e-10),
+    64: (0.6931471804855391, 7.440617110012397e-11),
 }
 
 _EXP_TAIL = {
     32: (0.49999993447971147, 0.1666652063554529, 0.041668388034111735, 0.008368716502502127, 0.001381459802083656),
-    64: (0.500000000000001, 0.16666666666666674, 0.04166666666652199, 0.008333333333322207, 0.0013888888947820891, 0.00019841269886591, 2.4801487326012337e-05, 2.7557242336680357e-06, 2.763265575933203e-07, 2.5110049895858716e-08),
+    64: (
+        0.500000000000001,
+        0.16666666666666674,
+        0.04166666666652199,
+        0.008333333333322207,
+        0.0013888888947820891,
+        0.00019841269886591,
+        2.4801487326012337e-05,
+        2.7557242336680357e-06,
+        2.763265575933203e-07,
+        2.5110049895858716e-08,
+    ),
 }
 
 
@@ -71,7 +82,7 @@ def emit_exp_of_sum(m: VectorMath, high: ir.Value, low: ir.Value) -> ir.Value:
     clamped = m.clamp(high, _EXP_RANGE[m.bits].lowest, _EXP_RANGE[m.bits].highest)
     n_integer, r, r_low = _emit_reduction(m, clamped)
     low = m.select(m.compare("oeq", clamped, high), low, m.const(0.0))
-    r_low = m.add(r_low, low)
+    r, r_low = m.fast_two_sum(r, m.add(r_low, low))
     result = m.add(m.const(1.0), m.add(r, m.add(r_low, _emit_exp_tail(m, r))))
     return m.scale(result, n_integer)
 

@@ -9,7 +9,13 @@ from pylazy.compiler.mlir import ir
 
 __all__ = ["emit_cosh", "emit_sinh", "emit_tanh"]
 
-_TANH_F32 = (-0.33333287880734735, 0.1333138314829758, -0.05372399140990807, 0.020565965971743764, -0.005607696899528428)
+_TANH_F32 = (
+    -0.33333287880734735,
+    0.1333138314829758,
+    -0.05372399140990807,
+    0.020565965971743764,
+    -0.005607696899528428,
+)
 
 
 def emit_tanh(m: VectorMath, x: ir.Value) -> ir.Value:
@@ -18,12 +24,12 @@ def emit_tanh(m: VectorMath, x: ir.Value) -> ir.Value:
     one, two = m.const(1.0), m.const(2.0)
     if m.bits == 64:
         t, t_low = emit_expm1_as_sum(m, m.mul(two, m.clamp(magnitude, 0.0, 22.0)))
-        # 1 - 2 / (t + 2) loses no digits where t is large, t / (t + 2) where it is small.
-        is_small = m.compare("olt", t, one)
-        quotient = m.div(m.select(is_small, t, m.const(-2.0)), m.add(t, two))
-        rest = m.sub(one, quotient)  # 2 / (t + 2), whose square is twice the derivative of t / (t + 2)
-        small = m.muladd(m.mul(t_low, m.const(0.5)), m.mul(rest, rest), quotient)
-        result = m.select(is_small, small, m.add(one, quotient))
+        sum_high, sum_low = m.two_sum(t, two)
+        quotient = m.div(t, sum_high)
+        # The change of t / (t + 2) with the low parts of t and of the sum; 1 - quotient is 2 / (t + 2).
+        rest = m.sub(one, quotient)
+        change = m.sub(m.mul(t_low, rest), m.mul(quotient, sum_low))
+        result = m.muladd(m.mul(rest, m.const(0.5)), change, quotient)
         is_tiny = m.compare("olt", magnitude, m.const(2.0**-54))
         return m.select(is_tiny, x, m.copysign(result, x))
     e = emit_exp(m, m.mul(two, m.clamp(magnitude, 0.0, 10.0)))

@@ -1,7 +1,7 @@
 """Functions of f32 that NVIDIA's special function units compute.
 
-Errors are those of the PTX ISA manual: ex2.approx 2 ulp, rsqrt.approx 2^-22.9 relative, lg2.approx 2^-22 absolute near 1
-and 2^-22.6 relative elsewhere. Numbers below the normal ones count as 0 in ex2 and are scaled up for lg2 and rsqrt.
+Errors are those of the PTX ISA manual: ex2.approx 2 ulp, rsqrt.approx 2^-22.9 relative, lg2.approx 2^-22 absolute near
+1 and 2^-22.6 relative elsewhere. Numbers below the normal ones count as 0 in ex2 and are scaled up for lg2 and rsqrt.
 """
 
 from pylazy.compiler.math_approximations.vector_math import VectorMath

@@ -1,5 +1,7 @@
 """Reduce any finite angle modulo pi / 2 exactly, by the bits of 2 / pi (Payne and Hanek 1983)."""
 
+import itertools
+
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
@@ -56,7 +58,7 @@ def emit_reduce_large_angle(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Va
     rest = m.integer("subi", m.iconst(63), shift)
     window = [
         m.integer("ori", m.integer("shli", a, shift), m.integer("shrui", m.integer("shrui", b, 1), rest))
-        for a, b in zip(words[:-1], words[1:], strict=True)
+        for a, b in itertools.pairwise(words)
     ]
 
     def widen(value: ir.Value) -> ir.Value:

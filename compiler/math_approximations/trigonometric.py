@@ -13,8 +13,22 @@ __all__ = ["emit_cos", "emit_sin", "emit_tan"]
 
 _SIN_F32 = (-0.1666665463851814, 0.008332098507163445, -0.00019503629318147188)
 _COS_F32 = (0.04166665461583358, -0.0013887651924911432, 2.4463501907077988e-05)
-_SIN_F64 = (-0.16666666666666644, 0.008333333333323667, -0.0001984126983014903, 2.7557313653584147e-06, -2.5050734854289338e-08, 1.5894727448356813e-10)
-_COS_F64 = (0.04166666666666665, -0.0013888888888882842, 2.4801587294630783e-05, -2.7557315739656446e-07, 2.087589791001492e-09, -1.1367992111477274e-11)
+_SIN_F64 = (
+    -0.16666666666666644,
+    0.008333333333323667,
+    -0.0001984126983014903,
+    2.7557313653584147e-06,
+    -2.5050734854289338e-08,
+    1.5894727448356813e-10,
+)
+_COS_F64 = (
+    0.04166666666666665,
+    -0.0013888888888882842,
+    2.4801587294630783e-05,
+    -2.7557315739656446e-07,
+    2.087589791001492e-09,
+    -1.1367992111477274e-11,
+)
 
 _TWO_OVER_PI = 0.6366197723675814
 _PI_HALF_F32 = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)
@@ -112,9 +126,7 @@ def _emit_reduce(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Val
     any_large = is_large
     if m.lanes is not None:
         kind = ir.Attribute.parse("#vector.kind<or>", m.loc.context)
-        any_large = m.op(
-            "vector.reduction", (is_large,), ir.IntegerType.get_signless(1, m.loc.context), {"kind": kind}
-        )
+        any_large = m.op("vector.reduction", (is_large,), m.bool_element_type, {"kind": kind})
     branch = m.region_op("scf.if", [any_large], [value.type for value in reduced], regions=2)
     then_ip = ir.InsertionPoint(branch.regions[0].blocks.append())
     replaced = _emit_replace_large(m, then_ip, x, is_large, reduced)

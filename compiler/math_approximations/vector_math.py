@@ -1,7 +1,8 @@
 """Build arithmetic on one float type, scalar or vector, as MLIR operations."""
 
+import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pylazy.compiler.mlir import ir
@@ -18,41 +19,90 @@ class ConstantPool:
 
     def __init__(self, block: ir.Block) -> None:
         """Prepare to put constants at the start of a block."""
-        self._ip = ir.InsertionPoint.at_block_begin(block)
-        self._loc = ir.Location.unknown(block.owner.context)
+        self._context = block.owner.context
+        self._loc = ir.Location.unknown(self._context)
+        # "The start of the block" is a place before an operation, which may be one that is replaced and erased.
+        start = ir.InsertionPoint.at_block_begin(block)
+        truth = ir.BoolAttr.get(True, self._context)
+        i1 = ir.IntegerType.get_signless(1, self._context)
+        self._anchor = ir.Operation.create(
+            "arith.constant", results=[i1], attributes={"value": truth}, ip=start, loc=self._loc
+        )
+        self._ip = ir.InsertionPoint(self._anchor)
         self._values: dict[tuple[Any, ...], ir.Value] = {}
-        self.attributes: dict[tuple[str, int], ir.Attribute] = {}
+        self._attributes: dict[tuple[Any, ...], ir.Attribute] = {}
+        self._types: dict[tuple[str, int | None], ir.Type] = {}
 
-    def constant(self, element: ir.Type, lanes: int | None, value: float | int) -> ir.Value:
+    def close(self) -> None:
+        """Remove what marks the place of the constants; no more of them can be made."""
+        self._anchor.erase()
+
+    def element_type(self, name: str) -> ir.Type:
+        """Return a scalar type by its name: "f32", "i64", "index"."""
+        return self.type_of(name, None)
+
+    def type_of(self, element: str, lanes: int | None) -> ir.Type:
+        """Return the type of `lanes` elements; `None` is a scalar."""
+        key = (element, lanes)
+        found = self._types.get(key)
+        if found is None:
+            if lanes is None:
+                found = ir.Type.parse(element, self._context)
+            else:
+                found = ir.VectorType.get([lanes], self.type_of(element, None), loc=self._loc)
+            self._types[key] = found
+        return found
+
+    def constant(self, element: str, lanes: int | None, value: float) -> ir.Value:
         """Return a value of an element type, repeated in `lanes` lanes; `None` is a scalar."""
-        identity = struct.pack("<d", value) if isinstance(value, float) else value  # -0.0 is not 0.0
-        key = (str(element), lanes, identity)
+        # -0.0 and 0.0 are one key of a dictionary, and two constants.
+        key = (element, lanes, value, value == 0 and math.copysign(1.0, value) < 0)
         found = self._values.get(key)
         if found is None:
-            if isinstance(value, float):
-                attribute = ir.FloatAttr.get(element, value, self._loc)
+            element_type = self.element_type(element)
+            attribute: ir.Attribute
+            if isinstance(value, int):
+                attribute = ir.IntegerAttr.get(element_type, value)
             else:
-                attribute = ir.IntegerAttr.get(element, value)
+                attribute = ir.FloatAttr.get(element_type, value, self._loc)
             found = self._create(attribute, element, lanes)
             self._values[key] = found
         return found
 
-    def vector(self, element: ir.Type, values: Sequence[float]) -> ir.Value:
+    def vector(self, element: str, values: Sequence[float]) -> ir.Value:
         """Return a vector of different values."""
-        key = (str(element), tuple(values))
+        key = (element, tuple(values))
         found = self._values.get(key)
         if found is None:
-            vector_type = ir.VectorType.get([len(values)], element)
-            attributes = [ir.FloatAttr.get(element, value, self._loc) for value in values]
-            attribute = ir.DenseElementsAttr.get(attributes, vector_type)
-            found = self._insert(attribute, vector_type)
+            vector_type = self.type_of(element, len(values))
+            element_type = self.element_type(element)
+            attributes = [ir.FloatAttr.get(element_type, value, self._loc) for value in values]
+            found = self._insert(ir.DenseElementsAttr.get(attributes, vector_type), vector_type)
             self._values[key] = found
         return found
 
-    def _create(self, attribute: ir.Attribute, element: ir.Type, lanes: int | None) -> ir.Value:
+    def name_attribute(self, name: str) -> ir.Attribute:
+        """Return a string attribute."""
+        return self._attribute(("name", name), lambda: ir.StringAttr.get(name, self._context))
+
+    def sizes_attribute(self, sizes: tuple[int, ...]) -> ir.Attribute:
+        """Return an array of 32-bit integers."""
+        return self._attribute(("sizes", sizes), lambda: ir.DenseI32ArrayAttr.get(list(sizes), self._context))
+
+    def number_attribute(self, number: int) -> ir.Attribute:
+        """Return a 64-bit integer attribute."""
+        return self._attribute(("number", number), lambda: ir.IntegerAttr.get(self.element_type("i64"), number))
+
+    def _attribute(self, key: tuple[Any, ...], make: Callable[[], ir.Attribute]) -> ir.Attribute:
+        found = self._attributes.get(key)
+        if found is None:
+            found = self._attributes[key] = make()
+        return found
+
+    def _create(self, attribute: ir.Attribute, element: str, lanes: int | None) -> ir.Value:
         if lanes is None:
-            return self._insert(attribute, element)
-        vector_type = ir.VectorType.get([lanes], element)
+            return self._insert(attribute, self.element_type(element))
+        vector_type = self.type_of(element, lanes)
         return self._insert(ir.DenseElementsAttr.get_splat(vector_type, attribute), vector_type)
 
     def _insert(self, attribute: ir.Attribute, result_type: ir.Type) -> ir.Value:
@@ -91,17 +141,15 @@ class VectorMath:
         self._constants = constants
         self._ip = ip
         self.loc = loc
-        context = loc.context
-        self._float_element = ir.F32Type.get(context) if bits == 32 else ir.F64Type.get(context)
-        self._integer_element = ir.IntegerType.get_signless(bits, context)
-        self._i64 = ir.IntegerType.get_signless(64, context)
-        self.float_type = self.typed(self._float_element)
-        self.integer_type = self.typed(self._integer_element)
-        self.bool_type = self.typed(ir.IntegerType.get_signless(1, context))
+        self._float_element, self._integer_element = f"f{bits}", f"i{bits}"
+        self.float_type = constants.type_of(self._float_element, lanes)
+        self.integer_type = constants.type_of(self._integer_element, lanes)
+        self.bool_type = constants.type_of("i1", lanes)
 
-    def typed(self, element: ir.Type) -> ir.Type:
-        """Return the type of `lanes` elements of a type."""
-        return element if self.lanes is None else ir.VectorType.get([self.lanes], element)
+    @property
+    def bool_element_type(self) -> ir.Type:
+        """The type of one condition."""
+        return self._constants.element_type("i1")
 
     def with_shape(self, *, bits: int, lanes: int | None, ip: ir.InsertionPoint | None = None) -> "VectorMath":
         """Return the same arithmetic on another type, or at another place."""
@@ -141,14 +189,14 @@ class VectorMath:
         name: str,
         operands: Sequence[ir.Value],
         result_type: ir.Type,
-        attributes: Mapping[str, ir.Attribute] | None = None,
+        attributes: dict[str, ir.Attribute] | None = None,
     ) -> ir.Value:
         """Emit an operation with one result."""
         created = ir.Operation.create(
             name,
             results=[result_type],
             operands=operands,
-            attributes=attributes if attributes is None else dict(attributes),
+            attributes=attributes,
             ip=self._ip,
             loc=self.loc,
         )
@@ -169,9 +217,9 @@ class VectorMath:
             results=[self.float_type if result_type is None else result_type],
             operands=operands,
             attributes={
-                "intrin": ir.StringAttr.get(name, self.loc.context),
-                "operandSegmentSizes": ir.DenseI32ArrayAttr.get([len(operands), 0], self.loc.context),
-                "op_bundle_sizes": ir.DenseI32ArrayAttr.get([], self.loc.context),
+                "intrin": self._constants.name_attribute(name),
+                "operandSegmentSizes": self._constants.sizes_attribute((len(operands), 0)),
+                "op_bundle_sizes": self._constants.sizes_attribute(()),
             },
             ip=self._ip,
             loc=self.loc,
@@ -192,11 +240,11 @@ class VectorMath:
 
     def immediate(self, value: int, bits: int) -> ir.Value:
         """Return a scalar integer constant."""
-        return self._constants.constant(ir.IntegerType.get_signless(bits, self.loc.context), None, value)
+        return self._constants.constant(f"i{bits}", None, value)
 
     def index(self, value: int) -> ir.Value:
         """Return a constant of type index."""
-        return self._constants.constant(ir.IndexType.get(self.loc.context), None, value)
+        return self._constants.constant("index", None, value)
 
     def table(self, values: Sequence[float]) -> ir.Value:
         """Return a constant vector of different values."""
@@ -281,11 +329,12 @@ class VectorMath:
 
     def compare(self, predicate: str, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return a comparison of floats: "oeq", "ogt", "oge", "olt", "ole", "une" or "uno"."""
-        return self.op("arith.cmpf", (a, b), self.bool_type, {"predicate": self._i64_attribute(_FLOAT_PREDICATES, predicate)})
+        attribute = self._constants.number_attribute(_FLOAT_PREDICATES[predicate])
+        return self.op("arith.cmpf", (a, b), self.bool_type, {"predicate": attribute})
 
     def compare_integers(self, predicate: str, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return a comparison of signed integers: "eq", "ne", "slt", "sle", "sgt" or "sge"."""
-        attribute = self._i64_attribute(_INTEGER_PREDICATES, predicate)
+        attribute = self._constants.number_attribute(_INTEGER_PREDICATES[predicate])
         return self.op("arith.cmpi", (a, b), self.bool_type, {"predicate": attribute})
 
     def is_nan(self, a: ir.Value) -> ir.Value:
@@ -309,13 +358,6 @@ class VectorMath:
     def either(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return whether one of two conditions holds."""
         return self.op("arith.ori", (a, b), self.bool_type)
-
-    def _i64_attribute(self, table: Mapping[str, int], predicate: str) -> ir.Attribute:
-        key = (predicate, len(table))
-        found = self._constants.attributes.get(key)
-        if found is None:
-            found = self._constants.attributes[key] = ir.IntegerAttr.get(self._i64, table[predicate])
-        return found
 
     # ----- bits ------------------------------------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ class _Conversion:
                 axes.setdefault(operation.operands[0], attribute(operation, "axis"))
         for reduce_op in self.reductions:
             axes[reduce_op.results[0]] = _row_axis(reduce_op)
-        given = self.function.attributes["arg_attrs"] if "arg_attrs" in self.function.attributes else None
+        given = self.function.attributes.get("arg_attrs", None)
         rows = []
         for position, value in enumerate(inputs):
             found = given[position] if given is not None else None
@@ -138,7 +138,9 @@ class _Conversion:
                 stack.pop()
                 continue
             operation = top.owner
-            missing = [] if name_of(operation) == "reduction.var" else [v for v in operation.operands if v not in lowered]
+            missing = (
+                [] if name_of(operation) == "reduction.var" else [v for v in operation.operands if v not in lowered]
+            )
             if missing:
                 stack += missing
                 continue
@@ -152,9 +154,7 @@ class _Conversion:
         result_type = lazy_vector(operation.results[0])
         if op_name == "var":
             axis = attribute(operation, "axis")
-            return emit(
-                "reduction.load", [self.buffers[operands[0]], *([indices[axis]] if axis else [])], result_type
-            )
+            return emit("reduction.load", [self.buffers[operands[0]], *([indices[axis]] if axis else [])], result_type)
         if op_name == "constant":
             return constant(attribute(operation, "value"), result_type)
         rule: Callable[..., ir.Value] | None = FORMULA_LOWERING.get(op_name)
@@ -181,9 +181,7 @@ def _row_axis(reduce_op: Any) -> str:
 
 def _argument(name: str, role: str, axis: str) -> ir.Attribute:
     text = ir.StringAttr.get
-    return ir.DictAttr.get(
-        {"reduction.name": text(name), "reduction.role": text(role), "reduction.axis": text(axis)}
-    )
+    return ir.DictAttr.get({"reduction.name": text(name), "reduction.role": text(role), "reduction.axis": text(axis)})
 
 
 def _widen(value: ir.Value, dim: int) -> ir.Value:

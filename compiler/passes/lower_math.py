@@ -122,6 +122,8 @@ def lower_math(module: ir.Module, *, target: CpuTarget | NvidiaTarget) -> None:
         result = _emit(op, table=table, target=target, constants=pool)
         op.result.replace_all_uses_with(result)
         op.erase()
+    for pool in pools.values():
+        pool.close()
 
 
 def _operations_to_lower(module: ir.Module, kept: frozenset[str]) -> list[ir.Operation]:
@@ -187,7 +189,11 @@ def _shape_of(op: ir.Operation, *, target: CpuTarget | NvidiaTarget) -> tuple[in
 
 def _constant_exponent(op: ir.Operation, *, target: CpuTarget | NvidiaTarget) -> int:
     owner = op.operands[1].owner
-    value = owner.attributes["value"] if isinstance(owner, ir.OpView | ir.Operation) and owner.name == "arith.constant" else None
+    value = (
+        owner.attributes["value"]
+        if isinstance(owner, ir.OpView | ir.Operation) and owner.name == "arith.constant"
+        else None
+    )
     if isinstance(value, ir.DenseElementsAttr) and value.is_splat:
         value = value.get_splat_value()
     if not isinstance(value, ir.IntegerAttr) or abs(value.value) > _LARGEST_INTEGER_POWER:
@@ -195,34 +201,35 @@ def _constant_exponent(op: ir.Operation, *, target: CpuTarget | NvidiaTarget) ->
             f"math.fpowi has a lowering for {target.name} only if its exponent is a constant of at most "
             f"{_LARGEST_INTEGER_POWER} ({op.location}); use math.powf"
         )
-    return value.value
+    return int(value.value)
 
 
 def _registers_needed(m: VectorMath) -> int:
     """Return how many AVX-512 registers a vector fills: their instructions are named by the register's width."""
-    if not m.target.has_avx512 or m.lanes is None or (m.bits * m.lanes) % 512:
+    if not m.target.has_avx512 or m.lanes is None:
         return 1
-    return m.bits * m.lanes // 512
+    registers = m.bits * m.lanes // 512
+    is_power_of_two = registers > 0 and registers & (registers - 1) == 0
+    return registers if is_power_of_two and registers * 512 == m.bits * m.lanes else 1
 
 
 def _emit_by_registers(m: VectorMath, emitter: Emitter, operands: list[ir.Value], *, registers: int) -> ir.Value:
-    """Cut vectors in registers, emit for each, and join the results."""
+    """Cut vectors in registers, emit for each, and join the results.
+
+    The shuffles are of the llvm dialect: folds of `vector.shuffle` make `ub.poison`, which needs a pass of its own.
+    """
     assert m.lanes is not None
     part = m.with_shape(bits=m.bits, lanes=m.lanes // registers)
     assert part.lanes is not None
     context = m.loc.context
     results = []
     for k in range(registers):
-        mask = {"mask": ir.DenseI64ArrayAttr.get(list(range(k * part.lanes, (k + 1) * part.lanes)), context)}
-        results.append(emitter(part, *(m.op("vector.shuffle", (v, v), part.float_type, mask) for v in operands)))
-    joined = results[0]
-    for k, result in enumerate(results[1:], start=1):
-        longer = m.with_shape(bits=m.bits, lanes=part.lanes * (k + 1)).float_type
-        joined = _join(m, joined, result, first_lanes=part.lanes * k, joined_type=longer)
-    return joined
-
-
-def _join(m: VectorMath, a: ir.Value, b: ir.Value, *, first_lanes: int, joined_type: ir.Type) -> ir.Value:
-    total = ir.VectorType(joined_type).shape[0]
-    mask = {"mask": ir.DenseI64ArrayAttr.get(list(range(total)), m.loc.context)}
-    return m.op("vector.shuffle", (a, b), joined_type, mask)
+        mask = {"mask": ir.DenseI32ArrayAttr.get(list(range(k * part.lanes, (k + 1) * part.lanes)), context)}
+        results.append(emitter(part, *(m.op("llvm.shufflevector", (v, v), part.float_type, mask) for v in operands)))
+    while len(results) > 1:
+        lanes = ir.VectorType(results[0].type).shape[0] * 2
+        joined_type = m.with_shape(bits=m.bits, lanes=lanes).float_type
+        mask = {"mask": ir.DenseI32ArrayAttr.get(list(range(lanes)), context)}
+        pairs = zip(results[::2], results[1::2], strict=True)
+        results = [m.op("llvm.shufflevector", pair, joined_type, mask) for pair in pairs]
+    return results[0]

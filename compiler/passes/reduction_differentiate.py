@@ -48,6 +48,7 @@ def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
         UnsupportedError: a reduction without a derivative, or one of which a gradient is asked along two axes.
         CompileError: `reduction.wrt` does not name arguments of the function.
     """
+    del target  # derivatives are the same on all machines
     for function in list(module.body.operations):
         if name_of(function) == "func.func" and _WRT in function.operation.attributes:
             _Differentiation(function.operation).run()
@@ -187,9 +188,7 @@ class _Differentiation:
         attributes = self._argument_attributes()[: len(self.block.arguments) - len(self.names)]
         for name, axis in self.names:
             attributes.append(
-                ir.DictAttr.get(
-                    {"reduction.axis": ir.StringAttr.get(axis), "reduction.name": ir.StringAttr.get(name)}
-                )
+                ir.DictAttr.get({"reduction.axis": ir.StringAttr.get(axis), "reduction.name": ir.StringAttr.get(name)})
             )
         own = self.function.attributes
         types = [argument.type for argument in self.block.arguments]
@@ -221,7 +220,7 @@ class _Differentiation:
         self._add(operands, cotangents(name, Application(operands, _term(operation.results[0]), attributes), ct))
 
     def _add(self, operands: "tuple[Term, ...]", found: Cotangents) -> None:
-        for operand, ct in zip(operands, found):
+        for operand, ct in zip(operands, found, strict=True):
             if ct is not None and operand.value in self.active:
                 so_far = self.of_lazy.get(operand.value)
                 self.of_lazy[operand.value] = ct if so_far is None else so_far + ct
@@ -261,7 +260,7 @@ class _Differentiation:
         tensor = self.block.arguments[number]
         if number not in self.axes:
             raise self._refusal(
-                f"argument {number} is not used and has no attribute `reduction.axis`, so its gradient has no known rows"
+                f"argument {number} is not used and has no attribute `reduction.axis`: its gradient has no known rows"
             )
         ct = self.of_argument.get(number)
         if ct is None:

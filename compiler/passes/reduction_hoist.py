@@ -53,6 +53,8 @@ class _Hoisting:
             for value in operation.results:
                 if axes == "r" and inner_dim(value) <= schedule.UNROLL_LIMIT:
                     continue
+                if isinstance(ir.VectorType(value.type).element_type, ir.IntegerType):
+                    continue  # a comparison: cheaper than the memory for its result
                 if any(self._leaves(use.owner, axes) for use in value.uses):
                     found.append(value)
         return found
@@ -63,9 +65,7 @@ class _Hoisting:
     def _store(self, values: list[ir.Value], index: ir.Value, axis: str) -> None:
         buffers = [self._add_scratch(value, axis) for value in values]
         with self.kernel.location, ir.InsertionPoint(self.kernel):
-            operation = ir.Operation.create(
-                "reduction.map", attributes={"rows": ir.StringAttr.get(axis)}, regions=1
-            )
+            operation = ir.Operation.create("reduction.map", attributes={"rows": ir.StringAttr.get(axis)}, regions=1)
         block = operation.regions[0].blocks.append(ir.IndexType.get(), arg_locs=[self.kernel.location])
         clones: dict[ir.Value, ir.Value] = {index: block.arguments[0]}
         with ir.InsertionPoint(block):

@@ -4,7 +4,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pylazy.compiler.dialects.reduction import attribute, join_axes, lazy_axes, lazy_dim, lazy_type, lazy_vector, name_of
+from pylazy.compiler.dialects.reduction import (
+    attribute,
+    join_axes,
+    lazy_axes,
+    lazy_dim,
+    lazy_type,
+    lazy_vector,
+    name_of,
+)
 from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS, emit_constant, emit_formula_op
 from pylazy.compiler.mlir import ir, rewrite
 from pylazy.compiler.target import Target
@@ -21,6 +29,7 @@ def reduction_simplify(module: ir.Module, *, target: Target) -> None:
     four exceptions: the sign of a zero (`x + 0` is `x`), `pow` with a small integer exponent becomes a product, `pow`
     with exponent 0.5 becomes `sqrt` (they differ at -inf), and the order of addition inside one inner product.
     """
+    del target  # algebra is the same on all machines
     patterns = rewrite.RewritePatternSet()
     for op_name, rewrites in _REWRITES.items():
         patterns.add(f"reduction.{op_name}", _first_that_applies(rewrites))
@@ -118,7 +127,7 @@ _FOLDED: Mapping[str, Callable[..., float]] = {
 
 
 def fold_constants(op: Any) -> "ir.Value | None":
-    """constant op constant -> constant, where all is finite."""
+    """Rewrite constant op constant -> constant, where all is finite."""
     numbers = [_number(operand) for operand in op.operands]
     if any(number is None or not math.isfinite(number) for number in numbers):
         return None
@@ -130,7 +139,7 @@ def fold_constants(op: Any) -> "ir.Value | None":
 
 
 def move_constant_to_the_right(op: Any) -> "ir.Value | None":
-    """c + x -> x + c, c * x -> x * c."""
+    """Rewrite c + x -> x + c, c * x -> x * c."""
     left, right = op.operands
     if _number(left) is None or _number(right) is not None:
         return None
@@ -138,17 +147,17 @@ def move_constant_to_the_right(op: Any) -> "ir.Value | None":
 
 
 def drop_addition_of_zero(op: Any) -> "ir.Value | None":
-    """x + 0 -> x, x - 0 -> x."""
+    """Rewrite x + 0 -> x, x - 0 -> x."""
     return op.operands[0] if _number(op.operands[1]) == 0 else None
 
 
 def turn_subtraction_from_zero_into_negation(op: Any) -> "ir.Value | None":
-    """0 - x -> -x."""
+    """Rewrite 0 - x -> -x."""
     return emit_formula_op("neg", op.operands[1]) if _number(op.operands[0]) == 0 else None
 
 
 def drop_multiplication_by_one(op: Any) -> "ir.Value | None":
-    """x * 1 -> x, x * -1 -> -x."""
+    """Rewrite x * 1 -> x, x * -1 -> -x."""
     number = _number(op.operands[1])
     if number == -1:
         return emit_formula_op("neg", op.operands[0])
@@ -156,7 +165,7 @@ def drop_multiplication_by_one(op: Any) -> "ir.Value | None":
 
 
 def turn_exact_division_into_multiplication(op: Any) -> "ir.Value | None":
-    """x / 2**n -> x * 2**-n; other divisors have no exact reciprocal."""
+    """Rewrite x / 2**n -> x * 2**-n; other divisors have no exact reciprocal."""
     number = _number(op.operands[1])
     if number is None or not _is_power_of_two(number):
         return None
@@ -167,7 +176,7 @@ def turn_exact_division_into_multiplication(op: Any) -> "ir.Value | None":
 
 
 def merge_multiplications_by_constants(op: Any) -> "ir.Value | None":
-    """(x * a) * b -> x * (a * b), where one is a power of two and both shrink or both grow: then no bit changes."""
+    """Rewrite (x * a) * b -> x * (a * b) if one is a power of two and both shrink or both grow: no bit changes."""
     outer, inner = _number(op.operands[1]), _defined_by(op.operands[0], "mul")
     if outer is None or inner is None:
         return None
@@ -185,19 +194,19 @@ def merge_multiplications_by_constants(op: Any) -> "ir.Value | None":
 
 
 def drop_double_negation(op: Any) -> "ir.Value | None":
-    """-(-x) -> x."""
+    """Rewrite -(-x) -> x."""
     negation = _defined_by(op.operands[0], "neg")
     return None if negation is None else negation.operands[0]
 
 
 def swap_negated_difference(op: Any) -> "ir.Value | None":
-    """-(x - y) -> y - x."""
+    """Rewrite -(x - y) -> y - x."""
     difference = _defined_by(op.operands[0], "sub")
     return None if difference is None else emit_formula_op("sub", difference.operands[1], difference.operands[0])
 
 
 def negate_constant_factor(op: Any) -> "ir.Value | None":
-    """-(x * c) -> x * -c."""
+    """Rewrite -(x * c) -> x * -c."""
     product = _defined_by(op.operands[0], "mul")
     number = None if product is None else _number(product.operands[1])
     if number is None:
@@ -206,7 +215,7 @@ def negate_constant_factor(op: Any) -> "ir.Value | None":
 
 
 def pull_negation_out_of_product(op: Any) -> "ir.Value | None":
-    """(-x) * y -> -(x * y), the same for y and for quotients."""
+    """Rewrite (-x) * y -> -(x * y), the same for y and for quotients."""
     for k, operand in enumerate(op.operands):
         negation = _defined_by(operand, "neg")
         if negation is not None:
@@ -217,7 +226,7 @@ def pull_negation_out_of_product(op: Any) -> "ir.Value | None":
 
 
 def turn_addition_of_negation_into_subtraction(op: Any) -> "ir.Value | None":
-    """x + -y -> x - y, -x + y -> y - x."""
+    """Rewrite x + -y -> x - y, -x + y -> y - x."""
     left, right = op.operands
     if negation := _defined_by(right, "neg"):
         return emit_formula_op("sub", left, negation.operands[0])
@@ -227,13 +236,13 @@ def turn_addition_of_negation_into_subtraction(op: Any) -> "ir.Value | None":
 
 
 def turn_subtraction_of_negation_into_addition(op: Any) -> "ir.Value | None":
-    """x - -y -> x + y."""
+    """Rewrite x - -y -> x + y."""
     negation = _defined_by(op.operands[1], "neg")
     return None if negation is None else emit_formula_op("add", op.operands[0], negation.operands[0])
 
 
 def drop_negation_under_even_function(op: Any) -> "ir.Value | None":
-    """square(-x) -> square(x), the same for abs and cos."""
+    """Rewrite square(-x) -> square(x), the same for abs and cos."""
     negation = _defined_by(op.operands[0], "neg")
     return None if negation is None else emit_formula_op(op.name.removeprefix("reduction."), negation.operands[0])
 
@@ -242,12 +251,12 @@ def drop_negation_under_even_function(op: Any) -> "ir.Value | None":
 
 
 def turn_product_with_itself_into_square(op: Any) -> "ir.Value | None":
-    """x * x -> square(x)."""
+    """Rewrite x * x -> square(x)."""
     return emit_formula_op("square", op.operands[0]) if op.operands[0] == op.operands[1] else None
 
 
 def turn_small_power_into_its_formula(op: Any) -> "ir.Value | None":
-    """powi 0, 1, 2, -1 -> 1, x, square(x), reciprocal(x)."""
+    """Rewrite powi 0, 1, 2, -1 -> 1, x, square(x), reciprocal(x)."""
     value = op.operands[0]
     exponent = attribute(op, "exponent")
     if exponent == 0:
@@ -263,7 +272,7 @@ _LARGEST_INTEGER_POWER = 32
 
 
 def turn_power_with_constant_exponent_into_its_formula(op: Any) -> "ir.Value | None":
-    """x ** n -> powi(x), x ** 0.5 -> sqrt(x), x ** -0.5 -> 1 / sqrt(x); not rsqrt, which is 0 at 0."""
+    """Rewrite x ** n -> powi(x), x ** 0.5 -> sqrt(x), x ** -0.5 -> 1 / sqrt(x); not rsqrt, which is 0 at 0."""
     value, exponent = op.operands[0], _number(op.operands[1])
     if exponent is None:
         return None
@@ -277,13 +286,13 @@ def turn_power_with_constant_exponent_into_its_formula(op: Any) -> "ir.Value | N
 
 
 def turn_sum_of_squares_into_norm(op: Any) -> "ir.Value | None":
-    """inner_sum(square(x)) -> sqnorm2(x)."""
+    """Rewrite inner_sum(square(x)) -> sqnorm2(x)."""
     square = _defined_by(op.operands[0], "square")
     return None if square is None else emit_formula_op("sqnorm2", square.operands[0])
 
 
 def turn_sum_of_products_into_dot(op: Any) -> "ir.Value | None":
-    """inner_sum(x * y) -> dot(x, y), where x and y have one dimension."""
+    """Rewrite inner_sum(x * y) -> dot(x, y), where x and y have one dimension."""
     product = _defined_by(op.operands[0], "mul")
     if product is None or lazy_dim(product.operands[0]) != lazy_dim(product.operands[1]):
         return None
@@ -291,13 +300,13 @@ def turn_sum_of_products_into_dot(op: Any) -> "ir.Value | None":
 
 
 def turn_norm_of_difference_into_distance(op: Any) -> "ir.Value | None":
-    """sqnorm2(x - y) -> sqdist(x, y)."""
+    """Rewrite sqnorm2(x - y) -> sqdist(x, y)."""
     difference = _defined_by(op.operands[0], "sub")
     return None if difference is None else emit_formula_op("sqdist", *difference.operands)
 
 
 def turn_dot_with_itself_into_norm(op: Any) -> "ir.Value | None":
-    """dot(x, x) -> sqnorm2(x)."""
+    """Rewrite dot(x, x) -> sqnorm2(x)."""
     return emit_formula_op("sqnorm2", op.operands[0]) if op.operands[0] == op.operands[1] else None
 
 
@@ -318,12 +327,12 @@ def compute_inner_reduction_of_one_component(op: Any) -> "ir.Value | None":
 
 
 def drop_extract_of_everything(op: Any) -> "ir.Value | None":
-    """x[0:D] -> x."""
+    """Rewrite x[0:D] -> x."""
     return op.operands[0] if attribute(op, "size") == lazy_dim(op.operands[0]) else None
 
 
 def look_through_concat(op: Any) -> "ir.Value | None":
-    """(x, y)[a:b] -> x[a:b], where the components lie in x; the same for y."""
+    """Rewrite (x, y)[a:b] -> x[a:b], where the components lie in x; the same for y."""
     joined = _defined_by(op.operands[0], "concat")
     if joined is None:
         return None
@@ -337,7 +346,7 @@ def look_through_concat(op: Any) -> "ir.Value | None":
 
 
 def merge_extracts(op: Any) -> "ir.Value | None":
-    """x[a:b][c:d] -> x[a+c:a+d]."""
+    """Rewrite x[a:b][c:d] -> x[a+c:a+d]."""
     inner = _defined_by(op.operands[0], "extract")
     if inner is None:
         return None
@@ -346,13 +355,13 @@ def merge_extracts(op: Any) -> "ir.Value | None":
 
 
 def shrink_extracted_broadcast(op: Any) -> "ir.Value | None":
-    """Components of a broadcast -> a smaller broadcast."""
+    """Rewrite components of a broadcast -> a smaller broadcast."""
     wide = _defined_by(op.operands[0], "broadcast")
     return None if wide is None else _widened(wide.operands[0], attribute(op, "size"))
 
 
 def join_neighbouring_extracts(op: Any) -> "ir.Value | None":
-    """(x[a:b], x[b:c]) -> x[a:c]."""
+    """Rewrite (x[a:b], x[b:c]) -> x[a:c]."""
     first, second = (_defined_by(operand, "extract") for operand in op.operands)
     if first is None or second is None or first.operands[0] != second.operands[0]:
         return None
@@ -363,12 +372,12 @@ def join_neighbouring_extracts(op: Any) -> "ir.Value | None":
 
 
 def drop_broadcast_to_one(op: Any) -> "ir.Value | None":
-    """A broadcast to one component -> its operand."""
+    """Rewrite a broadcast to one component -> its operand."""
     return op.operands[0] if attribute(op, "size") == 1 else None
 
 
 def compute_before_broadcast(op: Any) -> "ir.Value | None":
-    """f(broadcast(x), y) -> f(x, y) where another operand is as wide, else broadcast(f(x, y))."""
+    """Rewrite f(broadcast(x), y) -> f(x, y) where another operand is as wide, else broadcast(f(x, y))."""
     operands = list(op.operands)
     if not any(_defined_by(operand, "broadcast") for operand in operands):
         return None

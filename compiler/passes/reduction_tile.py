@@ -6,7 +6,7 @@ from typing import Any
 from pylazy.compiler import schedule
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.target import CpuTarget, Target
+from pylazy.compiler.target import NvidiaTarget, Target
 
 
 def reduction_tile(module: ir.Module, *, target: Target) -> None:
@@ -14,20 +14,22 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
 
     Runs after reduction-fuse, since fused reductions share their tiles, and before reduction-vectorize and
     reduction-map-to-gpu, which build what the attributes say. `lanes` rows make a vector, `row_vectors` vectors a row
-    tile, `column_step` columns a block, `column_chunk` columns the first level of a sum. An op that has an attribute
-    already keeps it.
+    tile, `column_step` columns a block, `column_chunk` columns the first level of a sum; on a GPU `rows_per_thread` rows
+    stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in workgroup memory. An op that
+    has an attribute already keeps it.
     """
-    if not isinstance(target, CpuTarget):
-        return
     for function in module.body.operations:
         if name_of(function) != "func.func":
             continue
         for operation in function.regions[0].blocks[0].operations:
             if name_of(operation) in {"reduction.map", "reduction.map_reduce"}:
-                _attach(operation, schedule.cpu_schedule(operation, target))
+                if isinstance(target, NvidiaTarget):
+                    _attach(operation, schedule.nvidia_schedule(operation, target))
+                else:
+                    _attach(operation, schedule.cpu_schedule(operation, target))
 
 
-def _attach(operation: Any, chosen: schedule.CpuSchedule) -> None:
+def _attach(operation: Any, chosen: schedule.CpuSchedule | schedule.NvidiaSchedule) -> None:
     for field in dataclasses.fields(chosen):
         if field.name in operation.attributes:
             continue

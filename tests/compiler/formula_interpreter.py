@@ -1,13 +1,13 @@
-"""Evaluate level-1 modules with the oracle's operations: dense, float64, and independent of the compiler's lowerings."""
+"""Evaluate level-1 modules with the oracle's operations: dense, in float64, without the compiler's lowerings."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from reference import OPERATIONS, reduce_dense
 
 from pylazy.compiler.dialects.reduction import attribute, lazy_dim, name_of
 from pylazy.compiler.mlir import ir
+from reference import OPERATIONS, reduce_dense
 
 Array = Any  # an ndarray
 

@@ -15,10 +15,34 @@ from pylazy.compiler.mlir import PassManager, ir, new_context
 from pylazy.compiler.passes.lower_math import lower_math
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
 
-UNARY = (
-    "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh rsqrt sqrt cbrt erf erfc "
-    "floor ceil trunc round roundeven"
-).split()
+UNARY = [
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "rsqrt",
+    "sqrt",
+    "cbrt",
+    "erf",
+    "erfc",
+    "floor",
+    "ceil",
+    "trunc",
+    "round",
+    "roundeven",
+]
 BINARY = ("powf", "atan2", "copysign")
 
 _TO_LLVM = (
@@ -42,10 +66,11 @@ def kernel_text(name: str, *, dtype: str, lanes: int | None) -> str:
         "scf.for %step = %zero to %steps step %one {",
         "%offset = arith.muli %step, %width : index\n%at = arith.index_cast %offset : index to i64",
     ]
-    for pointer in ("in0", "in1", "out"):
-        lines.append(f"%p_{pointer} = llvm.getelementptr %{pointer}[%at] : (!llvm.ptr, i64) -> !llvm.ptr, {element}")
-    for k in range(arity):
-        lines.append(f"%v{k} = " + load.format(f"p_in{k}", value))
+    lines.extend(
+        f"%p_{pointer} = llvm.getelementptr %{pointer}[%at] : (!llvm.ptr, i64) -> !llvm.ptr, {element}"
+        for pointer in ("in0", "in1", "out")
+    )
+    lines.extend(f"%v{k} = " + load.format(f"p_in{k}", value) for k in range(arity))
     lines.append(f"%r = math.{name} {operands} : {value}")
     lines.append(f"llvm.store %r, %p_out {{alignment = 4 : i64}} : {value}, !llvm.ptr")
     return "\n".join([*lines, "}", "return", "}"])
@@ -70,7 +95,9 @@ def _initialize() -> None:
 def target_machine(target: CpuTarget | NvidiaTarget, *, jit: bool = False) -> Any:
     """Make LLVM's machine of a target."""
     _initialize()
-    return llvmlite.Target.from_triple(target.triple).create_target_machine(cpu=target.cpu, opt=3, jit=jit, reloc="pic")
+    return llvmlite.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, opt=3, jit=jit, reloc="pic", codemodel="jitdefault" if jit else "small"
+    )
 
 
 def to_object(text: str, *, target: CpuTarget) -> bytes:

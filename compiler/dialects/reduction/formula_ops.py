@@ -58,9 +58,7 @@ FORMULA_OPS: Mapping[str, Signature] = {
 INDEX_REDUCTIONS = frozenset({"argmin", "argmax", "argkmin", "argkmax"})
 #: Reductions that give `k` results for each component.
 K_REDUCTIONS = frozenset({"kmin", "argkmin", "kmax", "argkmax"})
-REDUCTIONS = (
-    frozenset({"sum", "mean", "prod", "logsumexp", "softmax", "min", "max"}) | INDEX_REDUCTIONS | K_REDUCTIONS
-)
+REDUCTIONS = frozenset({"sum", "mean", "prod", "logsumexp", "softmax", "min", "max"}) | INDEX_REDUCTIONS | K_REDUCTIONS
 #: Reductions of a scalar formula that may carry a vector of weights.
 WEIGHTED_REDUCTIONS = frozenset({"logsumexp", "softmax"})
 
@@ -78,7 +76,7 @@ def result_dim(op_name: str, dims: "list[int]", *, start: int = 0, size: int = 0
     if rule == "concat":
         return sum(dims)
     if rule == "extract":
-        return size if 0 <= start and size >= 1 and start + size <= dims[0] else None
+        return size if start >= 0 and size >= 1 and start + size <= dims[0] else None
     if rule == "broadcast":
         return size if dims[0] == 1 and size >= 1 else None
     return dims[0]
@@ -133,9 +131,7 @@ def reduced_dim(kind: str, dim: int, weight_dim: "int | None", k: int) -> int:
     return dim * k if kind in K_REDUCTIONS else dim
 
 
-def emit_reduce(
-    value: ir.Value, *, kind: str, axis: str, weight: "ir.Value | None" = None, k: int = 0
-) -> ir.Value:
+def emit_reduce(value: ir.Value, *, kind: str, axis: str, weight: "ir.Value | None" = None, k: int = 0) -> ir.Value:
     """Build a reduction over `axis`; the result is a tensor with one row for each index of the other axis."""
     return _emit_reduce(value, ir.ShapedType.get_dynamic_size(), kind=kind, axis=axis, weight=weight, k=k)
 
@@ -145,9 +141,7 @@ def emit_reduce_to_one_row(value: ir.Value, *, kind: str, axis: str) -> ir.Value
     return _emit_reduce(value, 1, kind=kind, axis=axis, weight=None, k=0)
 
 
-def _emit_reduce(
-    value: ir.Value, rows: int, *, kind: str, axis: str, weight: "ir.Value | None", k: int
-) -> ir.Value:
+def _emit_reduce(value: ir.Value, rows: int, *, kind: str, axis: str, weight: "ir.Value | None", k: int) -> ir.Value:
     index = kind in INDEX_REDUCTIONS
     element = ir.IntegerType.get_signless(64) if index else lazy_vector(value).element_type
     dim = reduced_dim(kind, lazy_dim(value), None if weight is None else lazy_dim(weight), k)
@@ -178,8 +172,9 @@ def _verify_formula_op(op: Any) -> bool:
     operation = op.operation
     op_name = operation.name.removeprefix("reduction.")
     operands = list(operation.operands)
-    if len(operands) != FORMULA_OPS[op_name].arity or len(operation.results) != 1:
-        operation.location.emit_error(f"'reduction.{op_name}' op takes {FORMULA_OPS[op_name].arity} operands, gives one")
+    arity = FORMULA_OPS[op_name].arity
+    if len(operands) != arity:
+        operation.location.emit_error(f"'reduction.{op_name}' op has {len(operands)} operands, expected {arity}")
         return False
     result = operation.results[0]
     if not all(is_lazy(value.type) for value in [*operands, result]):
@@ -243,9 +238,12 @@ class VarOp(Reduction.Operation, name="var", traits=[ext.Pure]):
         """Check that the view has the axis, the dimension and the element type of the tensor's rows."""
         axis = attribute(self.operation, "axis")
         if axis not in {"i", "j", ""}:
-            self.operation.location.emit_error(f"'reduction.var' op has axis \"{axis}\", expected \"i\", \"j\" or \"\"")
+            self.operation.location.emit_error(f'\'reduction.var\' op has axis "{axis}", expected "i", "j" or ""')
             return False
-        if not isinstance(self.tensor.type, ir.RankedTensorType) or len(ir.RankedTensorType(self.tensor.type).shape) != 2:
+        if (
+            not isinstance(self.tensor.type, ir.RankedTensorType)
+            or len(ir.RankedTensorType(self.tensor.type).shape) != 2
+        ):
             self.operation.location.emit_error(f"'reduction.var' op views {self.tensor.type}, expected a rank-2 tensor")
             return False
         tensor_type = ir.RankedTensorType(self.tensor.type)
@@ -268,7 +266,7 @@ class ConstantOp(Reduction.Operation, name="constant", traits=[ext.Pure]):
     @_at_its_location
     def verify_invariants(self) -> bool:
         """Check that the result is one element without axes, of the attribute's type."""
-        value = self.operation.attributes["value"] if "value" in self.operation.attributes else None
+        value = self.operation.attributes.get("value", None)
         if not isinstance(value, ir.FloatAttr):
             self.operation.location.emit_error("'reduction.constant' op has no float attribute `value`")
             return False
@@ -282,7 +280,7 @@ class ConstantOp(Reduction.Operation, name="constant", traits=[ext.Pure]):
 
 
 def weight_of(reduce_op: Any) -> "ir.Value | None":
-    """Give the weight of a `reduce` op; the bindings' own accessor wants segment sizes even for one optional operand."""
+    """Give the weight of a `reduce` op; the bindings' accessor wants segment sizes even for one optional operand."""
     operands = reduce_op.operation.operands
     return operands[1] if len(operands) > 1 else None
 
@@ -333,13 +331,11 @@ class ReduceOp(Reduction.Operation, name="reduce", traits=[ext.Pure]):
         result_type = ir.RankedTensorType(self.result.type)
         weight_dim = None if weight is None else lazy_dim(weight)
         dim = reduced_dim(kind, lazy_dim(value), weight_dim, k)
-        element = (
-            ir.IntegerType.get_signless(64) if kind in INDEX_REDUCTIONS else lazy_vector(value).element_type
-        )
+        element = ir.IntegerType.get_signless(64) if kind in INDEX_REDUCTIONS else lazy_vector(value).element_type
         if len(result_type.shape) != 2 or result_type.shape[1] != dim or result_type.element_type != element:
             return f"has result {result_type}, expected rows of {dim} x {element}"
         if not result_type.is_dynamic_dim(0):
             others = join_axes([lazy_axes(operand) for operand in self.operation.operands]).replace(axis, "")
             if result_type.shape[0] != 1 or others:
-                return f'has result {result_type}, expected a row for each index of the other axis'
+                return f"has result {result_type}, expected a row for each index of the other axis"
         return ""

@@ -25,7 +25,10 @@ def _has_index_arguments(op: Any, count: int) -> bool:
 
 
 class MapReduceOp(Reduction.Operation, name="map_reduce"):
-    """One sweep over all pairs (row, column): `rows` is the parallel axis, `columns` the reduced one."""
+    """One sweep over all pairs (row, column): `rows` is the parallel axis, `columns` the reduced one.
+
+    With `rows = ""` there is one row: a reduction of what a kernel before it reduced already.
+    """
 
     rows: ir.StringAttr
     columns: ir.StringAttr
@@ -34,8 +37,10 @@ class MapReduceOp(Reduction.Operation, name="map_reduce"):
     def verify_region_invariants(self) -> bool:
         """Check the axes and that the body is one block over two indices."""
         rows, columns = attribute(self.operation, "rows"), attribute(self.operation, "columns")
-        if (rows, columns) not in {("i", "j"), ("j", "i")}:
-            return _refuse(self, f'has rows "{rows}" and columns "{columns}", expected "i" and "j" in either order')
+        if columns not in {"i", "j"} or rows not in {"i", "j", ""} - {columns}:
+            return _refuse(
+                self, f'has rows "{rows}" and columns "{columns}", expected two axes of "i", "j", or no rows'
+            )
         if not _has_index_arguments(self, 2):
             return _refuse(self, "has a body that does not take two indices (row, column)")
         return True

@@ -1,0 +1,106 @@
+"""Microseconds of a call on 10 rows and 10 columns, where the work is nothing and the road is all."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from harness import Worker, interleave, median_cpu, median_wall, read_arguments, save, threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZE = 10
+
+
+def _arrays(kind: str) -> tuple[Any, Any, Any]:
+    random = np.random.default_rng(0)
+    arrays = [random.random((SIZE, dim)).astype(np.float32) for dim in (3, 3, 1)]
+    if kind == "torch":
+        import torch
+
+        arrays = [torch.from_numpy(array) for array in arrays]
+    x, y, b = arrays
+    return x, y, b
+
+
+def _lazy_class(package: str, kind: str) -> Any:
+    if package == "pylazy":
+        from pylazy import LazyTensor
+
+        return LazyTensor
+    return importlib.import_module(f"pykeops.{kind}").LazyTensor
+
+
+def build_and_reduce(package: str, kind: str) -> Callable[[], Any]:
+    """Make both LazyTensors, the formula and its product with b, all anew at each call."""
+    lazy, (x, y, b) = _lazy_class(package, kind), _arrays(kind)
+
+    def work() -> Any:
+        return (-((lazy(x[:, None, :]) - lazy(y[None, :, :])) ** 2).sum(-1)).exp() @ b
+
+    return work
+
+
+def product_of_ready_kernel(package: str, kind: str) -> Callable[[], Any]:
+    """Multiply a kernel that was built before."""
+    lazy, (x, y, b) = _lazy_class(package, kind), _arrays(kind)
+    kernel = (-((lazy(x[:, None, :]) - lazy(y[None, :, :])) ** 2).sum(-1)).exp()
+    return lambda: kernel @ b
+
+
+def compiled_reduction(package: str, kind: str) -> Callable[[], Any]:
+    """Call a reduction that was compiled before."""
+    lazy, (x, y, _) = _lazy_class(package, kind), _arrays(kind)
+    return (-((lazy(x[:, None, :]) - lazy(y[None, :, :])) ** 2).sum(-1)).exp().sum(axis=1, call=False).lower().compile()
+
+
+def dense(package: str, kind: str) -> Callable[[], Any]:
+    """Compute the same with arrays of all pairs."""
+    del kind
+    x, y, b = _arrays(package)
+    if package == "torch":
+        return lambda: (-((x[:, None, :] - y[None, :, :]) ** 2).sum(-1)).exp() @ b
+    return lambda: np.exp(-((x[:, None, :] - y[None, :, :]) ** 2).sum(-1)) @ b
+
+
+ROWS = (
+    ("build a LazyTensor formula and reduce it, NumPy", "build_and_reduce", ("pylazy", "pykeops"), "numpy"),
+    ("build a LazyTensor formula and reduce it, PyTorch", "build_and_reduce", ("pylazy", "pykeops"), "torch"),
+    ("K @ b with a ready K, NumPy", "product_of_ready_kernel", ("pylazy", "pykeops"), "numpy"),
+    ("compiled Reduction, NumPy", "compiled_reduction", ("pylazy",), "numpy"),
+    ("compiled Reduction, PyTorch", "compiled_reduction", ("pylazy",), "torch"),
+    ("dense arrays", "dense", ("numpy", "torch"), ""),
+)
+
+
+def main() -> None:
+    """Time every kind of call."""
+    arguments = read_arguments(__doc__)
+    repeats, count = (5, 50) if arguments.quick else (25, 400)
+    rows = []
+    for name, function, packages, kind in ROWS:
+        if arguments.only not in name:
+            continue
+        workers = [Worker(package, threads(1)) for package in packages if importlib.util.find_spec(package)]
+        for worker in workers:
+            worker.prepare(f"call_overhead:{function}", worker.name, kind)
+            worker.run(count)
+        samples = interleave(workers, repeats=repeats, count=count)
+        figures = {
+            worker.name: {
+                "wall_microseconds": median_wall(samples[worker.name]) * 1e6,
+                "cpu_microseconds": median_cpu(samples[worker.name]) * 1e6,
+            }
+            for worker in workers
+        }
+        for worker in workers:
+            worker.close()
+        rows.append({"name": name, "contenders": figures, "calls": repeats * count})
+        print(name, {package: f"{figure['wall_microseconds']:.1f} us" for package, figure in figures.items()})
+    save("call_overhead", rows, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The same reductions written for each package; every function returns the work, which is then timed.
+
+The dense contenders go through the rows in blocks of about a million pairs, which suits them better than one array of
+all pairs, and expand the squared distance into a matrix product, which is faster than differences and less exact.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from cases import NEIGHBOURS, Data, make_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Work = "Callable[[], Any]"
+BLOCK_PAIRS = 1 << 20
+
+
+def make_work(contender: str, formula: str, rows: int, columns: int, dim: int, dtype: str) -> Work:
+    """Make the work of one contender: a function without arguments that returns a NumPy array."""
+    return MAKERS[contender](formula, make_data(rows, columns, dim, dtype))
+
+
+# Symbolic: pylazy and pykeops read the same code ----------------------------------------------------------------------
+
+
+def _pylazy(formula: str, data: Data) -> Work:
+    from pylazy import LazyTensor
+
+    return _gradient_by_torch(data, LazyTensor) if formula == "gradient" else _symbolic(formula, data, LazyTensor)
+
+
+def _pykeops(formula: str, data: Data) -> Work:
+    if formula == "gradient":
+        from pykeops.torch import LazyTensor as TorchLazyTensor
+
+        return _gradient_by_torch(data, TorchLazyTensor)
+    from pykeops.numpy import LazyTensor
+
+    return _symbolic(formula, data, LazyTensor)
+
+
+def _symbolic(formula: str, data: Data, lazy: Any) -> Work:
+    x, y = lazy(data.x[:, None, :]), lazy(data.y[None, :, :])
+    squared = ((x - y) ** 2).sum(-1)
+    if formula == "logsumexp":
+        minus = -squared
+        return lambda: minus.logsumexp(axis=1)
+    if formula == "neighbours":
+        return lambda: squared.argKmin(NEIGHBOURS, axis=1)
+    if formula == "argmin":
+        return lambda: squared.argmin(axis=1)
+    kernel = {
+        "gaussian": lambda: (-squared).exp(),
+        "laplacian": lambda: (-squared.sqrt()).exp(),
+        "multiquadric": lambda: (1 + squared).rsqrt(),
+    }[formula]()
+    return lambda: kernel @ data.b
+
+
+def _gradient_by_torch(data: Data, lazy: Any) -> Work:
+    import torch
+
+    x = torch.from_numpy(data.x).requires_grad_()
+    y, b, e = (torch.from_numpy(array) for array in (data.y, data.b, data.e))
+    kernel = (-((lazy(x[:, None, :]) - lazy(y[None, :, :])) ** 2).sum(-1)).exp()
+    product = kernel @ b
+    return lambda: torch.autograd.grad(product, x, e, retain_graph=True)[0].numpy()  # the backward sweep alone
+
+
+# Dense ----------------------------------------------------------------------------------------------------------------
+
+
+def _blocks(data: Data) -> list[slice]:
+    size = max(1, BLOCK_PAIRS // len(data.y))
+    return [slice(start, start + size) for start in range(0, len(data.x), size)]
+
+
+def _numpy(formula: str, data: Data) -> Work:
+    y, b = data.y, data.b
+    y_squared = (y**2).sum(axis=1)
+
+    def block(rows: slice) -> Any:
+        x = data.x[rows]
+        squared = x @ (-2 * y.T)
+        squared += (x**2).sum(axis=1)[:, None]
+        squared += y_squared
+        if formula == "argmin":
+            return squared.argmin(axis=1)
+        if formula == "neighbours":
+            nearest = np.argpartition(squared, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+            order = np.take_along_axis(squared, nearest, axis=1).argsort(axis=1)
+            return np.take_along_axis(nearest, order, axis=1)
+        if formula == "logsumexp":
+            np.negative(squared, out=squared)
+            largest = squared.max(axis=1, keepdims=True)
+            squared -= largest
+            return np.log(np.exp(squared, out=squared).sum(axis=1, keepdims=True)) + largest
+        np.maximum(squared, 0, out=squared)
+        if formula == "multiquadric":
+            squared += 1
+            np.sqrt(squared, out=squared)
+            return np.reciprocal(squared, out=squared) @ b
+        if formula == "laplacian":
+            np.sqrt(squared, out=squared)
+        np.exp(np.negative(squared, out=squared), out=squared)
+        if formula != "gradient":
+            return squared @ b
+        squared *= b.T
+        squared *= data.e[rows]
+        return -2 * (x * squared.sum(axis=1, keepdims=True) - squared @ y)
+
+    return lambda: np.concatenate([block(rows) for rows in _blocks(data)])
+
+
+def _torch(formula: str, data: Data) -> Work:
+    import torch
+
+    x_all, y, b, e = (torch.from_numpy(array) for array in (data.x, data.y, data.b, data.e))
+    y_squared = y.square().sum(1)
+
+    def block(rows: slice) -> Any:
+        x = x_all[rows]
+        squared = torch.addmm(y_squared, x, y.T, alpha=-2).add_(x.square().sum(1, keepdim=True))
+        if formula == "argmin":
+            return squared.argmin(1)
+        if formula == "neighbours":
+            return squared.topk(NEIGHBOURS, largest=False).indices
+        if formula == "logsumexp":
+            return squared.neg_().logsumexp(1, keepdim=True)
+        squared.clamp_(min=0)
+        if formula == "multiquadric":
+            return squared.add_(1).rsqrt_() @ b
+        if formula == "laplacian":
+            squared.sqrt_()
+        squared.neg_().exp_()
+        if formula != "gradient":
+            return squared @ b
+        squared.mul_(b.T).mul_(e[rows])
+        return -2 * (x * squared.sum(1, keepdim=True) - squared @ y)
+
+    def work() -> Any:
+        with torch.no_grad():
+            return torch.cat([block(rows) for rows in _blocks(data)]).numpy()
+
+    return work
+
+
+def _jax(formula: str, data: Data) -> Work:
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", data.x.dtype == np.float64)
+    x_all, y, b, e = (jnp.asarray(array) for array in (data.x, data.y, data.b, data.e))
+    dim = data.x.shape[1]
+
+    def row(arguments: Any) -> Any:
+        x, weight = arguments
+        if dim <= 16:
+            squared = sum(jnp.square(x[d] - y[:, d]) for d in range(dim))
+        else:
+            squared = jnp.maximum(x @ x - 2 * (y @ x) + jnp.square(y).sum(axis=1), 0)
+        if formula == "argmin":
+            return squared.argmin()
+        if formula == "neighbours":
+            return jax.lax.top_k(-squared, NEIGHBOURS)[1]
+        if formula == "logsumexp":
+            return jax.nn.logsumexp(-squared)
+        if formula == "multiquadric":
+            return jax.lax.rsqrt(1 + squared) @ b
+        kernel = jnp.exp(-jnp.sqrt(squared)) if formula == "laplacian" else jnp.exp(-squared)
+        if formula != "gradient":
+            return kernel @ b
+        kernel = kernel * b[:, 0] * weight
+        return -2 * (x * kernel.sum() - kernel @ y)
+
+    compiled = jax.jit(lambda x, e: jax.lax.map(row, (x, e), batch_size=max(1, BLOCK_PAIRS // len(data.y))))
+    return lambda: np.asarray(compiled(x_all, e))
+
+
+MAKERS: dict[str, Callable[[str, Data], Work]] = {
+    "pylazy": _pylazy,
+    "pykeops": _pykeops,
+    "pykeops tuned": _pykeops,
+    "PyTorch": _torch,
+    "NumPy": _numpy,
+    "JAX": _jax,
+}
+"""Ways to compute; `pykeops tuned` differs by the flags of its compiler, which are set in the environment."""

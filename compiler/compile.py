@@ -1,0 +1,172 @@
+"""A traced formula -> a kernel image, or the text of each stage on its way there."""
+
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pylazy.compiler.codegen.llvm_text import module_to_llvm_text
+from pylazy.compiler.codegen.native_image import FlatImage, flatten
+from pylazy.compiler.codegen.native_object import emit_assembly, emit_object, llvm_version
+from pylazy.compiler.codegen.ptx import PtxKernel, PtxModule, emit_ptx
+from pylazy.compiler.dialects.reduction import load_dialect, name_of
+from pylazy.compiler.driver import run_passes
+from pylazy.compiler.mlir import ir, mlir_root, new_context
+from pylazy.compiler.passes.lower_math import lower_math
+from pylazy.compiler.pipelines import CPU_PASSES, FORMULA_PASSES, KERNEL_PASSES, NVIDIA_PASSES
+from pylazy.compiler.target import CpuTarget, NvidiaTarget
+from pylazy.runtime.kernel import Buffer, KernelImage, Phase
+
+# One context serves the process: loading the dialect costs milliseconds, and the kernel cache keeps compilations rare.
+_compiling = threading.RLock()
+
+
+@functools.cache
+def _shared_context() -> Any:
+    context = new_context()
+    with context, ir.Location.unknown():
+        load_dialect()
+    return context
+
+
+@contextmanager
+def compilation() -> Iterator[None]:
+    """Make the shared context current; one thread at a time."""
+    with _compiling, _shared_context(), ir.Location.unknown():
+        yield
+
+
+def compile_cpu(traced: Any, target: str) -> KernelImage:
+    """Compile a traced formula for a CPU level.
+
+    Args:
+        traced: has a `module` of level 1; it is not changed.
+        target: a name of `CPU_LEVELS`.
+
+    Raises:
+        UnsupportedError: the formula needs what the target does not have.
+        CompileError: the module cannot be compiled.
+    """
+    cpu = CpuTarget(target)
+    with compilation():
+        module = _clone(traced.module)
+        run_passes(module, (*FORMULA_PASSES, *KERNEL_PASSES, *CPU_PASSES), target=cpu)
+        text = module_to_llvm_text(module, target=cpu)
+        return _kernel_image(module, flatten(emit_object(text, target=cpu)), cpu)
+
+
+def stages_as_text(traced: Any, target: str) -> dict[str, str]:
+    """Write every stage of a formula's way to machine code.
+
+    Returns:
+        Texts by stage: "formula", "kernel", "loops", "llvm" and "asm".
+    """
+    cpu = CpuTarget(target)
+    texts = {}
+    with compilation():
+        module = _clone(traced.module)
+        run_passes(module, FORMULA_PASSES, target=cpu)
+        texts["formula"] = str(module)
+        run_passes(module, KERNEL_PASSES, target=cpu)
+        texts["kernel"] = str(module)
+        split = CPU_PASSES.index(lower_math)
+        run_passes(module, CPU_PASSES[:split], target=cpu)
+        texts["loops"] = str(module)
+        run_passes(module, CPU_PASSES[split:], target=cpu)
+        texts["llvm"] = module_to_llvm_text(module, target=cpu)
+        texts["asm"] = emit_assembly(texts["llvm"], target=cpu)
+    return texts
+
+
+def compile_ptx(traced: Any, arch: str) -> PtxModule:
+    """Compile a traced formula for an NVIDIA GPU, as far as PTX.
+
+    Args:
+        traced: has a `module` of level 1; it is not changed.
+        arch: such as "sm_90"; see `PTX_VERSIONS`.
+
+    Raises:
+        UnsupportedError: the formula needs what the target does not have, or the architecture is not known.
+        CompileError: the module cannot be compiled.
+    """
+    target = NvidiaTarget(arch)
+    with compilation():
+        module = _clone(traced.module)
+        run_passes(module, (*FORMULA_PASSES, *KERNEL_PASSES, *NVIDIA_PASSES), target=target)
+        container = _gpu_module(module)
+        return PtxModule(
+            arch=arch,
+            text=emit_ptx(module_to_llvm_text(container, target=target), target=target),
+            kernels=tuple(_ptx_kernels(container)),
+            buffers=_buffers(module),
+        )
+
+
+def ptx_as_text(traced: Any, arch: str) -> dict[str, str]:
+    """Write every stage of a formula's way to PTX.
+
+    Returns:
+        Texts by stage: "formula", "kernel", "gpu", "llvm" and "ptx".
+    """
+    target = NvidiaTarget(arch)
+    texts = {}
+    with compilation():
+        module = _clone(traced.module)
+        run_passes(module, FORMULA_PASSES, target=target)
+        texts["formula"] = str(module)
+        run_passes(module, KERNEL_PASSES, target=target)
+        texts["kernel"] = str(module)
+        split = NVIDIA_PASSES.index(lower_math)
+        run_passes(module, NVIDIA_PASSES[:split], target=target)
+        texts["gpu"] = str(module)
+        run_passes(module, NVIDIA_PASSES[split:], target=target)
+        texts["llvm"] = module_to_llvm_text(_gpu_module(module), target=target)
+        texts["ptx"] = emit_ptx(texts["llvm"], target=target)
+    return texts
+
+
+def _gpu_module(module: ir.Module) -> Any:
+    return next(op.operation for op in module.body.operations if name_of(op) == "gpu.module")
+
+
+def _ptx_kernels(container: Any) -> Iterator[PtxKernel]:
+    for function in container.regions[0].blocks[0].operations:
+        if "reduction.launch" in function.attributes:
+            launch = {entry.name: entry.attr.value for entry in ir.DictAttr(function.attributes["reduction.launch"])}
+            yield PtxKernel(name=ir.StringAttr(function.attributes["sym_name"]).value, **launch)
+
+
+def _clone(module: Any) -> ir.Module:
+    return ir.Module.parse(module.operation.get_asm(enable_debug_info=True, print_generic_op_form=True))
+
+
+def _kernel_image(module: Any, flat: FlatImage, target: CpuTarget) -> KernelImage:
+    phases = []
+    for function in module.body.operations:
+        if "reduction.phase" not in function.attributes:
+            continue
+        name = ir.StringAttr(function.attributes["sym_name"]).value
+        described = {entry.name: entry.attr.value for entry in ir.DictAttr(function.attributes["reduction.phase"])}
+        phases.append(Phase(entry=flat.entries[name], name=name, **described))
+    provenance = {"mlir": mlir_root(), "llvm": llvm_version()}
+    return KernelImage(
+        target=target.level, code=flat.code, buffers=_buffers(module), phases=tuple(phases), provenance=provenance
+    )
+
+
+def _buffers(module: Any) -> tuple[Buffer, ...]:
+    return tuple(
+        Buffer(
+            name=entry["name"].value,
+            role=entry["role"].value,
+            axis=entry["axis"].value,
+            dtype=_DTYPES[str(entry["element"].value)],
+            dim=entry["dim"].value,
+            per_split=entry["per_split"].value,
+        )
+        for entry in module.operation.attributes["reduction.buffers"]
+    )
+
+
+_DTYPES = {"f32": "float32", "f64": "float64", "i64": "int64"}

@@ -1,0 +1,499 @@
+"""Loop nests of CPU kernels: over tiles, rows and columns, as functions that the runtime calls for a range of tiles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pylazy.compiler import kernel_builder as kb
+from pylazy.compiler.accumulators import Accumulator, Shape, attribute_segments, make_accumulator
+from pylazy.compiler.body_elements import Block, BodyElements, Position, element_of, inner_dim
+from pylazy.compiler.cpu_memory import (
+    Panel,
+    address,
+    broadcast,
+    for_range,
+    iadd,
+    imin,
+    imul,
+    isub,
+    load,
+    number,
+)
+from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.mlir import func, ir, scf
+
+_PARAMETER_LIMIT = 64
+
+
+class Program(Protocol):
+    """What a nest asks of the program that it is a phase of."""
+
+    arguments: list[ir.Value]
+
+    def add_partial(self, *, name: str, axis: str, element: ir.Type, dim: int) -> int:
+        """Add scratch for unfinished states; give its number among the buffers."""
+
+
+@dataclass
+class Partial:
+    """Where the unfinished states of one accumulation are kept: numbers of buffers, or None."""
+
+    values: "int | None"
+    indices: "int | None"
+
+
+class Nest:
+    """What all phase functions share: entry, tile loop, and access to buffers."""
+
+    splittable = False
+    merges = False
+
+    def __init__(self, program: Program, operation: Any, name: str) -> None:
+        self.program = program
+        self.operation = operation
+        self.name = name
+        self.lanes = attribute(operation, "lanes", 1)
+        self.row_vectors = attribute(operation, "row_vectors", 1)
+        self.rows_per_tile = self.lanes * self.row_vectors
+        self.rows_axis = attribute(operation, "rows")
+        self.columns_axis = attribute(operation, "columns", "")
+        self.shape = Shape(self.lanes, self.row_vectors, attribute(operation, "register_limit", 16))
+        self.body_block = operation.regions[0].blocks[0]
+        self.block = Block(
+            self.row_vectors,
+            attribute(operation, "column_step", 1),
+            attribute(operation, "unroll_limit", 16),
+            attribute(operation, "inner_step", 8),
+        )
+        self.pointers: dict[int, ir.Value] = {}
+        self.panels: dict[ir.Value, Panel] = {}
+        self.parameters: dict[Any, ir.Value] = {}
+        self.column: ir.Value | None = None
+
+    def build(self) -> None:
+        pointer = ir.Type.parse("!llvm.ptr")
+        integer = ir.IntegerType.get_signless(64)
+        function = func.FuncOp(self.name, ([pointer, pointer, integer, integer], []))
+        self._describe(function)
+        entry = function.add_entry_block()
+        self.pointer_table, self.extent_table, first_tile, last_tile = entry.arguments
+        with ir.InsertionPoint(entry):
+            self.entry = entry
+            self.rows, self.columns, self.columns_per_split, self.splits = (
+                load(address(self.extent_table, integer, offset=k), integer) for k in range(4)
+            )
+            self._load_pointers()
+            self.allocate()
+            for_range(first_tile, last_tile, 1, self.tile)
+            func.ReturnOp([])
+
+    def _describe(self, function: Any) -> None:
+        text, integer = ir.StringAttr.get, ir.IntegerType.get_signless(64)
+        limit = 2**30 if self.index_type().width < 64 else 0
+        function.attributes["reduction.phase"] = ir.DictAttr.get(
+            {
+                "rows": text(self.rows_axis),
+                "columns": text(self.columns_axis),
+                "rows_per_tile": ir.IntegerAttr.get(integer, self.rows_per_tile),
+                "splittable": ir.BoolAttr.get(self.splittable),
+                "merges": ir.BoolAttr.get(self.merges),
+                "cost": ir.FloatAttr.get(ir.F64Type.get(), attribute(self.operation, "cost", 1.0)),
+                "max_columns_per_split": ir.IntegerAttr.get(integer, limit if self.splittable else 0),
+            }
+        )
+
+    def index_type(self) -> ir.Type:
+        """Give the type of column numbers in lanes: as wide as the values, so that they fill the same registers."""
+        return ir.IntegerType.get_signless(self.value_bits())
+
+    def value_bits(self) -> int:
+        for operation in self.body_block.operations:
+            if name_of(operation) in {"reduction.accumulate", "reduction.store"}:
+                return int(ir.VectorType(operation.operands[0].type).element_type.width)
+        return 64
+
+    def _load_pointers(self) -> None:
+        """Load the pointers of all buffers that the body uses, and of scratch that `allocate` will ask for."""
+        for operation in self.body_block.operations:
+            for operand in operation.operands:
+                if operand in self.program.arguments:
+                    self.buffer(self.program.arguments.index(operand))
+
+    def buffer(self, position: int) -> ir.Value:
+        """Give the pointer of a buffer; loaded once, in the entry block."""
+        if position not in self.pointers:
+            with ir.InsertionPoint.at_block_begin(self.entry):
+                pointer = ir.Type.parse("!llvm.ptr")
+                self.pointers[position] = load(address(self.pointer_table, pointer, offset=position), pointer)
+        return self.pointers[position]
+
+    def buffer_of(self, argument: ir.Value) -> ir.Value:
+        return self.buffer(self.program.arguments.index(argument))
+
+    def allocate(self) -> None:
+        """Allocate panels for all rows that the body loads; load parameters."""
+        for operation in self.body_block.operations:
+            if name_of(operation) == "reduction.load" and self._is_row_load(operation):
+                source = operation.operands[0]
+                if source not in self.panels:
+                    buffer = ir.MemRefType(source.type)
+                    self.panels[source] = self.shape.panel(buffer.shape[1], buffer.element_type)
+
+    def _is_row_load(self, operation: Any) -> bool:
+        return len(operation.operands) > 1 and operation.operands[1] == self.body_block.arguments[0]
+
+    def pack(self, first_row: ir.Value) -> None:
+        last_row = isub(self.rows, number(1))
+        for source, panel in self.panels.items():
+            panel.pack(self.buffer_of(source), first_row, last_row)
+
+    def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
+        """Emit one element of a `load`: from a panel, from the row of a column, or of a parameter."""
+        source = operation.operands[0]
+        if self._is_row_load(operation):
+            return self.panels[source].read(at, row)
+        buffer = ir.MemRefType(source.type)
+        pointer, dim, element = self.buffer_of(source), buffer.shape[1], buffer.element_type
+        if len(operation.operands) == 1:
+            return load(address(pointer, element, base=at.base, offset=at.offset), element)
+        start = self._column_start(source, pointer, dim, element)
+        return load(address(start, element, base=at.base, offset=column * dim + at.offset), element)
+
+    def _column_start(self, source: ir.Value, pointer: ir.Value, dim: int, element: ir.Type) -> ir.Value:
+        key = (source, self.column)
+        if key not in self.column_starts:
+            assert self.column is not None
+            with ir.InsertionPoint.at_block_begin(self.column_block):
+                self.column_starts[key] = address(pointer, element, base=imul(self.column, number(dim)))
+        return self.column_starts[key]
+
+    def tile(self, tile: ir.Value) -> None:
+        raise NotImplementedError
+
+
+class MapNest(Nest):
+    """One value for each row, written to a buffer."""
+
+    def allocate(self) -> None:
+        super().allocate()
+        self.stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store"]
+        self.results = [
+            self.shape.panel(inner_dim(op.operands[0]), ir.VectorType(op.operands[0].type).element_type)
+            for op in self.stores
+        ]
+
+    def tile(self, tile: ir.Value) -> None:
+        first_row = imul(tile, number(self.rows_per_tile))
+        self.pack(first_row)
+        body = BodyElements(self.body_block, self.block, self.load_element)
+        for operation, panel in zip(self.stores, self.results, strict=True):
+            with operation.location:
+                self._store(operation, panel, body, first_row)
+
+    def _store(self, operation: Any, panel: Panel, body: BodyElements, first_row: ir.Value) -> None:
+        value = operation.operands[0]
+        dim = inner_dim(value)
+
+        def write(nothing: list[ir.Value], at: Position) -> list[ir.Value]:
+            for row in range(self.row_vectors):
+                panel.write(broadcast_lanes(body.element(value, at, row, 0), value, self.shape), at, row)
+            return nothing
+
+        if dim <= self.block.unroll_limit:
+            for component in range(dim):
+                write([], Position(component))
+        else:
+            body.prepare(value)
+            body.over_inner(value, dim, [], write)
+        panel.unpack(self.buffer_of(operation.operands[1]), first_row, self.rows, slots=dim)
+
+
+def broadcast_lanes(element: ir.Value, value: ir.Value, shape: Shape) -> ir.Value:
+    """Repeat a number in every lane where it does not depend on the row."""
+    if isinstance(element.type, ir.VectorType):
+        return element
+    return broadcast(element, shape.vector(element_of(value.type)))
+
+
+class ReduceNest(Nest):
+    """Rows in lanes; columns in chunks, chunks in blocks of `column_step`, what remains one by one."""
+
+    def __init__(self, program: Program, operation: Any, name: str) -> None:
+        super().__init__(program, operation, name)
+        self.splittable = bool(attribute(operation, "splittable", True))
+        self.chunk = attribute(operation, "column_chunk", 1024)
+        self.partials: list[Partial] = []
+
+    def allocate(self) -> None:
+        super().allocate()
+        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
+        self.accumulators = [make_accumulator(op, self.shape, self.index_type()) for op in self.accumulations]
+        if self.splittable:
+            for position, accumulator in enumerate(self.accumulators):
+                self.partials.append(self._add_partial(position, accumulator))
+
+    def _add_partial(self, position: int, accumulator: Accumulator) -> Partial:
+        numbers: dict[str, int | None] = {"values": None, "indices": None}
+        for part, panel, slots in (
+            ("values", accumulator.values, accumulator.value_slots),
+            ("indices", accumulator.indices, accumulator.index_slots),
+        ):
+            if panel is not None:
+                element = panel.element if part == "values" else ir.IntegerType.get_signless(64)
+                numbers[part] = self.program.add_partial(
+                    name=f"{self.name}_{part}{position}", axis=self.rows_axis, element=element, dim=slots
+                )
+        partial = Partial(numbers["values"], numbers["indices"])
+        for number_of_buffer in (partial.values, partial.indices):
+            if number_of_buffer is not None:
+                self.buffer(number_of_buffer)
+        return partial
+
+    def tile(self, tile: ir.Value) -> None:
+        row_tile, split = tile, number(0)
+        if self.splittable:
+            row_tile = kb.emit("arith.divui", (tile, self.splits))
+            split = kb.emit("arith.remui", (tile, self.splits))
+        first_row = imul(row_tile, number(self.rows_per_tile))
+        self.first_column = imul(split, self.columns_per_split)
+        last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
+        self.pack(first_row)
+        body = BodyElements(self.body_block, self.block, self.load_element)
+        self._prepare_rows(body)
+        parts = [accumulator.start() for accumulator in self.accumulators]
+        self.widths = [len(part) for part in parts]
+        carried = [slot for part in parts for slot in part]
+        carried = self._chunks(body, carried, last_column)
+        self._end(carried, first_row, split)
+
+    def _prepare_rows(self, body: BodyElements) -> None:
+        """Emit, before the loop over columns, what depends on the row or on nothing, unless it is long."""
+        for operation in self.body_block.operations:
+            for value in operation.results:
+                if isinstance(value.type, ir.VectorType) and "c" not in body.axes(value):
+                    if inner_dim(value) <= self._row_register_dim(operation):
+                        self._emit_all(body, value)
+        for operation in self.body_block.operations:
+            for value in operation.operands:
+                if name_of(value.owner) == "arith.constant":
+                    self._emit_constant(body, value)
+
+    def _row_register_dim(self, operation: Any) -> int:
+        return self.block.unroll_limit if name_of(operation) == "reduction.load" else _PARAMETER_LIMIT
+
+    def _emit_all(self, body: BodyElements, value: ir.Value) -> None:
+        for row in range(self.row_vectors if "r" in body.axes(value) else 1):
+            for component in range(inner_dim(value)):
+                body.element(value, Position(component), row, 0)
+
+    def _emit_constant(self, body: BodyElements, value: ir.Value) -> None:
+        if value.owner.attributes["value"].is_splat:
+            body.element(value, Position(0), 0, 0)
+
+    def _chunks(self, body: BodyElements, carried: list[ir.Value], last_column: ir.Value) -> list[ir.Value]:
+        loop = scf.ForOp(self.first_column, last_column, number(self.chunk), carried)
+        with ir.InsertionPoint(loop.body), body.scope():
+            start = loop.induction_variable
+            end = imin(iadd(start, number(self.chunk)), last_column)
+            outer = list(loop.inner_iter_args)
+            inner = self._each(outer, lambda accumulator, part: accumulator.open_chunk(part))
+            inner = self._blocks(body, inner, start, end)
+            merged: list[ir.Value] = []
+            for accumulator, a, b in zip(self.accumulators, self._parts(outer), self._parts(inner), strict=True):
+                merged += accumulator.close_chunk(a, b)
+            scf.YieldOp(merged)
+        return list(loop.results)
+
+    def _parts(self, carried: list[ir.Value]) -> list[list[ir.Value]]:
+        parts, start = [], 0
+        for width in self.widths:
+            parts.append(carried[start : start + width])
+            start += width
+        return parts
+
+    def _each(self, carried: list[ir.Value], step: Any) -> list[ir.Value]:
+        result: list[ir.Value] = []
+        for accumulator, part in zip(self.accumulators, self._parts(carried), strict=True):
+            result += step(accumulator, part)
+        return result
+
+    def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
+        step = self.block.columns
+        if step == 1:
+            return self._column_loop(body, carried, start, end, 1)
+        count = isub(end, start)
+        whole = isub(count, kb.emit("arith.remui", (count, number(step))))
+        middle = iadd(start, whole)
+        carried = self._column_loop(body, carried, start, middle, step)
+        return self._column_loop(body, carried, middle, end, 1)
+
+    def _column_loop(
+        self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value, step: int
+    ) -> list[ir.Value]:
+        loop = scf.ForOp(start, end, number(step), carried)
+        saved = body.block
+        body.block = Block(self.row_vectors, step, saved.unroll_limit, saved.inner_step)
+        with ir.InsertionPoint(loop.body), body.scope():
+            self.column, self.column_block = loop.induction_variable, loop.body
+            self.column_starts: dict[Any, ir.Value] = {}
+            columns = self._column_numbers(step)
+            result: list[ir.Value] = []
+            for operation, accumulator, part in zip(
+                self.accumulations, self.accumulators, self._parts(list(loop.inner_iter_args)), strict=True
+            ):
+                with operation.location:
+                    result += accumulator.step(part, body, columns)
+            scf.YieldOp(result)
+        body.block = saved
+        return list(loop.results)
+
+    def _column_numbers(self, step: int) -> list[ir.Value]:
+        """Give the numbers of a block's columns in every lane, counted from the first of the split."""
+        if not any(accumulator.index_slots for accumulator in self.accumulators):
+            return [self.column] * step
+        index = self.index_type()
+        relative = isub(self.column, self.first_column)
+        if index.width < 64:
+            relative = kb.emit("arith.trunci", (relative,), index)
+        vector = self.shape.vector(index)
+        first = broadcast(relative, vector)
+        return [first, *(iadd(first, kb.constant(k, vector)) for k in range(1, step))]
+
+    def _end(self, carried: list[ir.Value], first_row: ir.Value, split: ir.Value) -> None:
+        if not self.splittable:
+            self._write_results(carried, first_row)
+            return
+        whole = kb.icompare("eq", self.splits, number(1))
+        branch = scf.IfOp(whole, has_else=True)
+        with ir.InsertionPoint(branch.then_block):
+            self._write_results(carried, first_row)
+            scf.YieldOp([])
+        with ir.InsertionPoint(branch.else_block):
+            self._write_partials(carried, first_row, split)
+            scf.YieldOp([])
+
+    def _write_results(self, carried: list[ir.Value], first_row: ir.Value) -> None:
+        for operation, accumulator, part in zip(
+            self.accumulations, self.accumulators, self._parts(carried), strict=True
+        ):
+            write_results(self, operation, accumulator, part, first_row)
+
+    def _write_partials(self, carried: list[ir.Value], first_row: ir.Value, split: ir.Value) -> None:
+        for accumulator, part, partial in zip(self.accumulators, self._parts(carried), self.partials, strict=True):
+            accumulator.save(part)
+            for number_of_buffer, panel, slots in (
+                (partial.values, accumulator.values, accumulator.value_slots),
+                (partial.indices, accumulator.indices, accumulator.index_slots),
+            ):
+                if number_of_buffer is not None and panel is not None:
+                    element = panel.element if number_of_buffer == partial.values else ir.IntegerType.get_signless(64)
+                    start = imul(imul(split, self.rows), number(slots))
+                    target = address(self.buffer(number_of_buffer), element, base=start)
+                    convert = None if number_of_buffer == partial.values else self.whole_index
+                    panel.unpack(target, first_row, self.rows, slots=slots, convert=convert)
+
+    def whole_index(self, relative: ir.Value) -> ir.Value:
+        """Turn a column number of a lane into one of the whole axis; an empty entry stays below zero."""
+        wide = relative
+        if relative.type.width < 64:
+            wide = kb.emit("arith.extsi", (relative,), ir.IntegerType.get_signless(64))
+        shifted = iadd(wide, self.first_column)
+        empty = kb.icompare("slt", wide, number(0))
+        return kb.select(empty, wide, shifted)
+
+
+class MergeNest(Nest):
+    """Merge the unfinished states of all splits of a row tile, in order, and write the results."""
+
+    merges = True
+
+    def __init__(self, program: Program, operation: Any, name: str, partials: list[Partial]) -> None:
+        super().__init__(program, operation, name)
+        self.partials = partials
+        self.first_column = None
+
+    def index_type(self) -> ir.Type:
+        return ir.IntegerType.get_signless(64)
+
+    def _load_pointers(self) -> None:
+        for operation in self.body_block.operations:
+            if name_of(operation) == "reduction.accumulate":
+                for buffer in destinations(operation):
+                    if buffer is not None:
+                        self.buffer_of(buffer)
+        for partial in self.partials:
+            for number_of_buffer in (partial.values, partial.indices):
+                if number_of_buffer is not None:
+                    self.buffer(number_of_buffer)
+
+    def allocate(self) -> None:
+        index = self.index_type()
+        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
+        self.accumulators = [make_accumulator(op, self.shape, index) for op in self.accumulations]
+        self.saved = [
+            (
+                None if a.values is None else self.shape.panel(a.value_slots, a.values.element),
+                None if a.indices is None else self.shape.panel(a.index_slots, index),
+            )
+            for a in self.accumulators
+        ]
+
+    def tile(self, tile: ir.Value) -> None:
+        first_row = imul(tile, number(self.rows_per_tile))
+        parts = [accumulator.start() for accumulator in self.accumulators]
+        widths = [len(part) for part in parts]
+        loop = scf.ForOp(number(0), self.splits, number(1), [slot for part in parts for slot in part])
+        with ir.InsertionPoint(loop.body):
+            carried, merged, start = list(loop.inner_iter_args), [], 0
+            for accumulator, panels, partial, width in zip(
+                self.accumulators, self.saved, self.partials, widths, strict=True
+            ):
+                self._read(panels, partial, loop.induction_variable, first_row)
+                merged += accumulator.merge(carried[start : start + width], *panels)
+                start += width
+            scf.YieldOp(merged)
+        start = 0
+        for operation, accumulator, width in zip(self.accumulations, self.accumulators, widths, strict=True):
+            write_results(self, operation, accumulator, list(loop.results)[start : start + width], first_row)
+            start += width
+
+    def _read(
+        self, panels: "tuple[Panel | None, Panel | None]", partial: Partial, split: ir.Value, first_row: ir.Value
+    ) -> None:
+        last_row = isub(self.rows, number(1))
+        for number_of_buffer, panel in zip((partial.values, partial.indices), panels, strict=True):
+            if number_of_buffer is not None and panel is not None:
+                start = imul(imul(split, self.rows), number(panel.slots))
+                panel.pack(address(self.buffer(number_of_buffer), panel.element, base=start), first_row, last_row)
+
+    def whole_index(self, index: ir.Value) -> ir.Value:
+        """Column numbers of saved states are those of the whole axis."""
+        return index
+
+
+def destinations(operation: Any) -> "tuple[ir.Value | None, ir.Value | None]":
+    """Give the buffers for the values and the indices of an `accumulate` op."""
+    segments = attribute_segments(operation)
+    rest = list(operation.operands)[segments[0] + segments[1] :]
+    values = rest[0] if segments[2] else None
+    return values, rest[segments[2]] if segments[3] else None
+
+
+def write_results(
+    nest: Any, operation: Any, accumulator: Accumulator, carried: list[ir.Value], first_row: ir.Value
+) -> None:
+    """Finish an accumulation and write the rows of its results."""
+    accumulator.finish(carried, _count(nest, accumulator))
+    values, indices = destinations(operation)
+    if values is not None and accumulator.values is not None:
+        accumulator.values.unpack(nest.buffer_of(values), first_row, nest.rows, slots=accumulator.results)
+    if indices is not None and accumulator.indices is not None:
+        accumulator.indices.unpack(
+            nest.buffer_of(indices), first_row, nest.rows, slots=accumulator.results, convert=nest.whole_index
+        )
+
+
+def _count(nest: Any, accumulator: Accumulator) -> ir.Value:
+    assert accumulator.values is not None
+    scalar = kb.emit("arith.uitofp", (nest.columns,), accumulator.values.element)
+    return broadcast(scalar, nest.shape.vector(accumulator.values.element))

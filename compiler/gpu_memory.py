@@ -1,0 +1,179 @@
+"""Memory of a GPU kernel: rows of buffers in global memory, and tiles of columns in workgroup memory."""
+
+from collections.abc import Mapping, Sequence
+from math import gcd
+from typing import Any
+
+from pylazy.compiler import kernel_builder as kb
+from pylazy.compiler.body_elements import Position
+from pylazy.compiler.cpu_memory import element_bytes, iadd, imul, number
+from pylazy.compiler.mlir import gpu, ir, llvm, scf
+
+GLOBAL_SPACE = 1
+WORKGROUP_SPACE = 3
+#: The widest load of one thread; rows of a tile start at multiples of it.
+VECTOR_BYTES = 16
+#: A staged column has at most this many bytes; what is longer is read from global memory.
+STAGED_COLUMN_BYTES = 4096
+#: Rows up to this length are read by straight code, whose loads join across buffers; longer ones start aligned.
+_PACKED_BYTES = 64
+
+_DYNAMIC = -(2**31)
+
+
+def pointer_type(space: int) -> ir.Type:
+    """Give the type of pointers into an address space."""
+    return ir.Type.parse(f"!llvm.ptr<{space}>")
+
+
+def byte_address(pointer: ir.Value, *, base: "ir.Value | None" = None, offset: int = 0) -> ir.Value:
+    """Build the address `base + offset` bytes after a pointer."""
+    byte = ir.IntegerType.get_signless(8)
+    if base is not None:
+        pointer = llvm.GEPOp(pointer.type, pointer, [base], [_DYNAMIC], byte, 0).result
+    if offset:
+        pointer = llvm.GEPOp(pointer.type, pointer, [], [offset], byte, 0).result
+    return pointer
+
+
+def row_address(pointer: ir.Value, row: ir.Value, dim: int, element: ir.Type) -> ir.Value:
+    """Build the address of a row of a buffer; 64-bit, since rows times their length may pass 2**31."""
+    return byte_address(pointer, base=imul(row, number(dim * element_bytes(element))))
+
+
+def element_address(row: ir.Value, at: Position, element: ir.Type) -> ir.Value:
+    """Build the address of one element of a row."""
+    size = element_bytes(element)
+    base = None if at.base is None else imul(at.base, number(size))
+    return byte_address(row, base=base, offset=at.offset * size)
+
+
+def load_input(pointer: ir.Value, element: ir.Type) -> ir.Value:
+    """Build a load from a buffer that the kernel does not write."""
+    return llvm.LoadOp(element, pointer, alignment=element_bytes(element), invariant=True).result
+
+
+def store_output(value: ir.Value, pointer: ir.Value) -> None:
+    """Build a store to a buffer."""
+    llvm.StoreOp(value, pointer, alignment=element_bytes(value.type))
+
+
+def thread_index() -> ir.Value:
+    """Build the number of the thread in its block, as i64."""
+    return _wide(gpu.thread_id(gpu.Dimension.x))
+
+
+def block_index() -> ir.Value:
+    """Build the number of the block in the grid, as i64."""
+    return _wide(gpu.block_id(gpu.Dimension.x))
+
+
+def _wide(index: ir.Value) -> ir.Value:
+    return kb.emit("arith.index_castui", (index,), ir.IntegerType.get_signless(64))
+
+
+def column_layout(rows: Sequence[tuple[Any, int, int]]) -> tuple[Mapping[Any, int], int]:
+    """Place rows of several buffers one after the other in a tile.
+
+    Args:
+        rows: (buffer, elements of a row, bytes of an element).
+
+    Returns:
+        The byte offsets of the buffers that are staged (narrow ones first claim the space, wide ones lie first, where
+        they are aligned), and the bytes of a whole column.
+    """
+    staged, total = [], 0
+    for row in sorted(rows, key=lambda row: row[1] * row[2]):
+        total += -(-row[1] * row[2] // VECTOR_BYTES) * VECTOR_BYTES
+        if total <= STAGED_COLUMN_BYTES:
+            staged.append(row)
+    offsets: dict[Any, int] = {}
+    end = 0
+    for buffer, dim, size in reversed(staged):
+        alignment = VECTOR_BYTES if dim * size > _PACKED_BYTES else size
+        start = -(-end // alignment) * alignment
+        offsets[buffer] = start
+        end = start + dim * size
+    return offsets, -(-end // VECTOR_BYTES) * VECTOR_BYTES
+
+
+class ColumnTile:
+    """Rows of the column buffers in workgroup memory: those of one column side by side, columns one after the other."""
+
+    def __init__(self, name: str, buffers: Sequence[ir.Value], *, columns: int, step: int) -> None:
+        self.types = {buffer: ir.MemRefType(buffer.type) for buffer in buffers}
+        rows = [(buffer, kind.shape[1], element_bytes(kind.element_type)) for buffer, kind in self.types.items()]
+        self.offsets, self.stride = column_layout(rows)
+        self.columns = columns
+        self.step = step  # what loops over inner dimensions advance by is a multiple of it
+        self.bytes = columns * self.stride
+        self.name = name
+
+    def declare(self) -> None:
+        """Build the variable, at module level."""
+        ir.Operation.create(
+            "llvm.mlir.global",
+            regions=1,
+            attributes={
+                "sym_name": ir.StringAttr.get(self.name),
+                "global_type": ir.TypeAttr.get(ir.Type.parse(f"!llvm.array<{self.bytes} x i8>")),
+                "linkage": ir.Attribute.parse("#llvm.linkage<internal>"),
+                "addr_space": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), WORKGROUP_SPACE),
+                "alignment": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), VECTOR_BYTES),
+                "dso_local": ir.UnitAttr.get(),
+            },
+        )
+
+    def start(self) -> ir.Value:
+        """Build the address of the tile, in a kernel."""
+        return ir.Operation.create(
+            "llvm.mlir.addressof",
+            results=[pointer_type(WORKGROUP_SPACE)],
+            attributes={"global_name": ir.FlatSymbolRefAttr.get(self.name)},
+        ).results[0]
+
+    def fill(
+        self, tile: ir.Value, pointers: Mapping[ir.Value, ir.Value], *, first: ir.Value, count: ir.Value, threads: int
+    ) -> None:
+        """Build the copy of `count` columns from global memory by all threads of a block, neighbours side by side."""
+        thread = thread_index()
+        for buffer, offset in self.offsets.items():
+            dim, element = self.types[buffer].shape[1], self.types[buffer].element_type
+            size = element_bytes(element)
+            source = row_address(pointers[buffer], first, dim, element)
+            loop = scf.ForOp(thread, imul(count, number(dim)), number(threads), [])
+            with ir.InsertionPoint(loop.body):
+                place = loop.induction_variable
+                value = load_input(byte_address(source, base=imul(place, number(size))), element)
+                target = byte_address(tile, base=self._place_in_tile(place, dim, size), offset=offset)
+                store_output(value, target)
+                scf.YieldOp([])
+
+    def _place_in_tile(self, place: ir.Value, dim: int, size: int) -> ir.Value:
+        """Turn the number of an element into its byte offset; 32 bits suffice inside a tile, and divide faster."""
+        narrow = ir.IntegerType.get_signless(32)
+        place = kb.emit("arith.trunci", (place,), narrow)
+        inside = None
+        if dim > 1:
+            divisor = kb.constant(dim, narrow)
+            inside = kb.emit("arith.remui", (place, divisor))
+            place = kb.emit("arith.divui", (place, divisor))
+        result = imul(place, kb.constant(self.stride, narrow))
+        if inside is not None:
+            result = iadd(result, imul(inside, kb.constant(size, narrow)))
+        return kb.emit("arith.extui", (result,), ir.IntegerType.get_signless(64))
+
+    def load(self, column: ir.Value, buffer: ir.Value, at: Position, *, columns_after: int) -> ir.Value:
+        """Build the load of an element from the column `columns_after` columns after an address.
+
+        The alignment that we can promise lets LLVM join neighbouring loads to one of 16 bytes.
+        """
+        element = self.types[buffer].element_type
+        size = element_bytes(element)
+        base = None if at.base is None else imul(at.base, number(size))
+        pointer = byte_address(
+            column, base=base, offset=columns_after * self.stride + self.offsets[buffer] + at.offset * size
+        )
+        lowest = at.offset if at.base is None else at.lowest
+        alignment = gcd(self.offsets[buffer] + lowest * size, VECTOR_BYTES, self.step * size)
+        return llvm.LoadOp(element, pointer, alignment=alignment).result

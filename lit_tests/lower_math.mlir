@@ -1,0 +1,86 @@
+// RUN: pylazy-opt %s --pass-pipeline='lower-math{target=x86-64-v4}' | filecheck %s
+
+// The constants stand once, at the start; the table of powers fills two registers.
+// CHECK-LABEL: func.func @exp_by_table
+// CHECK-COUNT-1: arith.constant dense<1.44269502> : vector<16xf32>
+// CHECK: %[[N:.*]] = llvm.call_intrinsic "llvm.x86.avx512.mask.rndscale.ps.512"
+// CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.range.ps.512"
+// CHECK: llvm.call_intrinsic "llvm.x86.avx512.vpermi2var.ps.512"
+// CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.scalef.ps.512"
+// CHECK-NOT: math.exp
+func.func @exp_by_table(%x: vector<16xf32>) -> vector<16xf32> {
+  %0 = math.exp %x : vector<16xf32>
+  return %0 : vector<16xf32>
+}
+
+// A vector of two registers is cut, and joined again.
+// CHECK-LABEL: func.func @exp_of_two_registers
+// CHECK: llvm.shufflevector
+// CHECK: mask.scalef.pd.512
+// CHECK: llvm.shufflevector
+// CHECK: mask.scalef.pd.512
+// CHECK: %[[JOINED:.*]] = llvm.shufflevector {{.*}} : vector<8xf64>
+// CHECK-NEXT: return %[[JOINED]]
+func.func @exp_of_two_registers(%x: vector<16xf64>) -> vector<16xf64> {
+  %0 = math.exp %x : vector<16xf64>
+  return %0 : vector<16xf64>
+}
+
+// Scalars need no intrinsic.
+// CHECK-LABEL: func.func @exp_of_scalar
+// CHECK-NOT: llvm.call_intrinsic
+// CHECK: math.fma
+// CHECK: arith.bitcast
+// CHECK: return
+func.func @exp_of_scalar(%x: f32) -> f32 {
+  %0 = math.exp %x : f32
+  return %0 : f32
+}
+
+// Large angles are reduced under a branch, lane by lane.
+// CHECK-LABEL: func.func @sin
+// CHECK: %[[ANY:.*]] = vector.reduction <or>
+// CHECK: scf.if %[[ANY]]
+// CHECK: scf.for
+// CHECK: vector.extract
+// CHECK: i128
+// CHECK: vector.insert
+// CHECK-NOT: math.sin
+// CHECK: return
+func.func @sin(%x: vector<16xf32>) -> vector<16xf32> {
+  %0 = math.sin %x : vector<16xf32>
+  return %0 : vector<16xf32>
+}
+
+// Functions that are rare in f32 are computed in f64.
+// CHECK-LABEL: func.func @power
+// CHECK: arith.extf {{.*}} vector<16xf32> to vector<16xf64>
+// CHECK-NOT: math.powf
+// CHECK: arith.truncf
+func.func @power(%x: vector<16xf32>, %y: vector<16xf32>) -> vector<16xf32> {
+  %0 = math.powf %x, %y : vector<16xf32>
+  return %0 : vector<16xf32>
+}
+
+// CHECK-LABEL: func.func @integer_power
+// CHECK: %[[SQUARE:.*]] = arith.mulf %arg0, %arg0
+// CHECK: %[[CUBE:.*]] = arith.mulf %arg0, %[[SQUARE]]
+// CHECK: return %[[CUBE]]
+func.func @integer_power(%x: f64) -> f64 {
+  %three = arith.constant 3 : i32
+  %0 = math.fpowi %x, %three : f64, i32
+  return %0 : f64
+}
+
+// What the target has stays.
+// CHECK-LABEL: func.func @kept
+// CHECK: math.sqrt
+// CHECK-NEXT: math.floor
+// CHECK-NEXT: math.fma
+// CHECK-NEXT: return
+func.func @kept(%x: vector<16xf32>) -> vector<16xf32> {
+  %0 = math.sqrt %x : vector<16xf32>
+  %1 = math.floor %0 : vector<16xf32>
+  %2 = math.fma %1, %1, %x : vector<16xf32>
+  return %2 : vector<16xf32>
+}

@@ -1,0 +1,129 @@
+// RUN: pylazy-opt %s --pass-pipeline='reduction-differentiate' | filecheck %s
+
+// No `reduction.wrt`, no change.
+// CHECK-LABEL: @left_alone
+// CHECK-SAME: -> tensor<?x3xf32>
+// CHECK: "reduction.exp"
+func.func @left_alone(%x_rows: tensor<?x3xf32>) -> tensor<?x3xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %e = "reduction.exp"(%x) : (!reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<3xf32>>
+  %r0 = "reduction.reduce"(%e) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %r0 : tensor<?x3xf32>
+}
+
+// A gradient sums over the axis that its argument lacks. What only the forward result needed is gone.
+// CHECK-LABEL: @chain_rule
+// CHECK-SAME: (%arg0: tensor<?x1xf32>, %arg1: tensor<?x1xf32>, %arg2: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"})
+// CHECK-SAME: -> (tensor<?x1xf32>, tensor<?x1xf32>) {
+// CHECK: [[X:%.+]] = "reduction.var"(%arg0) {axis = "i"}
+// CHECK-NEXT: [[Y:%.+]] = "reduction.var"(%arg1) {axis = "j"}
+// CHECK-NEXT: [[P:%.+]] = "reduction.mul"([[X]], [[Y]])
+// CHECK-NEXT: [[E:%.+]] = "reduction.exp"([[P]])
+// CHECK-NEXT: [[CT:%.+]] = "reduction.var"(%arg2) {axis = "i"}
+// CHECK-NEXT: [[INNER:%.+]] = "reduction.mul"([[CT]], [[E]])
+// CHECK-NEXT: [[DX:%.+]] = "reduction.mul"([[INNER]], [[Y]])
+// CHECK-NEXT: [[DY:%.+]] = "reduction.mul"([[INNER]], [[X]])
+// CHECK-NEXT: [[GX:%.+]] = "reduction.reduce"([[DX]]) {axis = "j", kind = "sum"}
+// CHECK-NEXT: [[GY:%.+]] = "reduction.reduce"([[DY]]) {axis = "i", kind = "sum"}
+// CHECK-NEXT: return [[GX]], [[GY]]
+func.func @chain_rule(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0, 1]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x1xf32>) -> !reduction.lazy<"j", vector<1xf32>>
+  %p = "reduction.mul"(%x, %y) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"j", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %e = "reduction.exp"(%p) : (!reduction.lazy<"ij", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %r0 = "reduction.reduce"(%e) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// CHECK-LABEL: @only_what_is_asked
+// CHECK-NOT: "reduction.var"(%arg1)
+// CHECK: [[X:%.+]] = "reduction.var"(%arg0)
+// CHECK-NEXT: [[CT:%.+]] = "reduction.var"(%arg2)
+// CHECK-NEXT: [[D:%.+]] = "reduction.mul"([[CT]], [[X]])
+// CHECK-NEXT: [[G:%.+]] = "reduction.reduce"([[D]]) {axis = "i", kind = "sum"}
+// CHECK-NEXT: return [[G]] : tensor<?x1xf32>
+func.func @only_what_is_asked(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [1]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x1xf32>) -> !reduction.lazy<"j", vector<1xf32>>
+  %p = "reduction.mul"(%x, %y) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"j", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %r0 = "reduction.reduce"(%p) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// CHECK-LABEL: @parameter_is_summed_over_all_pairs
+// CHECK-SAME: -> tensor<1x1xf32>
+// CHECK: [[ROWS:%.+]] = "reduction.reduce"({{.*}}) {axis = "j", kind = "sum"} : ({{.*}}) -> tensor<?x1xf32>
+// CHECK-NEXT: [[VIEW:%.+]] = "reduction.var"([[ROWS]]) {axis = "i"}
+// CHECK-NEXT: "reduction.reduce"([[VIEW]]) {axis = "i", kind = "sum"} : ({{.*}}) -> tensor<1x1xf32>
+func.func @parameter_is_summed_over_all_pairs(%x_rows: tensor<?x1xf32>, %p_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [1]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %p = "reduction.var"(%p_rows) {axis = ""} : (tensor<?x1xf32>) -> !reduction.lazy<"", vector<1xf32>>
+  %r = "reduction.mul"(%x, %p) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%r) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// CHECK-LABEL: @broadcast_component_sums_its_cotangents
+// CHECK: [[CT:%.+]] = "reduction.var"(%arg2) {axis = "i"}
+// CHECK-NEXT: [[S:%.+]] = "reduction.inner_sum"([[CT]])
+// CHECK-NEXT: "reduction.reduce"([[S]]) {axis = "i", kind = "sum"} : ({{.*}}) -> tensor<?x1xf32>
+func.func @broadcast_component_sums_its_cotangents(%x_rows: tensor<?x3xf32>, %y_rows: tensor<?x1xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [1]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x1xf32>) -> !reduction.lazy<"j", vector<1xf32>>
+  %p = "reduction.add"(%x, %y) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"j", vector<1xf32>>) -> !reduction.lazy<"ij", vector<3xf32>>
+  %r0 = "reduction.reduce"(%p) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<3xf32>>) -> tensor<?x3xf32>
+  return %r0 : tensor<?x3xf32>
+}
+
+// CHECK-LABEL: @sum_of_components_broadcasts_its_cotangent
+// CHECK: [[CT:%.+]] = "reduction.var"(%arg1) {axis = "i"}
+// CHECK-NEXT: [[B:%.+]] = "reduction.broadcast"([[CT]]) {size = 3 : i64}
+// CHECK-NEXT: "reduction.reduce"([[B]]) {axis = "j", kind = "sum"}
+func.func @sum_of_components_broadcasts_its_cotangent(%x_rows: tensor<?x3xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %p = "reduction.inner_sum"(%x) : (!reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%p) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// CHECK-LABEL: @step_has_gradient_zero
+// CHECK: [[Z:%.+]] = "reduction.constant"() {value = 0.000000e+00 : f32}
+// CHECK-NEXT: [[B:%.+]] = "reduction.broadcast"([[Z]]) {size = 2 : i64}
+// CHECK-NEXT: "reduction.reduce"([[B]]) {axis = "j", kind = "sum"} : ({{.*}}) -> tensor<?x2xf32>
+func.func @step_has_gradient_zero(%x_rows: tensor<?x2xf32>) -> tensor<?x2xf32> attributes {reduction.wrt = [0]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x2xf32>) -> !reduction.lazy<"i", vector<2xf32>>
+  %p = "reduction.step"(%x) : (!reduction.lazy<"i", vector<2xf32>>) -> !reduction.lazy<"i", vector<2xf32>>
+  %r0 = "reduction.reduce"(%p) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<2xf32>>) -> tensor<?x2xf32>
+  return %r0 : tensor<?x2xf32>
+}
+
+// CHECK-LABEL: @logsumexp_reads_its_result
+// CHECK-SAME: %arg2: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "saved0"}, %arg3: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"}
+// CHECK: [[P:%.+]] = "reduction.mul"
+// CHECK: [[SAVED:%.+]] = "reduction.var"(%arg2) {axis = "i"}
+// CHECK: [[EMPTY:%.+]] = "reduction.eq"([[SAVED]], {{%.+}})
+// CHECK: [[L:%.+]] = "reduction.where"([[EMPTY]], {{%.+}}, [[SAVED]])
+// CHECK-NEXT: [[D:%.+]] = "reduction.sub"([[P]], [[L]])
+// CHECK-NEXT: "reduction.exp"([[D]])
+// CHECK-NOT: logsumexp
+func.func @logsumexp_reads_its_result(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x1xf32>) -> !reduction.lazy<"j", vector<1xf32>>
+  %p = "reduction.mul"(%x, %y) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"j", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %r0 = "reduction.reduce"(%p) {axis = "j", kind = "logsumexp"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// CHECK-LABEL: @several_results
+// CHECK-SAME: %arg2: tensor<?x1xf32> {reduction.axis = "j", reduction.name = "saved1"}
+// CHECK-SAME: %arg3: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"}
+// CHECK-SAME: %arg4: tensor<?x1xf32> {reduction.axis = "j", reduction.name = "cotangent1"}
+// CHECK: "reduction.add"
+func.func @several_results(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -> (tensor<?x1xf32>, tensor<?x1xf32>) attributes {reduction.wrt = [0]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x1xf32>) -> !reduction.lazy<"j", vector<1xf32>>
+  %p = "reduction.mul"(%x, %y) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"j", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %r0 = "reduction.reduce"(%p) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  %r1 = "reduction.reduce"(%p) {axis = "i", kind = "logsumexp"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0, %r1 : tensor<?x1xf32>, tensor<?x1xf32>
+}

@@ -1,0 +1,70 @@
+// RUN: pylazy-opt %s --pass-pipeline='reduction-differentiate' --split-input-file --verify-diagnostics
+
+func.func @index(%x: tensor<?x3xf32>) -> tensor<?x3xi64> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' of kind "argmin" has no derivative}}
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "argmin"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xi64>
+  return %1 : tensor<?x3xi64>
+}
+
+// -----
+
+func.func @extreme(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' of kind "min" has no derivative}}
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "min"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1 : tensor<?x3xf32>
+}
+
+// -----
+
+func.func @one_row(%x: tensor<?x3xf32>) -> tensor<1x3xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' to one row has no derivative}}
+  %1 = "reduction.reduce"(%0) {axis = "i", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<1x3xf32>
+  return %1 : tensor<1x3xf32>
+}
+
+// -----
+
+func.func @two_axes(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{argument 0 is viewed on axis "j" and on axis "i"}}
+  %y = "reduction.var"(%x) {axis = "j"} : (tensor<?x3xf32>) -> !reduction.lazy<"j", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1 : tensor<?x3xf32>
+}
+
+// -----
+
+// expected-error@below {{`reduction.wrt` asks for argument 3, but the function has 1}}
+func.func @no_such_argument(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [3]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1 : tensor<?x3xf32>
+}
+
+// -----
+
+// expected-error@below {{`reduction.wrt` is x, expected an array of argument numbers}}
+func.func @no_array(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = "x"} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1 : tensor<?x3xf32>
+}
+
+// -----
+
+// expected-error@below {{a result of the function is no reduction}}
+func.func @no_reduction(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [0]} {
+  return %x : tensor<?x3xf32>
+}
+
+// -----
+
+// expected-error@below {{argument 0 is not used and has no attribute `reduction.axis`}}
+func.func @unused(%x: tensor<?x3xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.constant"() {value = 1.0 : f32} : () -> !reduction.lazy<"", vector<1xf32>>
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"", vector<1xf32>>) -> tensor<?x1xf32>
+  return %1 : tensor<?x1xf32>
+}

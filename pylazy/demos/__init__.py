@@ -1,0 +1,1 @@
+"""What `pylazy demo` runs: real work on real data, checked against dense NumPy."""

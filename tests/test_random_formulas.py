@@ -1,0 +1,132 @@
+"""Random formulas, axes, dtypes and layouts against the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pylazy import LazyTensor, Pm, Vi, Vj
+from reference import evaluate_dense, reduce_dense, tolerance
+
+FORMULAS = 300
+
+# Functions that keep values of moderate size moderate, and change by about as much as their argument does: the error
+# of a deep formula then stays near that of its operations, and a comparison needs no condition number.
+SMOOTH = (LazyTensor.sin, LazyTensor.cos, LazyTensor.tanh, lambda x: (-x.square()).exp(), lambda x: -x)
+KINKED = (LazyTensor.abs, LazyTensor.relu, lambda x: x.clamp(-1, 0.75), lambda x: (x.square() + 1).log())
+POSITIVE = (
+    lambda x: (x.square() + 1).sqrt(),
+    lambda x: (x.square() + 1).rsqrt(),
+    lambda x: 1 / (x.square() + 2),
+    lambda x: (x.square() + 1) ** 0.75,
+    lambda x: 2 ** x.sin(),
+)
+BINARY = (
+    lambda x, y: x + y,
+    lambda x, y: x - y,
+    lambda x, y: x * y,
+    LazyTensor.minimum,
+    LazyTensor.maximum,
+    lambda x, y: x / (y.square() + 1),
+)
+VECTORS = (
+    lambda x: x.sum(-1) / x.ndim,
+    lambda x: x.max(),
+    lambda x: x.min(),
+    lambda x: x.norm2() / x.ndim,
+    lambda x: x.sqnorm2() / x.ndim,
+    lambda x: x[x.ndim - 1],
+    lambda x: x[: (x.ndim + 1) // 2],
+)
+
+
+@st.composite
+def formulas(draw):
+    """A formula of up to a dozen operations on rows, columns, parameters and numbers."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows, columns, dim = draw(st.integers(1, 9)), draw(st.integers(1, 40)), draw(st.sampled_from([1, 2, 3, 5]))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    batch = draw(st.sampled_from([(), (), (2,), (3, 1)]))
+
+    def array(*shape):
+        return rng.uniform(-1, 1, shape).astype(dtype)
+
+    pool = [
+        LazyTensor(array(*batch, rows, 1, dim)) + 0.0,
+        LazyTensor(array(1, columns, dim)) * 1,
+        Vi(np.asfortranarray(array(rows, dim))),
+        Vj(array(columns, 2 * dim)[:, ::2]),
+        Pm(array(dim)),
+        LazyTensor(draw(st.floats(-1, 1, allow_nan=False, width=32))),
+    ]
+    for _ in range(draw(st.integers(1, 12))):
+        operand = draw(st.sampled_from(pool))
+        match draw(st.integers(0, 4)):
+            case 0:
+                made = draw(st.sampled_from((*SMOOTH, *KINKED, *POSITIVE)))(operand)
+            case 1 | 2:
+                made = _combine(draw(st.sampled_from(BINARY)), operand, draw(st.sampled_from(pool)))
+            case 3:
+                made = draw(st.sampled_from(VECTORS))(operand)
+            case _:
+                other = draw(st.sampled_from(pool))
+                if operand.ndim + other.ndim <= 8:
+                    made = operand.concat(other)
+                else:
+                    made = _combine(LazyTensor.sqdist, operand, other) / 8
+        # Keep the size of values in bounds, so that no term swallows another.
+        pool.append(made.sin() if draw(st.booleans()) else made.clamp(-4, 4))
+    return pool[-1], dtype
+
+
+def _combine(operation, x, y):
+    dim = min(x.ndim, y.ndim)
+    if x.ndim != y.ndim and dim != 1:
+        x, y = x[:dim], y[:dim]
+    return operation(x, y)
+
+
+@settings(
+    max_examples=FORMULAS,
+    deadline=None,  # each formula is compiled
+    derandomize=True,  # the same formulas at each run
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(
+    formulas(), st.sampled_from(["i", "j"]), st.sampled_from(["sum", "max", "min", "logsumexp", "argmin", "argKmin"])
+)
+def test_random_formula_matches_oracle(formula_and_dtype, axis, kind):
+    formula, dtype = formula_and_dtype
+    if kind == "logsumexp" and formula.ndim > 1:
+        formula = formula.sum(-1)
+    dense = np.broadcast_to(evaluate_dense(formula), formula._shape)
+    number = formula.nbatchdims + (axis == "j")
+    terms = dense.shape[number]
+    # Rounding of each of a dozen operations on values up to 8, seen through functions of slope up to about 8.
+    error = tolerance(dtype, terms, operations=200)
+    if kind == "argmin":
+        positions = formula.argmin(axis=number)
+        _check_positions(dense, positions[..., None], number, axis, error)
+    elif kind == "argKmin":
+        k = min(2, terms)
+        positions = formula.argKmin(k, axis=number)
+        positions = positions[..., None] if formula.ndim == 1 else positions
+        _check_positions(dense, np.moveaxis(positions, -2, -1), number, axis, error)
+    else:
+        found = getattr(formula, kind)(axis=number)
+        expected = reduce_dense(kind, [dense], axis=axis)
+        assert found.dtype == (formula.dtype or np.float64)
+        assert found.shape == expected.shape
+        scale = np.abs(dense).sum(number) if kind == "sum" else 1.0
+        assert np.all(np.abs(found - expected) <= error * np.maximum(np.maximum(np.abs(expected), scale), 1.0))
+
+
+def _check_positions(dense, positions, number, axis, error):
+    """The values at the positions are the smallest, as far as rounding lets one tell; positions are (..., D, k)."""
+    along = np.moveaxis(dense, number, -1)
+    chosen = np.take_along_axis(along, positions, axis=-1)
+    smallest = np.sort(along, axis=-1)[..., : positions.shape[-1]]
+    assert np.all(np.abs(chosen - smallest) <= 2 * error * 8)
+    ordered = np.sort(positions, axis=-1)
+    assert np.all(ordered[..., 1:] != ordered[..., :-1])
