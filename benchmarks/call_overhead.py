@@ -79,6 +79,7 @@ def main() -> None:
     """Time every kind of call."""
     arguments = read_arguments(__doc__)
     repeats, count = (5, 50) if arguments.quick else (25, 400)
+    repeats = arguments.repeats or repeats
     rows = []
     for name, function, packages, kind in ROWS:
         if arguments.only not in name:

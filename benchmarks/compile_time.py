@@ -6,7 +6,7 @@ import importlib.util
 import statistics
 from typing import Any
 
-from harness import Failed, fresh_folder, read_arguments, run_snippet, save, threads
+from harness import ContenderError, fresh_folder, read_arguments, run_snippet, save, threads
 
 FORMULAS = {
     "Gaussian D=3": ("3", "(-squared).exp().sum(axis=1)"),
@@ -65,7 +65,7 @@ print(json.dumps({"seconds": time.process_time() - began, "modules": sorted(
 def main() -> None:
     """Measure imports, cold formulas, cached formulas."""
     arguments = read_arguments(__doc__)
-    repeats = 1 if arguments.quick else 5
+    repeats = arguments.repeats or (1 if arguments.quick else 5)
     rows: list[dict[str, Any]] = []
     imports = [run_snippet(IMPORT_PYLAZY, environment=threads(1)) for _ in range(repeats + 2)]
     rows.append(
@@ -110,7 +110,7 @@ def _pykeops(name: str, dim: str, formula: str) -> dict[str, Any]:
         environment = {**threads(1), "KEOPS_CACHE_FOLDER": cache}
         try:
             found = run_snippet(FIRST_RESULT, "pykeops", dim, formula, "warm", environment=environment)
-        except Failed as failure:
+        except ContenderError as failure:
             return {"name": f"pykeops, {name}", "failed": str(failure)}
     return {"name": f"pykeops, {name}", "never_seen_cpu_seconds": found["first_result"]}
 

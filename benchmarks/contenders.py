@@ -52,11 +52,12 @@ def _symbolic(formula: str, data: Data, lazy: Any) -> Work:
         return lambda: squared.argKmin(NEIGHBOURS, axis=1)
     if formula == "argmin":
         return lambda: squared.argmin(axis=1)
-    kernel = {
-        "gaussian": lambda: (-squared).exp(),
-        "laplacian": lambda: (-squared.sqrt()).exp(),
-        "multiquadric": lambda: (1 + squared).rsqrt(),
-    }[formula]()
+    kernels = {
+        "gaussian": (-squared).exp(),
+        "laplacian": (-squared.sqrt()).exp(),
+        "multiquadric": (1 + squared).rsqrt(),
+    }
+    kernel = kernels[formula]
     return lambda: kernel @ data.b
 
 
@@ -67,7 +68,12 @@ def _gradient_by_torch(data: Data, lazy: Any) -> Work:
     y, b, e = (torch.from_numpy(array) for array in (data.y, data.b, data.e))
     kernel = (-((lazy(x[:, None, :]) - lazy(y[None, :, :])) ** 2).sum(-1)).exp()
     product = kernel @ b
-    return lambda: torch.autograd.grad(product, x, e, retain_graph=True)[0].numpy()  # the backward sweep alone
+
+    def backward_sweep() -> Any:
+        (gradient,) = torch.autograd.grad(product, x, e, retain_graph=True)
+        return gradient.numpy()
+
+    return backward_sweep
 
 
 # Dense ----------------------------------------------------------------------------------------------------------------

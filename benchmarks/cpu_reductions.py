@@ -11,7 +11,17 @@ import sys
 from typing import Any
 
 from cases import CASES, Case, make_data, relative_error
-from harness import Failed, Worker, fresh_folder, interleave, median_cpu, median_wall, read_arguments, save, threads
+from harness import (
+    ContenderError,
+    Worker,
+    fresh_folder,
+    interleave,
+    median_cpu,
+    median_wall,
+    read_arguments,
+    save,
+    threads,
+)
 
 PACKAGES = {"pykeops": "pykeops", "pykeops tuned": "pykeops", "PyTorch": "torch", "NumPy": "numpy", "JAX": "jax"}
 TUNED_FLAGS = "-march=native -ffast-math"
@@ -20,7 +30,7 @@ TUNED_FLAGS = "-march=native -ffast-math"
 def main() -> None:
     """Time every case."""
     arguments = read_arguments(__doc__)
-    repeats = 3 if arguments.quick else 7
+    repeats = arguments.repeats or (3 if arguments.quick else 7)
     names = ["pylazy", *(name for name, package in PACKAGES.items() if importlib.util.find_spec(package))]
     if arguments.quick and "pykeops tuned" in names:
         names.remove("pykeops tuned")  # ten more runs of the C++ compiler
@@ -46,11 +56,11 @@ def _row(case: Case, workers: list[Worker], quick: bool, repeats: int) -> dict[s
     data = make_data(size, size, case.dim, case.dtype)
     ready, failures = [], {}
     for worker in workers:
-        try:
-            worker.prepare("contenders:make_work", worker.name, case.formula, size, size, case.dim, case.dtype)
+        failure = _prepare(worker, case, size)
+        if failure is None:
             ready.append(worker)
-        except Failed as failure:
-            failures[worker.name] = str(failure)
+        else:
+            failures[worker.name] = failure
             print(f"{case.name}: {worker.name} failed: {failure}", file=sys.stderr)
     samples = interleave(ready, repeats=repeats)
     figures = {}
@@ -65,14 +75,22 @@ def _row(case: Case, workers: list[Worker], quick: bool, repeats: int) -> dict[s
     row = {"name": case.name, "rows": size, "dim": case.dim, "dtype": case.dtype, "limit": case.limit}
     row |= {"contenders": figures, "failures": failures, "repeats": repeats}
     ours = figures.get("pylazy")
-    print(case.name, f"M=N={size}")
+    print(case.name, f"M=N={size}", flush=True)
     for name, figure in figures.items():
         ratio = "" if ours is None else f"{figure['cpu_seconds'] / ours['cpu_seconds']:7.1f}"
         print(
-            f"  {name:14} {figure['gpairs_per_core_second']:7.3f} Gpair/s per core   wall {figure['wall_seconds']:.4f} s"
-            f"   time / pylazy's {ratio}   error {figure['relative_error']:.1e}"
+            f"  {name:14} {figure['gpairs_per_core_second']:7.3f} Gpair/s per core"
+            f"   wall {figure['wall_seconds']:.4f} s   time / pylazy's {ratio}   error {figure['relative_error']:.1e}"
         )
     return row
+
+
+def _prepare(worker: Worker, case: Case, size: int) -> str | None:
+    try:
+        worker.prepare("contenders:make_work", worker.name, case.formula, size, size, case.dim, case.dtype)
+    except ContenderError as failure:
+        return str(failure)
+    return None
 
 
 if __name__ == "__main__":

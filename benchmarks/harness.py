@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import importlib
 import json
 import multiprocessing
@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -41,7 +43,7 @@ class Sample:
     cpu_seconds: float
 
 
-class Failed(Exception):
+class ContenderError(Exception):
     """A contender raised; the message is its own."""
 
 
@@ -71,7 +73,7 @@ class Worker:
         """Build the work `module:function(*arguments)` and run it once; what it cost, compilation included.
 
         Raises:
-            Failed: it could not be built or run.
+            ContenderError: it could not be built or run.
         """
         return self._ask("prepare", make, arguments)
 
@@ -99,9 +101,9 @@ class Worker:
         try:
             state, answer = self._connection.recv()
         except EOFError:
-            raise Failed("the process died") from None
+            raise ContenderError("the process died") from None
         if state == "failed":
-            raise Failed(answer)
+            raise ContenderError(answer)
         return answer
 
 
@@ -163,7 +165,7 @@ def run_snippet(code: str, *arguments: str, environment: Mapping[str, str]) -> d
     """Run code in a fresh Python; the last line that it prints is JSON, and is returned.
 
     Raises:
-        Failed: it ended with an error.
+        ContenderError: it ended with an error.
     """
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -173,7 +175,9 @@ def run_snippet(code: str, *arguments: str, environment: Mapping[str, str]) -> d
         check=False,
     )
     if done.returncode:
-        raise Failed(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}")
+        raise ContenderError(
+            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+        )
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
@@ -233,14 +237,17 @@ def read_arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does everything run?")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the JSON file goes")
     parser.add_argument("--only", metavar="TEXT", default="", help="run the rows whose name contains this text")
+    parser.add_argument("--repeats", type=int, metavar="COUNT", help="runs of each contender (default: the script's)")
     return parser.parse_args()
 
 
 def save(script: str, rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> None:
     """Put the rows of one script into the file of this machine and day, beside those of the others."""
     found = machine()
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{found['processor']} {found['cores']} cores {found['level']}".lower()).strip("-")
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{found['processor']} {found['cores']} cores {found['level']}".lower()).strip(
+        "-"
+    )
+    date = dt.datetime.now(dt.timezone.utc).date().isoformat()
     quick = "-quick" if arguments.quick else ""
     path = arguments.results / f"{slug}-{date}{quick}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

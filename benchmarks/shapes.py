@@ -22,7 +22,8 @@ OBLONG = (
 def main() -> None:
     """Measure all shapes."""
     arguments = read_arguments(__doc__)
-    rows = [*_oblong(arguments.quick), *_threads(arguments.quick), _memory(arguments.quick)]
+    quick = arguments.quick
+    rows = [*_oblong(quick, arguments.repeats), *_threads(quick, arguments.repeats), _memory(quick)]
     for row in rows:
         print(row)
     save("shapes", rows, arguments)
@@ -32,17 +33,16 @@ def _prepare(worker: Worker, rows: int, columns: int) -> Sample:
     return worker.prepare("contenders:make_work", "pylazy", "gaussian", rows, columns, DIM, DTYPE)
 
 
-def _oblong(quick: bool) -> list[dict[str, Any]]:
+def _oblong(quick: bool, repeats: int | None) -> list[dict[str, Any]]:
     """Compare the rate of long shapes with that of a square, with all cores."""
     cores = _cores()
     square, oblong = Worker("square", threads(cores)), Worker("oblong", threads(cores))
     _prepare(square, *SQUARE)
     found = []
-    for name, rows, columns in OBLONG:
-        if quick:
-            rows, columns = max(rows // 100, 1) if rows > 100 else rows, max(columns // 100, 1) if columns > 100 else columns
+    for name, *extents in OBLONG:
+        rows, columns = (extent // 100 if quick and extent > 100 else extent for extent in extents)
         _prepare(oblong, rows, columns)
-        samples = interleave([square, oblong], repeats=3 if quick else 7)
+        samples = interleave([square, oblong], repeats=repeats or (3 if quick else 7))
         wall = median_wall(samples["oblong"])
         rate = rows * columns / wall
         found.append(
@@ -59,7 +59,7 @@ def _oblong(quick: bool) -> list[dict[str, Any]]:
     return found
 
 
-def _threads(quick: bool) -> list[dict[str, Any]]:
+def _threads(quick: bool, repeats: int | None) -> list[dict[str, Any]]:
     """Compare one thread with all."""
     cores = _cores()
     workers = [Worker("one", threads(1)), Worker("all", threads(cores))]
@@ -68,7 +68,7 @@ def _threads(quick: bool) -> list[dict[str, Any]]:
         for worker in workers:
             _prepare(worker, size, size)
         count = max(1, 2_000_000 // size**2)
-        samples = interleave(workers, repeats=5 if quick else 9, count=count)
+        samples = interleave(workers, repeats=repeats or (5 if quick else 9), count=count)
         one, both = median_wall(samples["one"]), median_wall(samples["all"])
         found.append(
             {

@@ -626,11 +626,11 @@ _ENTRIES_A_TURN = 4
 
 
 def _lanes(body: BodyElements, value: ir.Value, at: Position, row: int, column: int, shape: Shape) -> ir.Value:
-    """Emit an element as lanes, also where the formula does not depend on the row."""
+    """Emit an element as lanes, also where the formula is the same in all of them."""
     element = body.element(value, at, row, column)
     if shape.lanes > 1 and not isinstance(element.type, ir.VectorType):
-        return kb.emit("vector.broadcast", (element,), shape.vector(element_of(value.type)))
-    return element
+        element = kb.emit("vector.broadcast", (element,), shape.vector(element.type))
+    return element if body.on_accumulate is None else body.on_accumulate(value, element)
 
 
 def _for_positions(slots: int, one: Any) -> None:

@@ -89,6 +89,8 @@ class BodyElements:
     def __init__(self, body: Any, block: Block, load_element: LoadElement) -> None:
         self.block = block
         self.axes = BodyAxes(body).of
+        #: Applied to each element on its way into an accumulator, with the value that it belongs to.
+        self.on_accumulate: Callable[[ir.Value, ir.Value], ir.Value] | None = None
         self._load_element = load_element
         self._scopes: list[dict[Any, ir.Value]] = [{}]
 

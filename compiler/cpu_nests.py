@@ -331,21 +331,25 @@ class ReduceNest(Nest):
         self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value, step: int
     ) -> list[ir.Value]:
         loop = scf.ForOp(start, end, number(step), carried)
-        saved = body.block
-        body.block = Block(self.row_vectors, step, saved.unroll_limit, saved.inner_step)
         with ir.InsertionPoint(loop.body), body.scope():
             self.column, self.column_block = loop.induction_variable, loop.body
             self.column_starts: dict[Any, ir.Value] = {}
-            columns = self._column_numbers(step)
-            result: list[ir.Value] = []
-            for operation, accumulator, part in zip(
-                self.accumulations, self.accumulators, self._parts(list(loop.inner_iter_args)), strict=True
-            ):
-                with operation.location:
-                    result += accumulator.step(part, body, columns)
-            scf.YieldOp(result)
-        body.block = saved
+            scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)
+
+    def _step(self, body: BodyElements, carried: list[ir.Value], step: int) -> list[ir.Value]:
+        """Emit one block of columns."""
+        saved = body.block
+        body.block = Block(self.row_vectors, step, saved.unroll_limit, saved.inner_step)
+        columns = self._column_numbers(step)
+        result: list[ir.Value] = []
+        for operation, accumulator, part in zip(
+            self.accumulations, self.accumulators, self._parts(carried), strict=True
+        ):
+            with operation.location:
+                result += accumulator.step(part, body, columns)
+        body.block = saved
+        return result
 
     def _column_numbers(self, step: int) -> list[ir.Value]:
         """Give the numbers of a block's columns in every lane, counted from the first of the split."""

@@ -141,6 +141,10 @@ def _extract(x: ir.Value, *, start: int, size: int) -> ir.Value:
     )
 
 
+def _broadcast(x: ir.Value, *, size: int) -> ir.Value:
+    return emit("vector.broadcast", (x,), ir.VectorType.get([size], ir.VectorType(x.type).element_type))
+
+
 def _concat(x: ir.Value, y: ir.Value) -> ir.Value:
     first, second = ir.VectorType(x.type), ir.VectorType(y.type)
     joined = ir.VectorType.get([first.shape[0] + second.shape[0], *first.shape[1:]], first.element_type)
@@ -197,6 +201,7 @@ FORMULA_LOWERING: Mapping[str, Callable[..., ir.Value]] = {
     "normalize": _normalize,
     "dot": lambda x, y: _inner_sum(mul(x, y)),
     "sqdist": _sqdist,
+    "broadcast": _broadcast,
     "concat": _concat,
     "extract": _extract,
 }

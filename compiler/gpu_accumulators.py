@@ -14,6 +14,7 @@ from pylazy.compiler.combiners import (
     exponential_raise,
     exponential_weight,
     logsumexp_finish,
+    precedes_in_order,
     rarely,
     selection_hit,
     selection_insert,
@@ -199,7 +200,7 @@ class Selection:
         def insert() -> tuple[Value, ...]:
             pairs = list(zip(entries[0::2], entries[1::2], strict=True))
             nowhere = kb.constant(0, ir.IntegerType.get_signless(1))
-            changed, _ = selection_insert(value, column, pairs, nowhere)
+            changed, _ = selection_insert((value, column, nowhere), pairs, precedes_in_order)
             return tuple(slot for pair in changed for slot in pair)
 
         return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))

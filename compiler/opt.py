@@ -82,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pylazy-opt",
         description="Run passes on MLIR text.",
-        epilog=f"Passes of pylazy: {', '.join(own_pass_names())}. All upstream passes are there, too.",
+        epilog="passes of pylazy, beside all of upstream:\n  " + "\n  ".join(own_pass_names()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", nargs="?", default="-", help="MLIR text; - is standard input")
     parser.add_argument("-o", dest="output", default="-", help="file to write; - is standard output")

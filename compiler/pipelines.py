@@ -43,6 +43,7 @@ LOWER_TO_LLVM: tuple[Pass, ...] = (
     "convert-index-to-llvm",
     "convert-cf-to-llvm",
     "convert-func-to-llvm",
+    "convert-ub-to-llvm",
     "reconcile-unrealized-casts",
     "canonicalize",
     "cse",

@@ -31,6 +31,7 @@ class CpuSchedule:
     """How a kernel op is cut for a CPU: see the attributes of the same names in `reduction-tile`."""
 
     lanes: int
+    lane_axis: str
     row_vectors: int
     column_step: int
     column_chunk: int
@@ -40,16 +41,20 @@ class CpuSchedule:
     cost: float
 
 
-def cpu_schedule(operation: Any, target: CpuTarget) -> CpuSchedule:
-    """Choose the tile sizes of a `map` or `map_reduce` for a CPU."""
+def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSchedule:
+    """Choose the tile sizes of a `map` or `map_reduce` for a CPU; `few_rows`: fewer rows than lanes."""
     body = operation.regions[0].blocks[0]
     lanes = target.lanes(_value_bits(body))
     registers = 32 if target.has_avx512 or target.level == "aarch64" else 16
     row_vectors, column_step = _block(body, registers)
+    lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
+    elif few_rows:
+        lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
     return CpuSchedule(
         lanes=lanes,
+        lane_axis=lane_axis,
         row_vectors=row_vectors,
         column_step=column_step,
         column_chunk=COLUMN_CHUNK,
@@ -75,13 +80,16 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     )
     widest = max((inner_dim(value) for op in body.operations for value in op.results if _is_vector(value)), default=1)
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand))
+    if kinds & _SELECTIONS and widest <= 12:
+        return 1, 4  # the insertion is compiled once for each column
     if not kinds <= {"sum", "mean", "prod"}:
         return 1, 8
     if widest > 12:
         return (1, 8) if results <= 2 else (1, 4)
-    free = registers - 10
+    if registers < 32:
+        return (2, 2) if 2 * (row_elements + results) <= 8 else (1, 8)
     per_row = row_elements + results + 2
-    row_vectors = max(1, min(3, free // per_row))
+    row_vectors = max(1, min(3, (registers - 10) // per_row))
     return row_vectors, 1 if row_vectors > 2 else 2
 
 
@@ -121,8 +129,16 @@ _TILE_COLUMNS = 128
 #: Registers, of 32 bits, that the rows of a thread and the columns of a block may take.
 _ROW_REGISTERS = 56
 _COLUMN_REGISTERS = 40
+#: Registers of the elements of a long result that one sweep over the columns computes.
+_RESULT_REGISTERS = 16
+#: What one turn of a loop over a long inner dimension reads of a column: one load from workgroup memory.
+_INNER_BYTES = 16
+_NO_INSTRUCTION = frozenset(
+    {"reduction.load", "arith.constant", "reduction.yield", "reduction.concat_rows", "vector.broadcast"}
+    | {"vector.extract_strided_slice"}
+)
 #: Instructions of straight code for one block of rows times columns.
-_BLOCK_INSTRUCTIONS = 640.0
+_BLOCK_INSTRUCTIONS = 704.0
 
 
 @dataclass(frozen=True)
@@ -153,12 +169,9 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
         column_step=column_step,
         tile_columns=_tile_columns(body),
         unroll_limit=UNROLL_LIMIT,
-        inner_step=4 // words,  # a load of 16 bytes from workgroup memory
+        inner_step=_INNER_BYTES // 4 // words,
         result_chunk=_RESULT_REGISTERS // words,
     )
-
-
-_RESULT_REGISTERS = 16
 
 
 def _thread_block(body: Any, words: int) -> tuple[int, int]:
@@ -178,7 +191,9 @@ def _thread_block(body: Any, words: int) -> tuple[int, int]:
     per_row = words * (sum(dim for dim in row_dims if dim <= UNROLL_LIMIT) + 2 * results + 3)
     per_row += 2 * sum(dim > UNROLL_LIMIT for dim in row_dims)
     per_column = words * (sum(dim for dim in column_dims if dim <= UNROLL_LIMIT) + 1)
-    if max(widths) > chunk:
+    if kinds & _SELECTIONS:
+        rows, columns = 1, 4
+    elif max(widths) > chunk:
         rows, columns = 4, 4 // words
     elif widest > UNROLL_LIMIT:
         rows, columns = (2, 8) if words == 1 else (1, 8)
@@ -187,7 +202,7 @@ def _thread_block(body: Any, words: int) -> tuple[int, int]:
     elif kinds <= {"logsumexp", "softmax"}:
         rows, columns = (2, 8) if words == 1 else (1, 4)
     else:
-        rows, columns = (2, 4) if kinds <= {"min", "max"} else (1, 4)
+        rows, columns = 2, 4
     instructions = _gpu_instructions(body, words)
     while rows > 1 and (rows * per_row > _ROW_REGISTERS or rows * instructions > _BLOCK_INSTRUCTIONS):
         rows //= 2
@@ -210,14 +225,16 @@ def _loaded_dims(body: Any, argument: int) -> list[int]:
 
 
 def _gpu_instructions(body: Any, words: int) -> float:
-    """Estimate the instructions of one pair; functions of float64 are polynomials."""
+    """Estimate the instructions of one pair; functions of float64 are polynomials, a long inner dimension is a loop."""
     total = 0.0
     for operation in body.operations:
-        if name_of(operation) in {"reduction.load", "arith.constant", "reduction.yield"}:
+        if name_of(operation) in _NO_INSTRUCTION:
             continue
         width = max((inner_dim(value) for value in operation.operands if _is_vector(value)), default=1)
         cost = _OP_CYCLES.get(name_of(operation), 20.0 if name_of(operation).startswith("math.") else 1.0)
-        total += min(width, UNROLL_LIMIT) * (cost if words == 1 else 4.0 * cost if cost > 1.0 else 1.0)
+        if words > 1 and cost > 1.0:
+            cost *= 4.0
+        total += (width if width <= UNROLL_LIMIT else _INNER_BYTES // 4 // words) * cost
     return total
 
 

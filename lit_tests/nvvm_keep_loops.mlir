@@ -1,7 +1,8 @@
 // RUN: pylazy-opt %s --pass-pipeline='nvvm-keep-loops{target=sm_90}' | filecheck %s
 
 // Only the branch back to the start of the loop carries the mark.
-// CHECK: #[[KEEP:.*]] = #llvm.loop_annotation<unroll = <disable = true>>
+// CHECK: #[[UNROLL:.*]] = #llvm.loop_unroll<disable = true>
+// CHECK: #[[KEEP:.*]] = #llvm.loop_annotation<unroll = #[[UNROLL]]>
 // CHECK-LABEL: llvm.func @count
 // CHECK: llvm.br ^bb1(%{{.*}} : i64){{$}}
 // CHECK: llvm.cond_br %{{.*}}, ^bb2, ^bb3{{$}}

@@ -27,19 +27,24 @@ class Traced:
         return str(self.module)
 
 
-def trace(request: ReductionRequest) -> Traced:
-    """Build the module of some reductions: one function from tensors of inputs to tensors of results."""
+def trace(request: ReductionRequest, *, few_rows: str = "") -> Traced:
+    """Build the module of some reductions: one function from tensors of inputs to tensors of results.
+
+    Args:
+        request: what to compute.
+        few_rows: the axes ("", "i", "j" or "ij") with so few rows that a vector is better filled with columns.
+    """
     with compilation():
-        return Traced(_build(request, wrt=()))
+        return Traced(_build(request, wrt=(), few_rows=few_rows))
 
 
-def trace_gradient(request: GradientRequest) -> Traced:
+def trace_gradient(request: GradientRequest, *, few_rows: str = "") -> Traced:
     """Build the module of a gradient: the forward function, marked for `reduction-differentiate`."""
     with compilation():
-        return Traced(_build(request.forward, wrt=request.wrt))
+        return Traced(_build(request.forward, wrt=request.wrt, few_rows=few_rows))
 
 
-def _build(request: ReductionRequest, *, wrt: tuple[int, ...]) -> ir.Module:
+def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) -> ir.Module:
     element = ir.F32Type.get() if request.dtype == "float32" else ir.F64Type.get()
     dynamic = ir.ShapedType.get_dynamic_size()
     tensors = [ir.RankedTensorType.get([dynamic if entry.axis else 1, entry.dim], element) for entry in request.inputs]
@@ -77,6 +82,8 @@ def _build(request: ReductionRequest, *, wrt: tuple[int, ...]) -> ir.Module:
                 for entry in request.inputs
             ]
         )
+        if few_rows:
+            function.attributes["reduction.few_rows"] = ir.StringAttr.get(few_rows)
         if wrt:
             integer = ir.IntegerType.get_signless(64)
             function.attributes["reduction.wrt"] = ir.ArrayAttr.get([ir.IntegerAttr.get(integer, k) for k in wrt])

@@ -69,12 +69,18 @@ def emit_exp(m: VectorMath, x: ir.Value) -> ir.Value:
     """Return e^x within 2 ulp; results below the normal numbers are rounded as they must be."""
     if m.has_avx512_vectors:
         return avx512.emit_exp(m, x)
-    x = m.clamp(x, _EXP_RANGE[m.bits].lowest, _EXP_RANGE[m.bits].highest)
-    n, n_integer = m.round_small_product(x, LOG2_E)
+    lowest, highest = m.const(_EXP_RANGE[m.bits].lowest), m.const(_EXP_RANGE[m.bits].highest)
+    inside = m.select(m.compare("ogt", x, lowest), x, lowest)
+    inside = m.select(m.compare("olt", inside, highest), inside, highest)
+    shifted = m.muladd(inside, m.const(LOG2_E), m.const(m.rounding_magic))
+    n = m.sub(shifted, m.const(m.rounding_magic))
     first, second = LOG2_PARTS[m.bits]
-    r = m.muladd(n, m.const(-second), m.muladd(n, m.const(-first), x))
-    result = m.muladd(m.muladd(m.polynomial(r, _EXP_TAIL[m.bits]), r, m.const(1.0)), r, m.const(1.0))
-    return m.scale(result, n_integer)
+    r = m.muladd(n, m.const(-second), m.muladd(n, m.const(-first), inside))
+    square = m.mul(r, r)
+    tail = m.polynomial_by_pairs(r, square, _EXP_TAIL[m.bits])
+    result = m.scale_by_shifted(m.muladd(tail, square, m.add(r, m.const(1.0))), shifted)
+    # e^x > x for every number: what this selects is the NaN.
+    return m.select(m.compare("ogt", result, x), result, x)
 
 
 def emit_exp_of_sum(m: VectorMath, high: ir.Value, low: ir.Value) -> ir.Value:

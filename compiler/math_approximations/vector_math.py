@@ -297,6 +297,12 @@ class VectorMath:
             result = self.muladd(result, x, self.const(coefficient))
         return result
 
+    def polynomial_by_pairs(self, x: ir.Value, x_squared: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+        """Return the polynomial with half the latency: even and odd coefficients side by side, in powers of x**2."""
+        even = self.polynomial(x_squared, coefficients[0::2])
+        odd = self.polynomial(x_squared, coefficients[1::2])
+        return self.muladd(odd, x, even)
+
     def fast_two_sum(self, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return a + b as rounded sum and exact error, for |a| >= |b| (Dekker 1971)."""
         high = self.add(a, b)
@@ -414,3 +420,14 @@ class VectorMath:
         half = self.integer("shrsi", n, 1)
         rest = self.integer("subi", n, half)
         return self.mul(self.mul(a, self.power_of_two(half)), self.power_of_two(rest))
+
+    def scale_by_shifted(self, a: ir.Value, shifted: ir.Value) -> ir.Value:
+        """Return a * 2**n rounded once, for finite |a| near 1, where shifted is n + `rounding_magic`.
+
+        The low bits of `rounding_magic` are zero, so that shifting it to the exponent's place leaves n alone.
+        """
+        n = self.integer("shli", self.to_bits(shifted), self.mantissa_bits)
+        half = self.integer("andi", self.integer("shrsi", n, 1), -(1 << self.mantissa_bits))
+        rest = self.integer("addi", self.integer("subi", n, half), self.exponent_bias << self.mantissa_bits)
+        first = self.from_bits(self.integer("addi", self.to_bits(a), half))
+        return self.mul(first, self.from_bits(rest))

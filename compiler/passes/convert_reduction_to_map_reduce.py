@@ -66,6 +66,8 @@ class _Conversion:
                 ir.StringAttr(self.function.attributes["sym_name"]).value,
                 ([_buffer_type(value.type) for value in values], []),
             )
+            if "reduction.few_rows" in self.function.attributes:
+                kernel.attributes["reduction.few_rows"] = self.function.attributes["reduction.few_rows"]
             kernel.attributes["arg_attrs"] = self._describe(inputs, returned, scratch)
             block = kernel.add_entry_block()
         self.buffers = dict(zip(values, block.arguments, strict=True))
@@ -78,7 +80,7 @@ class _Conversion:
 
     def _describe(self, inputs: list[Any], returned: list[Any], scratch: list[Any]) -> ir.Attribute:
         """Build the argument attributes: name, role and axis of every buffer."""
-        axes = {}
+        axes: dict[ir.Value, str] = {}
         for operation in self.block.operations:
             if name_of(operation) == "reduction.var":
                 axes.setdefault(operation.operands[0], attribute(operation, "axis"))

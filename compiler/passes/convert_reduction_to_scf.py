@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from pylazy.compiler.cpu_column_lanes import ColumnLaneNest
 from pylazy.compiler.cpu_nests import MapNest, MergeNest, ReduceNest
-from pylazy.compiler.dialects.reduction import name_of
+from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.target import Target
 
@@ -48,7 +49,8 @@ class _Program:
                 if name_of(operation) == "reduction.map":
                     MapNest(self, operation, name).build()
                 else:
-                    nest = ReduceNest(self, operation, name)
+                    lane_axis = attribute(operation, "lane_axis", "rows")
+                    nest = (ColumnLaneNest if lane_axis == "columns" else ReduceNest)(self, operation, name)
                     nest.build()
                     if nest.splittable:
                         MergeNest(self, operation, f"{name}_merge", nest.partials).build()

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from pylazy.compiler import schedule
-from pylazy.compiler.dialects.reduction import name_of
+from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.target import NvidiaTarget, Target
 
@@ -16,7 +16,8 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
     reduction-map-to-gpu, which build what the attributes say. `lanes` rows make a vector, `row_vectors` vectors a row
     tile, `column_step` columns a block, `column_chunk` columns the first level of a sum; on a GPU `rows_per_thread` rows
     stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in workgroup memory. An op that
-    has an attribute already keeps it.
+    has an attribute already keeps it. The function's attribute `reduction.few_rows` names axes with less rows than lanes:
+    reductions that keep them get `lane_axis = "columns"`.
     """
     for function in module.body.operations:
         if name_of(function) != "func.func":
@@ -26,16 +27,20 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
                 if isinstance(target, NvidiaTarget):
                     _attach(operation, schedule.nvidia_schedule(operation, target))
                 else:
-                    _attach(operation, schedule.cpu_schedule(operation, target))
+                    few_rows = attribute(operation, "rows") in {*attribute(function, "reduction.few_rows", ""), ""}
+                    _attach(operation, schedule.cpu_schedule(operation, target, few_rows=few_rows))
 
 
 def _attach(operation: Any, chosen: schedule.CpuSchedule | schedule.NvidiaSchedule) -> None:
     for field in dataclasses.fields(chosen):
         if field.name in operation.attributes:
             continue
-        value = getattr(chosen, field.name)
-        operation.attributes[field.name] = (
-            ir.FloatAttr.get(ir.F64Type.get(), value)
-            if isinstance(value, float)
-            else ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
-        )
+        operation.attributes[field.name] = _to_attribute(getattr(chosen, field.name))
+
+
+def _to_attribute(value: int | float | str) -> ir.Attribute:
+    if isinstance(value, str):
+        return ir.StringAttr.get(value)
+    if isinstance(value, float):
+        return ir.FloatAttr.get(ir.F64Type.get(), value)
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)

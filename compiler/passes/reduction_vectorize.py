@@ -44,7 +44,7 @@ class _Vectorization:
             )
         block = new.regions[0].blocks.append(*arguments, arg_locs=[self.operation.location] * len(arguments))
         self.values.update(zip(old.arguments, block.arguments, strict=True))
-        self.row = block.arguments[0]
+        self.lane_index = block.arguments[1 if attribute(self.operation, "lane_axis", "rows") == "columns" else 0]
         with ir.InsertionPoint(block):
             for operation in old.operations:
                 with operation.location:
@@ -69,7 +69,7 @@ class _Vectorization:
             attributes["value"] = _reshape(operation.attributes["value"], result)
             types = [result]
         elif name == "reduction.load":
-            varies = len(operands) > 1 and operands[1] == self.row
+            varies = len(operands) > 1 and operands[1] == self.lane_index
             types = [_with_lanes(operation.results[0].type, self.lanes if varies else 1)]
         else:
             vectors = [value for value in operands if isinstance(value.type, ir.VectorType)]

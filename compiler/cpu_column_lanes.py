@@ -1,0 +1,258 @@
+"""The loop nest for few rows: one row a tile, columns in lanes, so that a single row fills the vector unit.
+
+Each lane keeps a state of its own, over every L-th column; at the end of the row the states of all lanes are merged,
+in order, as if they were splits. Rows of columns are read as they lie in memory and transposed in registers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pylazy.compiler import kernel_builder as kb
+from pylazy.compiler.accumulators import Shape, attribute_segments, make_accumulator
+from pylazy.compiler.body_elements import BodyElements, Position, element_of
+from pylazy.compiler.combiners import COMPONENT_COMBINERS
+from pylazy.compiler.cpu_memory import (
+    Panel,
+    address,
+    broadcast,
+    for_range,
+    iadd,
+    imul,
+    isub,
+    load,
+    number,
+    store,
+)
+from pylazy.compiler.cpu_nests import Program, ReduceNest
+from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.mlir import ir, scf
+
+#: Rows of columns of up to this many elements are loaded as one long vector and taken apart by shuffles.
+_SHUFFLED_DIM = 8
+
+
+class ColumnLaneNest(ReduceNest):
+    """Columns in lanes; `column_step` vectors of columns a block, then one by one, the last of them masked."""
+
+    def __init__(self, program: Program, operation: Any, name: str) -> None:
+        super().__init__(program, operation, name)
+        self.row_vectors = 1
+        self.rows_per_tile = 1
+        self.shape = Shape(self.lanes, 1, attribute(operation, "register_limit", 16))
+
+    def allocate(self) -> None:
+        """Allocate panels for long rows of columns, for the last columns, and for the merged state of the row."""
+        super().allocate()
+        self.panels.clear()
+        self.column_panels: dict[ir.Value, Panel] = {}
+        for operation in self.body_block.operations:
+            if name_of(operation) == "reduction.load" and self._is_column_load(operation):
+                source = operation.operands[0]
+                buffer = ir.MemRefType(source.type)
+                columns = 1 if buffer.shape[1] <= _SHUFFLED_DIM else self.block.columns
+                self.column_panels[source] = Panel(
+                    buffer.shape[1], element=buffer.element_type, lanes=self.lanes, row_vectors=columns
+                )
+        self.merged = [
+            make_accumulator(op, Shape(1, 1, self.shape.register_limit), ir.IntegerType.get_signless(64))
+            for op in self.accumulations
+        ]
+
+    def _is_column_load(self, operation: Any) -> bool:
+        return len(operation.operands) > 1 and operation.operands[1] == self.body_block.arguments[1]
+
+    def pack(self, first_row: ir.Value) -> None:
+        """Remember the row: its elements are loaded one by one, for all lanes."""
+        self.row = first_row
+
+    def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
+        """Emit one element of a `load`: a number of the row, or a vector with that of many columns."""
+        source = operation.operands[0]
+        buffer = ir.MemRefType(source.type)
+        dim, element = buffer.shape[1], buffer.element_type
+        if self._is_column_load(operation):
+            return self._column_element(source, dim, at, column)
+        pointer = self.buffer_of(source)
+        if len(operation.operands) > 1:
+            pointer = address(pointer, element, base=imul(self.row, number(dim)))
+        return load(address(pointer, element, base=at.base, offset=at.offset), element)
+
+    def _column_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
+        if self.valid is not None or dim > _SHUFFLED_DIM:
+            return self.column_panels[source].read(at, column)
+        key = (source, column)
+        if key not in self.wide:
+            element = ir.MemRefType(source.type).element_type
+            first = iadd(self.column, number(column * self.lanes))
+            start = address(self.buffer_of(source), element, base=imul(first, number(dim)))
+            self.wide[key] = load(start, ir.VectorType.get([dim * self.lanes], element))
+        if dim == 1:
+            return self.wide[key]
+        taken = [lane * dim + at.offset for lane in range(self.lanes)]
+        return _shuffle(self.wide[key], self.wide[key], taken)
+
+    def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
+        block = self.block.columns * self.lanes
+        whole = iadd(start, _rounded_down(isub(end, start), block))
+        carried = self._column_loop(body, carried, start, whole, self.block.columns)
+        vectors = iadd(start, _rounded_down(isub(end, start), self.lanes))
+        if self.block.columns > 1:
+            carried = self._column_loop(body, carried, whole, vectors, 1)
+        return self._last_columns(body, carried, vectors, end)
+
+    def _column_loop(
+        self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value, step: int
+    ) -> list[ir.Value]:
+        loop = scf.ForOp(start, end, number(step * self.lanes), carried)
+        with ir.InsertionPoint(loop.body), body.scope():
+            self.column, self.valid = loop.induction_variable, None
+            self.wide: dict[Any, ir.Value] = {}
+            for source, panel in self.column_panels.items():
+                if panel.slots > _SHUFFLED_DIM:
+                    _transpose(panel, self.buffer_of(source), self.column, step)
+            scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
+        return list(loop.results)
+
+    def _last_columns(
+        self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value
+    ) -> list[ir.Value]:
+        """Emit the columns that do not fill a vector: idle lanes read the last column again and let nothing in."""
+        branch = scf.IfOp(kb.icompare("slt", start, end), [value.type for value in carried], has_else=True)
+        with ir.InsertionPoint(branch.then_block), body.scope():
+            self.column = start
+            integer = ir.IntegerType.get_signless(64)
+            lanes = ir.VectorType.get([self.lanes], integer)
+            self.valid = kb.icompare("slt", iadd(broadcast(start, lanes), _iota(lanes)), broadcast(end, lanes))
+            for source, panel in self.column_panels.items():
+                panel.pack(self.buffer_of(source), start, isub(end, number(1)))
+            body.on_accumulate = self._masked
+            scf.YieldOp(self._step(body, carried, 1))
+            body.on_accumulate = None
+        with ir.InsertionPoint(branch.else_block):
+            scf.YieldOp(carried)
+        self.valid = None
+        return list(branch.results)
+
+    def _masked(self, value: ir.Value, element: ir.Value) -> ir.Value:
+        """Give idle lanes what changes no result."""
+        neutral = next(
+            _neutral_value(attribute(op, "kind")) if value == op.operands[0] else 0.0
+            for op in self.accumulations
+            if value in list(op.operands)[:2]
+        )
+        return kb.select(self.valid, element, kb.constant(neutral, element.type))
+
+    def _column_numbers(self, step: int) -> list[ir.Value]:
+        if not any(accumulator.index_slots for accumulator in self.accumulators):
+            return [self.column] * step
+        index = self.index_type()
+        relative = isub(self.column, self.first_column)
+        if index.width < 64:
+            relative = kb.emit("arith.trunci", (relative,), index)
+        vector = self.shape.vector(index)
+        first = iadd(broadcast(relative, vector), _iota(vector))
+        numbers = [first, *(iadd(first, kb.constant(k * self.lanes, vector)) for k in range(1, step))]
+        if self.valid is None:
+            return numbers
+        return [kb.select(self.valid, found, kb.constant(-1, vector)) for found in numbers]
+
+    def _end(self, carried: list[ir.Value], first_row: ir.Value, split: ir.Value) -> None:
+        """Merge the lanes, then go on with the one state of the row as any nest does."""
+        merged_parts = [accumulator.start() for accumulator in self.merged]
+        for accumulator, part in zip(self.accumulators, self._parts(carried), strict=True):
+            accumulator.save(part)
+        widths = [len(part) for part in merged_parts]
+        loop = scf.ForOp(number(0), number(self.lanes), number(1), [slot for part in merged_parts for slot in part])
+        with ir.InsertionPoint(loop.body):
+            inside, result, start = list(loop.inner_iter_args), [], 0
+            for accumulator, merged, width in zip(self.accumulators, self.merged, widths, strict=True):
+                values = None if accumulator.values is None else _Lane(accumulator.values, loop.induction_variable)
+                indices = None
+                if accumulator.indices is not None:
+                    indices = _Lane(accumulator.indices, loop.induction_variable, convert=self.whole_index)
+                result += merged.merge(inside[start : start + width], values, indices)
+                start += width
+            scf.YieldOp(result)
+        self.accumulators, self.widths = self.merged, widths
+        self.whole_index = _same  # type: ignore[method-assign]
+        super()._end(list(loop.results), first_row, split)
+
+
+def _neutral_value(kind: str) -> float:
+    if kind in COMPONENT_COMBINERS:
+        return COMPONENT_COMBINERS[kind].neutral
+    return -float("inf") if kind in {"logsumexp", "softmax"} else float("nan")
+
+
+class _Lane(Panel):
+    """One lane of a panel, read as a panel of one row."""
+
+    def __init__(self, panel: Panel, lane: ir.Value, convert: Any = None) -> None:
+        self.slots, self.element, self.width = panel.slots, panel.element, panel.width
+        self.lanes, self.vector = 1, panel.element
+        self.pointer = address(panel.pointer, panel.element, base=lane)
+        self._convert = convert
+
+    def read(self, at: Position, row: int) -> ir.Value:
+        """Build a load of one slot."""
+        found = super().read(at, row)
+        return found if self._convert is None else self._convert(found)
+
+
+def _same(index: ir.Value) -> ir.Value:
+    return index
+
+
+def _iota(vector: ir.Type) -> ir.Value:
+    """Build the vector 0, 1, 2, ..."""
+    lanes = ir.VectorType(vector)
+    numbers = [ir.IntegerAttr.get(lanes.element_type, lane) for lane in range(lanes.shape[0])]
+    return kb.emit("arith.constant", (), vector, value=ir.DenseElementsAttr.get(numbers, vector))
+
+
+def _rounded_down(count: ir.Value, step: int) -> ir.Value:
+    return isub(count, kb.emit("arith.remui", (count, number(step))))
+
+
+def _shuffle(first: ir.Value, second: ir.Value, taken: Sequence[int]) -> ir.Value:
+    element = ir.VectorType(first.type).element_type
+    mask = ir.DenseI64ArrayAttr.get(list(taken))
+    return kb.emit("vector.shuffle", (first, second), ir.VectorType.get([len(taken)], element), mask=mask)
+
+
+def _transpose(panel: Panel, source: ir.Value, first: ir.Value, vectors: int) -> None:
+    """Fill a panel from consecutive rows, lanes by lanes numbers at a time; what remains of a row goes one by one."""
+    lanes, dim, element = panel.lanes, panel.slots, panel.element
+    whole = dim // lanes * lanes
+    vector = ir.VectorType.get([lanes], element)
+    for block in range(vectors):
+        start = address(source, element, base=imul(iadd(first, number(block * lanes)), number(dim)))
+
+        def square(position: ir.Value, start: ir.Value = start, block: int = block) -> None:
+            corner = address(start, element, base=position)
+            rows = [load(address(corner, element, offset=lane * dim), vector) for lane in range(lanes)]
+            for slot, row in enumerate(transposed(rows)):
+                panel.write(row, Position(slot, position), block)
+
+        for_range(number(0), number(whole), lanes, square)
+        for slot in range(whole, dim):
+            for lane in range(lanes):
+                place = address(panel.pointer, element, offset=slot * panel.width + block * lanes + lane)
+                store(load(address(start, element, offset=lane * dim + slot), element), place)
+
+
+def transposed(rows: Sequence[ir.Value]) -> list[ir.Value]:
+    """Transpose a square of numbers held in vectors, by exchanging halves, quarters, ... of pairs of rows."""
+    rows, size = list(rows), len(rows)
+    distance = 1
+    while distance < size:
+        lower = [lane if not lane & distance else size + (lane ^ distance) for lane in range(size)]
+        upper = [lane | distance if not lane & distance else size + lane for lane in range(size)]
+        for position in range(size):
+            if not position & distance:
+                a, b = rows[position], rows[position | distance]
+                rows[position], rows[position | distance] = _shuffle(a, b, lower), _shuffle(a, b, upper)
+        distance *= 2
+    return rows
+
+
