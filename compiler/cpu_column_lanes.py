@@ -1,7 +1,8 @@
 """The loop nest for few rows: one row a tile, columns in lanes, so that a single row fills the vector unit.
 
 Each lane keeps a state of its own, over every L-th column; at the end of the row the states of all lanes are merged,
-in order, as if they were splits. Rows of columns are read as they lie in memory and transposed in registers.
+in order, as if they were splits. Columns are loaded as they lie in memory, as one long vector, and taken apart by
+shuffles; so the schedule chooses this nest for short inner dimensions only.
 """
 
 from collections.abc import Sequence
@@ -15,20 +16,15 @@ from pylazy.compiler.cpu_memory import (
     Panel,
     address,
     broadcast,
-    for_range,
     iadd,
     imul,
     isub,
     load,
     number,
-    store,
 )
 from pylazy.compiler.cpu_nests import Program, ReduceNest
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
-
-#: Rows of columns of up to this many elements are loaded as one long vector and taken apart by shuffles.
-_SHUFFLED_DIM = 8
 
 
 class ColumnLaneNest(ReduceNest):
@@ -41,18 +37,14 @@ class ColumnLaneNest(ReduceNest):
         self.shape = Shape(self.lanes, 1, attribute(operation, "register_limit", 16))
 
     def allocate(self) -> None:
-        """Allocate panels for long rows of columns, for the last columns, and for the merged state of the row."""
+        """Allocate panels for the last columns and for the merged state of the row."""
         super().allocate()
         self.panels.clear()
         self.column_panels: dict[ir.Value, Panel] = {}
         for operation in self.body_block.operations:
             if name_of(operation) == "reduction.load" and self._is_column_load(operation):
-                source = operation.operands[0]
-                buffer = ir.MemRefType(source.type)
-                columns = 1 if buffer.shape[1] <= _SHUFFLED_DIM else self.block.columns
-                self.column_panels[source] = Panel(
-                    buffer.shape[1], element=buffer.element_type, lanes=self.lanes, row_vectors=columns
-                )
+                buffer = ir.MemRefType(operation.operands[0].type)
+                self.column_panels[operation.operands[0]] = self.shape.panel(buffer.shape[1], buffer.element_type)
         self.merged = [
             make_accumulator(op, Shape(1, 1, self.shape.register_limit), ir.IntegerType.get_signless(64))
             for op in self.accumulations
@@ -78,7 +70,7 @@ class ColumnLaneNest(ReduceNest):
         return load(address(pointer, element, base=at.base, offset=at.offset), element)
 
     def _column_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
-        if self.valid is not None or dim > _SHUFFLED_DIM:
+        if self.valid is not None:
             return self.column_panels[source].read(at, column)
         key = (source, column)
         if key not in self.wide:
@@ -107,9 +99,6 @@ class ColumnLaneNest(ReduceNest):
         with ir.InsertionPoint(loop.body), body.scope():
             self.column, self.valid = loop.induction_variable, None
             self.wide: dict[Any, ir.Value] = {}
-            for source, panel in self.column_panels.items():
-                if panel.slots > _SHUFFLED_DIM:
-                    _transpose(panel, self.buffer_of(source), self.column, step)
             scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)
 
@@ -218,41 +207,3 @@ def _shuffle(first: ir.Value, second: ir.Value, taken: Sequence[int]) -> ir.Valu
     element = ir.VectorType(first.type).element_type
     mask = ir.DenseI64ArrayAttr.get(list(taken))
     return kb.emit("vector.shuffle", (first, second), ir.VectorType.get([len(taken)], element), mask=mask)
-
-
-def _transpose(panel: Panel, source: ir.Value, first: ir.Value, vectors: int) -> None:
-    """Fill a panel from consecutive rows, lanes by lanes numbers at a time; what remains of a row goes one by one."""
-    lanes, dim, element = panel.lanes, panel.slots, panel.element
-    whole = dim // lanes * lanes
-    vector = ir.VectorType.get([lanes], element)
-    for block in range(vectors):
-        start = address(source, element, base=imul(iadd(first, number(block * lanes)), number(dim)))
-
-        def square(position: ir.Value, start: ir.Value = start, block: int = block) -> None:
-            corner = address(start, element, base=position)
-            rows = [load(address(corner, element, offset=lane * dim), vector) for lane in range(lanes)]
-            for slot, row in enumerate(transposed(rows)):
-                panel.write(row, Position(slot, position), block)
-
-        for_range(number(0), number(whole), lanes, square)
-        for slot in range(whole, dim):
-            for lane in range(lanes):
-                place = address(panel.pointer, element, offset=slot * panel.width + block * lanes + lane)
-                store(load(address(start, element, offset=lane * dim + slot), element), place)
-
-
-def transposed(rows: Sequence[ir.Value]) -> list[ir.Value]:
-    """Transpose a square of numbers held in vectors, by exchanging halves, quarters, ... of pairs of rows."""
-    rows, size = list(rows), len(rows)
-    distance = 1
-    while distance < size:
-        lower = [lane if not lane & distance else size + (lane ^ distance) for lane in range(size)]
-        upper = [lane | distance if not lane & distance else size + lane for lane in range(size)]
-        for position in range(size):
-            if not position & distance:
-                a, b = rows[position], rows[position | distance]
-                rows[position], rows[position | distance] = _shuffle(a, b, lower), _shuffle(a, b, upper)
-        distance *= 2
-    return rows
-
-

@@ -23,8 +23,7 @@ from pylazy.compiler.combiners import (
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir
 
-Value = ir.Value
-State = list[Value]
+State = list[ir.Value]
 
 
 class Result(NamedTuple):
@@ -32,8 +31,8 @@ class Result(NamedTuple):
 
     row: int
     at: Position
-    value: "Value | None"
-    index: "Value | None" = None
+    value: "ir.Value | None"
+    index: "ir.Value | None" = None
 
 
 class GpuAccumulator(Protocol):
@@ -48,10 +47,10 @@ class GpuAccumulator(Protocol):
     def close_tile(self, outer: State, inner: State) -> State:
         """End a tile of columns."""
 
-    def step(self, state: State, body: BodyElements, columns: Sequence[Value]) -> State:
+    def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Let a block of columns in; `columns` are their indices."""
 
-    def results(self, state: State, count: Value) -> list[Result]:
+    def results(self, state: State, count: ir.Value) -> list[Result]:
         """Build the finished elements."""
 
 
@@ -71,7 +70,7 @@ class Components:
         self.indexed = indexed
         self.cells = [(at, row) for at in places for row in range(rows)]
 
-    def _states(self, flat: State) -> list[tuple[Value, ...]]:
+    def _states(self, flat: State) -> list[tuple[ir.Value, ...]]:
         width = 2 if self.indexed else 1
         return [tuple(flat[k : k + width]) for k in range(0, len(flat), width)]
 
@@ -89,14 +88,14 @@ class Components:
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
 
-    def step(self, state: State, body: BodyElements, columns: Sequence[Value]) -> State:
+    def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         result: State = []
         for (at, row), old in zip(self.cells, self._states(state), strict=True):
             values = [body.element(self.value, at, row, column) for column in range(len(columns))]
             result += self.combiner.accumulate(old, values, columns)
         return result
 
-    def results(self, state: State, count: Value) -> list[Result]:
+    def results(self, state: State, count: ir.Value) -> list[Result]:
         scalar = kb.emit("arith.uitofp", (count,), self.element)
         return [
             Result(row, at, self.combiner.finish(final[0], scalar), final[1] if self.indexed else None)
@@ -132,7 +131,7 @@ class Exponentials:
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in exponential_merge(a, b).flat()]
 
-    def step(self, state: State, body: BodyElements, columns: Sequence[Value]) -> State:
+    def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         result: State = []
         for row, old in enumerate(self._states(state)):
             values = [body.element(self.value, Position(0), row, column) for column in range(len(columns))]
@@ -147,12 +146,12 @@ class Exponentials:
             result += ExponentialState(raised.top, raised.shift, tuple(sums)).flat()
         return result
 
-    def _term(self, exponential: Value, position: int, body: BodyElements, row: int, column: int) -> Value:
+    def _term(self, exponential: ir.Value, position: int, body: BodyElements, row: int, column: int) -> ir.Value:
         if self.weight is None or position >= len(self.places):
             return exponential
         return kb.mul(exponential, body.element(self.weight, self.places[position], row, column))
 
-    def results(self, state: State, count: Value) -> list[Result]:
+    def results(self, state: State, count: ir.Value) -> list[Result]:
         finish = softmax_finish if self.normalized else logsumexp_finish
         return [
             Result(row, at, value)
@@ -187,7 +186,7 @@ class Selection:
     def close_tile(self, outer: State, inner: State) -> State:
         return inner
 
-    def step(self, state: State, body: BodyElements, columns: Sequence[Value]) -> State:
+    def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         result: State = []
         for row, entries in enumerate(self._lists(state)):
             for column, number in enumerate(columns):
@@ -196,8 +195,8 @@ class Selection:
             result += entries
         return result
 
-    def _offer(self, value: Value, column: Value, entries: State) -> State:
-        def insert() -> tuple[Value, ...]:
+    def _offer(self, value: ir.Value, column: ir.Value, entries: State) -> State:
+        def insert() -> tuple[ir.Value, ...]:
             pairs = list(zip(entries[0::2], entries[1::2], strict=True))
             nowhere = kb.constant(0, ir.IntegerType.get_signless(1))
             changed, _ = selection_insert((value, column, nowhere), pairs, precedes_in_order)
@@ -205,7 +204,7 @@ class Selection:
 
         return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))
 
-    def results(self, state: State, count: Value) -> list[Result]:
+    def results(self, state: State, count: ir.Value) -> list[Result]:
         found = []
         for row, entries in enumerate(self._lists(state)):
             for rank, (value, index) in enumerate(zip(entries[0::2], entries[1::2], strict=True)):

@@ -5,6 +5,7 @@ The bindings are taken from a package named `mlir` where that is a real build, o
 another root. Dialect modules are imported when first used: `from pylazy.compiler.mlir import arith`.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -23,6 +24,7 @@ __all__ = [
     "arith",
     "dialect_load_lock",
     "ext",
+    "find_dialects_in",
     "func",
     "gpu",
     "ir",
@@ -43,6 +45,7 @@ dialect_load_lock = threading.Lock()
 _DIALECTS = frozenset({"arith", "ext", "func", "gpu", "llvm", "math", "memref", "nvvm", "scf", "vector"})
 
 
+@functools.cache
 def mlir_root() -> str:
     """Name the package that carries the bindings.
 
@@ -86,3 +89,13 @@ def new_context() -> "ir.Context":
     context = __getattr__("ir").Context()
     context.enable_multithreading(False)
     return context
+
+
+@functools.cache
+def find_dialects_in(package: str) -> None:
+    """Let the bindings look for the module of a dialect in this package too.
+
+    They look it up by the dialect's name for every op that they wrap; without this, a dialect that is not part of MLIR
+    costs a failing import each time.
+    """
+    importlib.import_module(f"{mlir_root()}._mlir_libs._mlir").globals.append_dialect_search_prefix(package)

@@ -18,6 +18,9 @@ INNER_STEP = 8
 #: Columns in the first level of a two-level sum: the error of a sum grows with this, not with N.
 COLUMN_CHUNK = 1024
 
+#: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more than idle lanes.
+COLUMN_LANE_DIM = 8
+
 #: Cycles of one op on one vector, where it is not 1: long functions are weighed so that launches are cut sensibly.
 _OP_CYCLES = {
     "math.exp": 9.0, "math.log": 12.0, "math.powf": 40.0, "math.sin": 15.0, "math.cos": 15.0, "math.tanh": 20.0,
@@ -50,7 +53,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
-    elif few_rows:
+    elif few_rows and _column_dim(body) <= COLUMN_LANE_DIM:
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
     return CpuSchedule(
         lanes=lanes,
@@ -91,6 +94,12 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     per_row = row_elements + results + 2
     row_vectors = max(1, min(3, (registers - 10) // per_row))
     return row_vectors, 1 if row_vectors > 2 else 2
+
+
+def _column_dim(body: Any) -> int:
+    """Give the largest inner dimension of what the body loads for a column."""
+    loads = [op for op in body.operations if name_of(op) == "reduction.load" and len(op.operands) > 1]
+    return max((inner_dim(op.results[0]) for op in loads if op.operands[1] == body.arguments[1]), default=1)
 
 
 def _is_vector(value: ir.Value) -> bool:

@@ -43,7 +43,7 @@ VECTORS = (
 
 @st.composite
 def formulas(draw):
-    """A formula of four to ten operations, each on the last value or on rows, columns, parameters and numbers."""
+    """A formula of two to five operations, each on the last value or on rows, columns, parameters and numbers."""
     # True randomness from one drawn seed: hypothesis' own choices favour the first of everything.
     choose = draw(st.randoms(use_true_random=True))
     rng = np.random.default_rng(choose.getrandbits(32))
@@ -63,7 +63,7 @@ def formulas(draw):
         LazyTensor(choose.uniform(-1, 1)),
     ]
     last = _combine(LazyTensor.__sub__, pool[0], pool[1])
-    for _ in range(choose.randint(4, 10)):
+    for _ in range(choose.randint(2, 5)):
         other = choose.choice(pool)
         match choose.randint(0, 5):
             case 0 | 1 | 2:
@@ -76,9 +76,8 @@ def formulas(draw):
                 made = (
                     last.concat(other) if last.ndim + other.ndim <= 8 else _combine(LazyTensor.sqdist, last, other) / 8
                 )
-        # Bounds far outside keep the size of values near 1 without hiding what is inside.
         pool.append(last)
-        last = made.clamp(-16, 16)
+        last = made
     return last, dtype
 
 
@@ -105,7 +104,7 @@ def test_random_formula_matches_oracle(formula_and_dtype, axis, kind):
     dense = np.broadcast_to(evaluate_dense(formula), formula._shape)
     number = formula.nbatchdims + (axis == "j")
     terms = dense.shape[number]
-    # Ten operations on values near 1, each of which may round, and is seen through functions of slope about 2.
+    # Some operations on values near 1, each of which may round, and is seen through functions of slope about 2.
     error = tolerance(dtype, terms, operations=500)
     if kind == "argmin":
         positions = formula.argmin(axis=number)

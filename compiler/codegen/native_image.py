@@ -1,8 +1,9 @@
-"""ELF object -> flat image: code and constants as one block of bytes that runs wherever it is put.
+"""ELF object -> flat image: code and constants as one block of bytes that runs on any page where it is put.
 
 Kernels call nothing, so the only relocations are from code to constants of the same object, relative to the program
-counter; resolving them here leaves nothing to link on the user's machine. Source of the formats: System V ABI
-(gABI, AMD64 psABI) and ELF for the Arm 64-bit Architecture.
+counter; resolving them here leaves nothing to link on the user's machine. An image has to begin at a multiple of
+4 KiB, as all memory that is mapped does: constants are aligned, and ADRP of AArch64 counts in such pages. Source of
+the formats: System V ABI (gABI, AMD64 psABI) and ELF for the Arm 64-bit Architecture.
 """
 
 import struct
@@ -17,6 +18,7 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _RELOCATION = struct.Struct("<QQq")
 _ALLOCATED, _NO_BITS, _SYMBOLS, _RELA = 2, 8, 2, 4
 _WRITABLE = 1
+_PAGE_BYTES = 4096
 _MACHINES = {62: "x86-64", 183: "aarch64"}
 
 
@@ -130,24 +132,27 @@ def _relocate(
         relocate(code, placed[section.info] + place, placed[owner] + value + addend)
 
 
-def _x86_relative_32(code: bytearray, place: int, target: int) -> None:
+def _relative_32(code: bytearray, place: int, target: int) -> None:
     struct.pack_into("<i", code, place, target - place)
 
 
 def _arm_page(code: bytearray, place: int, target: int) -> None:
-    """ADRP becomes ADR (the image is far smaller than its reach of 1 MiB), so that the page offset may be dropped."""
-    distance = target - place
-    if not -(1 << 20) <= distance < 1 << 20:
-        raise InternalError("the image is larger than the reach of ADR")
-    register = struct.unpack_from("<I", code, place)[0] & 31
-    word = 0x10000000 | (distance & 3) << 29 | ((distance >> 2) & 0x7FFFF) << 5 | register
-    struct.pack_into("<I", code, place, word)
+    """ADRP: the distance between the pages of the instruction and of the target; an image begins with a page."""
+    distance = target // _PAGE_BYTES - place // _PAGE_BYTES
+    word = struct.unpack_from("<I", code, place)[0] & 0x9F00001F
+    struct.pack_into("<I", code, place, word | (distance & 3) << 29 | (distance >> 2 & 0x7FFFF) << 5)
 
 
-def _arm_page_offset(code: bytearray, place: int, target: int) -> None:
-    """The address is whole after ADR: what would add its low bits adds nothing."""
-    word = struct.unpack_from("<I", code, place)[0]
-    struct.pack_into("<I", code, place, word & ~(0xFFF << 10))
+def _arm_page_offset(bytes_accessed: int) -> "Callable[[bytearray, int, int], None]":
+    """ADD, or a load of so many bytes: the place within the page, counted in loads."""
+
+    def relocate(code: bytearray, place: int, target: int) -> None:
+        if target % bytes_accessed:
+            raise InternalError(f"generated code loads {bytes_accessed} bytes from an address that is not aligned")
+        word = struct.unpack_from("<I", code, place)[0] & ~(0xFFF << 10)
+        struct.pack_into("<I", code, place, word | target % _PAGE_BYTES // bytes_accessed << 10)
+
+    return relocate
 
 
 def _arm_branch(code: bytearray, place: int, target: int) -> None:
@@ -156,12 +161,16 @@ def _arm_branch(code: bytearray, place: int, target: int) -> None:
 
 
 _RELOCATORS: "Mapping[str, Mapping[int, Callable[[bytearray, int, int], None]]]" = {
-    "x86-64": {2: _x86_relative_32, 4: _x86_relative_32},  # R_X86_64_PC32, R_X86_64_PLT32
+    "x86-64": {2: _relative_32, 4: _relative_32},  # R_X86_64_PC32, R_X86_64_PLT32
     "aarch64": {
-        261: _x86_relative_32,  # R_AARCH64_PREL32
+        261: _relative_32,  # R_AARCH64_PREL32
         275: _arm_page,  # R_AARCH64_ADR_PREL_PG_HI21
-        277: _arm_page_offset,  # R_AARCH64_ADD_ABS_LO12_NC
-        **dict.fromkeys((278, 284, 285, 286, 299), _arm_page_offset),  # R_AARCH64_LDST*_ABS_LO12_NC
+        277: _arm_page_offset(1),  # R_AARCH64_ADD_ABS_LO12_NC
+        278: _arm_page_offset(1),  # R_AARCH64_LDST8_ABS_LO12_NC, then LDST16, 32, 64 and 128
+        284: _arm_page_offset(2),
+        285: _arm_page_offset(4),
+        286: _arm_page_offset(8),
+        299: _arm_page_offset(16),
         282: _arm_branch,  # R_AARCH64_JUMP26
         283: _arm_branch,  # R_AARCH64_CALL26
     },

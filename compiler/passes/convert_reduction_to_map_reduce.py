@@ -49,18 +49,14 @@ class _Conversion:
     def __init__(self, function: Any) -> None:
         self.function = function
         self.block = function.regions[0].blocks[0]
+        self.results = self._distinct_results()
         self.reductions = [op for op in self.block.operations if name_of(op) == "reduction.reduce"]
-        terminator = self.block.operations[len(self.block.operations) - 1]
-        self.results = list(terminator.operands)
         self.buffers: dict[ir.Value, ir.Value] = {}
 
     def run(self) -> None:
         inputs = list(self.block.arguments)
-        returned = [value for k, value in enumerate(self.results) if value not in self.results[:k]]
-        if len(returned) != len(self.results):
-            raise CompileError("a formula function returns one reduction twice: return it once")
-        scratch = [op.results[0] for op in self.reductions if op.results[0] not in returned]
-        values = [*inputs, *returned, *scratch]
+        scratch = [op.results[0] for op in self.reductions if op.results[0] not in self.results]
+        values = [*inputs, *self.results, *scratch]
         with self.function.location, ir.InsertionPoint(self.function):
             kernel = func.FuncOp(
                 ir.StringAttr(self.function.attributes["sym_name"]).value,
@@ -68,7 +64,7 @@ class _Conversion:
             )
             if "reduction.few_rows" in self.function.attributes:
                 kernel.attributes["reduction.few_rows"] = self.function.attributes["reduction.few_rows"]
-            kernel.attributes["arg_attrs"] = self._describe(inputs, returned, scratch)
+            kernel.attributes["arg_attrs"] = self._describe(inputs, scratch)
             block = kernel.add_entry_block()
         self.buffers = dict(zip(values, block.arguments, strict=True))
         with ir.InsertionPoint(block):
@@ -78,7 +74,19 @@ class _Conversion:
                 func.ReturnOp([])
         self.function.operation.erase()
 
-    def _describe(self, inputs: list[Any], returned: list[Any], scratch: list[Any]) -> ir.Attribute:
+    def _distinct_results(self) -> list[ir.Value]:
+        """Give every result a reduction of its own: `cse` may have found two of them equal."""
+        terminator = self.block.operations[len(self.block.operations) - 1]
+        results: list[ir.Value] = []
+        for value in terminator.operands:
+            if value in results:
+                with ir.InsertionPoint(terminator):
+                    results.append(value.owner.clone().results[0])
+            else:
+                results.append(value)
+        return results
+
+    def _describe(self, inputs: list[Any], scratch: list[Any]) -> ir.Attribute:
         """Build the argument attributes: name, role and axis of every buffer."""
         axes: dict[ir.Value, str] = {}
         for operation in self.block.operations:
@@ -95,7 +103,7 @@ class _Conversion:
             if value not in axes and found is not None and "reduction.axis" in found:
                 axis = found["reduction.axis"].value
             rows.append(_argument(name.value if name is not None else f"input{position}", "input", axis))
-        rows += [_argument(f"output{k}", "output", axes[value]) for k, value in enumerate(returned)]
+        rows += [_argument(f"output{k}", "output", axes[value]) for k, value in enumerate(self.results)]
         rows += [_argument(f"scratch{k}", "scratch", axes[value]) for k, value in enumerate(scratch)]
         return ir.ArrayAttr.get(rows)
 

@@ -53,7 +53,9 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
 
 
 def _is_kernel(function: Any) -> bool:
-    return any(name_of(op) in {"reduction.map", "reduction.map_reduce"} for op in function.regions[0].blocks[0].operations)
+    return any(
+        name_of(op) in {"reduction.map", "reduction.map_reduce"} for op in function.regions[0].blocks[0].operations
+    )
 
 
 class _Program:
@@ -161,7 +163,9 @@ class _Nest:
         }
         unit = ir.UnitAttr.get()
         argument_attributes = [
-            ir.DictAttr.get({"llvm.noalias": unit} if argument in written else {"llvm.noalias": unit, "llvm.readonly": unit})
+            ir.DictAttr.get(
+                {"llvm.noalias": unit} if argument in written else {"llvm.noalias": unit, "llvm.readonly": unit}
+            )
             for argument in self.program.arguments
         ]
         text = ir.StringAttr.get

@@ -133,7 +133,7 @@ plz_status plan_buffers(const plz_program &program, const plz_geometry *geometry
   const int64_t splits = most_splits(program, geometry);
   int64_t argument = 0;
   for (int k = 0; k < program.buffer_count; ++k) {
-    const plz_buffer &buffer = program.buffers[k];
+    const plz_buffer &buffer = program.buffers.get()[k];
     const int64_t rows = axis_extent(buffer.axis, m, n);
     plan->base[k] = nullptr;
     plan->strides[k] = nullptr;
@@ -162,7 +162,7 @@ plz_status plan_buffers(const plz_program &program, const plz_geometry *geometry
 void run_phase(const plz_program &program, int index, const plz_geometry &geometry, const Batch &batch,
                int64_t first_element, int64_t elements, const BufferPlan &plan) {
   if (geometry.tiles == 0) return;  // no rows, or nothing to merge
-  const plz_phase &phase = program.phases[index];
+  const plz_phase &phase = program.phases.get()[index];
   PhaseLoop loop{program.code.function_at<plz_entry>(phase.entry),
                  {geometry.rows, geometry.columns, geometry.columns_per_split, geometry.splits},
                  geometry.tiles,

@@ -97,6 +97,6 @@ extern "C" int32_t plz_phase_geometry(const plz_program *program, int32_t phase,
   if (all == nullptr) return pylazy::fail(PLZ_OUT_OF_MEMORY, "not enough memory for the geometry of a launch");
   const plz_status status =
       pylazy::make_geometry(program->phases.get(), program->phase_count, m, n, batch_count, all.get());
-  if (status == PLZ_OK) *geometry = all[phase];
+  if (status == PLZ_OK) *geometry = all.get()[phase];
   return status;
 }

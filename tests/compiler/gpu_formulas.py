@@ -110,7 +110,14 @@ FORMULAS: Mapping[str, Formula] = {
     "concatenated": concatenated,
     "dot_of_long": dot_of_long,
 }
-DIFFERENTIABLE = ("gaussian_d3_e1", "gaussian_d64_e1", "gaussian_d3_e64", "laplacian", "logsumexp", "logsumexp_weighted")
+DIFFERENTIABLE = (
+    "gaussian_d3_e1",
+    "gaussian_d64_e1",
+    "gaussian_d3_e64",
+    "laplacian",
+    "logsumexp",
+    "logsumexp_weighted",
+)
 
 
 def request_of(reduction: Any) -> Any:

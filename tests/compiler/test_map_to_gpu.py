@@ -37,8 +37,8 @@ class Program:
         """Give the outputs; whatever they hold before must not matter."""
         extents = {"i": rows, "j": columns, "": 1}
         arrays = list(inputs)
-        for buffer in self.ptx.buffers[len(inputs) :]:
-            arrays.append(np.full((extents[buffer.axis], buffer.dim), -7, dtype=buffer.dtype))
+        rest = self.ptx.buffers[len(inputs) :]
+        arrays += [np.full((extents[buffer.axis], buffer.dim), -7, dtype=buffer.dtype) for buffer in rest]
         for kernel in self.ptx.kernels:
             self.simt.launch(kernel, arrays, rows=extents[kernel.rows], columns=extents[kernel.columns])
         return [array for array, buffer in zip(arrays, self.ptx.buffers, strict=True) if buffer.role == "output"]

@@ -13,7 +13,7 @@ from pylazy.compiler.dialects.reduction.dialect import (
     lazy_vector,
     name_of,
 )
-from pylazy.compiler.mlir import dialect_load_lock
+from pylazy.compiler.mlir import dialect_load_lock, find_dialects_in
 
 __all__ = [
     "LazyType",
@@ -34,5 +34,6 @@ __all__ = [
 
 def load_dialect() -> None:
     """Register the dialect in the current context; safe from several threads, each with its own context."""
+    find_dialects_in("pylazy.compiler.dialects")
     with dialect_load_lock:
         Reduction.load()
