@@ -27,12 +27,12 @@ State = list[ir.Value]
 
 
 class Result(NamedTuple):
-    """One element of a row's result: which of the rows of a thread, where in the row, and the number or its index."""
+    """One element of a row's result: which of the rows of a thread, where in the row, its number, its column."""
 
     row: int
     at: Position
     value: "ir.Value | None"
-    index: "ir.Value | None" = None
+    position: "ir.Value | None" = None
 
 
 class GpuAccumulator(Protocol):
@@ -44,13 +44,13 @@ class GpuAccumulator(Protocol):
     def open_tile(self, state: State) -> State:
         """Begin a tile of columns."""
 
-    def close_tile(self, outer: State, inner: State) -> State:
+    def close_tile(self, outer: State, inner: State, /) -> State:
         """End a tile of columns."""
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Let a block of columns in; `columns` are their indices."""
 
-    def results(self, state: State, count: ir.Value) -> list[Result]:
+    def results(self, state: State, count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
 
 
@@ -75,27 +75,32 @@ class Components:
         return [tuple(flat[k : k + width]) for k in range(0, len(flat), width)]
 
     def start(self) -> State:
+        """Build the neutral state."""
         best = kb.constant(self.combiner.neutral, self.element)
         neutral = [best, kb.constant(0, index_type())] if self.indexed else [best]
         return neutral * len(self.cells)
 
     def open_tile(self, state: State) -> State:
+        """Begin a tile of columns."""
         return self.start() if self.kind in BLOCKED_KINDS else state
 
-    def close_tile(self, outer: State, inner: State) -> State:
+    def close_tile(self, outer: State, inner: State, /) -> State:
+        """End a tile of columns."""
         if self.kind not in BLOCKED_KINDS:
             return inner
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
+        """Let a block of columns in."""
         result: State = []
         for (at, row), old in zip(self.cells, self._states(state), strict=True):
             values = [body.element(self.value, at, row, column) for column in range(len(columns))]
             result += self.combiner.accumulate(old, values, columns)
         return result
 
-    def results(self, state: State, count: ir.Value) -> list[Result]:
+    def results(self, state: State, count: ir.Value, /) -> list[Result]:
+        """Build the finished elements."""
         scalar = kb.emit("arith.uitofp", (count,), self.element)
         return [
             Result(row, at, self.combiner.finish(final[0], scalar), final[1] if self.indexed else None)
@@ -120,6 +125,7 @@ class Exponentials:
         return [ExponentialState.from_flat(flat[k : k + width]) for k in range(0, len(flat), width)]
 
     def start(self) -> State:
+        """Build the neutral state."""
         return [*exponential_neutral(self.element, self.sums).flat()] * self.rows
 
     def open_tile(self, state: State) -> State:
@@ -127,11 +133,13 @@ class Exponentials:
         zeros = (kb.constant(0.0, self.element),) * self.sums
         return [slot for old in self._states(state) for slot in ExponentialState(old.top, old.shift, zeros).flat()]
 
-    def close_tile(self, outer: State, inner: State) -> State:
+    def close_tile(self, outer: State, inner: State, /) -> State:
+        """End a tile of columns."""
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in exponential_merge(a, b).flat()]
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
+        """Let a block of columns in."""
         result: State = []
         for row, old in enumerate(self._states(state)):
             values = [body.element(self.value, Position(0), row, column) for column in range(len(columns))]
@@ -151,7 +159,8 @@ class Exponentials:
             return exponential
         return kb.mul(exponential, body.element(self.weight, self.places[position], row, column))
 
-    def results(self, state: State, count: ir.Value) -> list[Result]:
+    def results(self, state: State, _count: ir.Value, /) -> list[Result]:
+        """Build the finished elements."""
         finish = softmax_finish if self.normalized else logsumexp_finish
         return [
             Result(row, at, value)
@@ -177,18 +186,23 @@ class Selection:
         return [flat[k : k + width] for k in range(0, len(flat), width)]
 
     def start(self) -> State:
+        """Build the neutral state."""
         empty = [kb.constant(float("nan"), self.element), kb.constant(-1, index_type())]
         return empty * (self.k * self.rows)
 
     def open_tile(self, state: State) -> State:
+        """Begin a tile of columns."""
         return state
 
-    def close_tile(self, outer: State, inner: State) -> State:
+    def close_tile(self, _outer: State, inner: State, /) -> State:
+        """End a tile of columns."""
         return inner
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
+        """Let a block of columns in."""
         result: State = []
-        for row, entries in enumerate(self._lists(state)):
+        for row, old in enumerate(self._lists(state)):
+            entries = old
             for column, number in enumerate(columns):
                 value = body.element(self.value, Position(self.component), row, column)
                 entries = self._offer(kb.neg(value) if self.negated else value, number, entries)
@@ -204,7 +218,8 @@ class Selection:
 
         return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))
 
-    def results(self, state: State, count: ir.Value) -> list[Result]:
+    def results(self, state: State, _count: ir.Value, /) -> list[Result]:
+        """Build the finished elements."""
         found = []
         for row, entries in enumerate(self._lists(state)):
             for rank, (value, index) in enumerate(zip(entries[0::2], entries[1::2], strict=True)):

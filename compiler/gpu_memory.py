@@ -6,7 +6,7 @@ from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.body_elements import Position
-from pylazy.compiler.cpu_memory import element_bytes, iadd, imul, number
+from pylazy.compiler.cpu_memory import element_bytes, iadd, imin, imul, number
 from pylazy.compiler.mlir import gpu, ir, llvm, scf
 
 GLOBAL_SPACE = 1
@@ -15,6 +15,8 @@ WORKGROUP_SPACE = 3
 VECTOR_BYTES = 16
 #: A staged column has at most this many bytes; what is longer is read from global memory.
 STAGED_COLUMN_BYTES = 4096
+#: The most workgroup memory of a kernel: what every architecture gives without asking.
+WORKGROUP_BYTES = 48 * 1024
 #: Rows up to this length are read by straight code, whose loads join across buffers; longer ones start aligned.
 _PACKED_BYTES = 64
 
@@ -97,40 +99,51 @@ def column_layout(rows: Sequence[tuple[Any, int, int]]) -> tuple[Mapping[Any, in
     return offsets, -(-end // VECTOR_BYTES) * VECTOR_BYTES
 
 
+def declare_workgroup(name: str, size: int) -> None:
+    """Build a variable in workgroup memory, at module level."""
+    ir.Operation.create(
+        "llvm.mlir.global",
+        regions=1,
+        attributes={
+            "sym_name": ir.StringAttr.get(name),
+            "global_type": ir.TypeAttr.get(ir.Type.parse(f"!llvm.array<{size} x i8>")),
+            "linkage": ir.Attribute.parse("#llvm.linkage<internal>"),
+            "addr_space": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), WORKGROUP_SPACE),
+            "alignment": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), VECTOR_BYTES),
+            "dso_local": ir.UnitAttr.get(),
+        },
+    )
+
+
+def workgroup_address(name: str) -> ir.Value:
+    """Build the address of a variable in workgroup memory."""
+    return ir.Operation.create(
+        "llvm.mlir.addressof",
+        results=[pointer_type(WORKGROUP_SPACE)],
+        attributes={"global_name": ir.FlatSymbolRefAttr.get(name)},
+    ).results[0]
+
+
+def split_number(place: ir.Value, dim: int) -> tuple[ir.Value, ir.Value]:
+    """Divide the number of an element by the length of a row; 32 bits suffice inside a tile, and divide faster."""
+    wide, narrow = ir.IntegerType.get_signless(64), ir.IntegerType.get_signless(32)
+    place = kb.emit("arith.trunci", (place,), narrow)
+    divisor = kb.constant(dim, narrow)
+    parts = [kb.emit(name, (place, divisor)) for name in ("arith.divui", "arith.remui")]
+    row, inside = (kb.emit("arith.extui", (part,), wide) for part in parts)
+    return row, inside
+
+
 class ColumnTile:
     """Rows of the column buffers in workgroup memory: those of one column side by side, columns one after the other."""
 
-    def __init__(self, name: str, buffers: Sequence[ir.Value], *, columns: int, step: int) -> None:
+    def __init__(self, buffers: Sequence[ir.Value], *, columns: int, step: int) -> None:
         self.types = {buffer: ir.MemRefType(buffer.type) for buffer in buffers}
         rows = [(buffer, kind.shape[1], element_bytes(kind.element_type)) for buffer, kind in self.types.items()]
         self.offsets, self.stride = column_layout(rows)
         self.columns = columns
         self.step = step  # what loops over inner dimensions advance by is a multiple of it
         self.bytes = columns * self.stride
-        self.name = name
-
-    def declare(self) -> None:
-        """Build the variable, at module level."""
-        ir.Operation.create(
-            "llvm.mlir.global",
-            regions=1,
-            attributes={
-                "sym_name": ir.StringAttr.get(self.name),
-                "global_type": ir.TypeAttr.get(ir.Type.parse(f"!llvm.array<{self.bytes} x i8>")),
-                "linkage": ir.Attribute.parse("#llvm.linkage<internal>"),
-                "addr_space": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), WORKGROUP_SPACE),
-                "alignment": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), VECTOR_BYTES),
-                "dso_local": ir.UnitAttr.get(),
-            },
-        )
-
-    def start(self) -> ir.Value:
-        """Build the address of the tile, in a kernel."""
-        return ir.Operation.create(
-            "llvm.mlir.addressof",
-            results=[pointer_type(WORKGROUP_SPACE)],
-            attributes={"global_name": ir.FlatSymbolRefAttr.get(self.name)},
-        ).results[0]
 
     def fill(
         self, tile: ir.Value, pointers: Mapping[ir.Value, ir.Value], *, first: ir.Value, count: ir.Value, threads: int
@@ -150,18 +163,9 @@ class ColumnTile:
                 scf.YieldOp([])
 
     def _place_in_tile(self, place: ir.Value, dim: int, size: int) -> ir.Value:
-        """Turn the number of an element into its byte offset; 32 bits suffice inside a tile, and divide faster."""
-        narrow = ir.IntegerType.get_signless(32)
-        place = kb.emit("arith.trunci", (place,), narrow)
-        inside = None
-        if dim > 1:
-            divisor = kb.constant(dim, narrow)
-            inside = kb.emit("arith.remui", (place, divisor))
-            place = kb.emit("arith.divui", (place, divisor))
-        result = imul(place, kb.constant(self.stride, narrow))
-        if inside is not None:
-            result = iadd(result, imul(inside, kb.constant(size, narrow)))
-        return kb.emit("arith.extui", (result,), ir.IntegerType.get_signless(64))
+        """Turn the number of an element into its byte offset."""
+        column, inside = split_number(place, dim)
+        return iadd(imul(column, number(self.stride)), imul(inside, number(size)))
 
     def load(self, column: ir.Value, buffer: ir.Value, at: Position, *, columns_after: int) -> ir.Value:
         """Build the load of an element from the column `columns_after` columns after an address.
@@ -177,3 +181,48 @@ class ColumnTile:
         lowest = at.offset if at.base is None else at.lowest
         alignment = gcd(self.offsets[buffer] + lowest * size, VECTOR_BYTES, self.step * size)
         return llvm.LoadOp(element, pointer, alignment=alignment).result
+
+
+class RowPanel:
+    """Long rows of a block in workgroup memory, transposed: neighbouring threads read neighbouring numbers."""
+
+    def __init__(self, buffers: Sequence[ir.Value], *, rows: int, limit: int) -> None:
+        self.rows = rows
+        self.types = {buffer: ir.MemRefType(buffer.type) for buffer in buffers}
+        self.offsets: dict[ir.Value, int] = {}
+        self.bytes = 0
+        for buffer, kind in sorted(self.types.items(), key=lambda item: item[1].shape[1]):
+            size = panel_bytes(kind.shape[1], rows=rows, element_size=element_bytes(kind.element_type))
+            if self.bytes + size <= limit:
+                self.offsets[buffer] = self.bytes
+                self.bytes += -(-size // VECTOR_BYTES) * VECTOR_BYTES
+
+    def fill(
+        self, panel: ir.Value, pointers: Mapping[ir.Value, ir.Value], *, first: ir.Value, last: ir.Value, threads: int
+    ) -> None:
+        """Build the copy of rows from global memory by all threads of a block; rows after the last repeat it."""
+        for buffer, offset in self.offsets.items():
+            dim, element = self.types[buffer].shape[1], self.types[buffer].element_type
+            size = element_bytes(element)
+            loop = scf.ForOp(thread_index(), number(dim * self.rows), number(threads), [])
+            with ir.InsertionPoint(loop.body):
+                row, inside = split_number(loop.induction_variable, dim)
+                source = row_address(pointers[buffer], imin(iadd(first, row), last), dim, element)
+                value = load_input(byte_address(source, base=imul(inside, number(size))), element)
+                place = iadd(imul(inside, number((self.rows + 1) * size)), imul(row, number(size)))
+                store_output(value, byte_address(panel, base=place, offset=offset))
+                scf.YieldOp([])
+
+    def load(self, thread_start: ir.Value, buffer: ir.Value, at: Position, *, rows_after: int) -> ir.Value:
+        """Build the load of an element of the row `rows_after` rows after that of a thread's address."""
+        element = self.types[buffer].element_type
+        size = element_bytes(element)
+        stride = (self.rows + 1) * size
+        base = None if at.base is None else imul(at.base, number(stride))
+        offset = self.offsets[buffer] + at.offset * stride + rows_after * size
+        return llvm.LoadOp(element, byte_address(thread_start, base=base, offset=offset), alignment=size).result
+
+
+def panel_bytes(dim: int, *, rows: int, element_size: int) -> int:
+    """Give the size of a panel; one row more than there are, so that threads that fill it meet no bank conflict."""
+    return dim * (rows + 1) * element_size

@@ -8,9 +8,9 @@ from pylazy.compiler.passes.convert_reduction_to_scf import convert_reduction_to
 from pylazy.compiler.passes.lower_math import lower_math
 from pylazy.compiler.passes.nvvm_keep_loops import nvvm_keep_loops
 from pylazy.compiler.passes.reduction_differentiate import reduction_differentiate
-from pylazy.compiler.passes.reduction_map_to_gpu import reduction_map_to_gpu
 from pylazy.compiler.passes.reduction_fuse import reduction_fuse
 from pylazy.compiler.passes.reduction_hoist import reduction_hoist
+from pylazy.compiler.passes.reduction_map_to_gpu import reduction_map_to_gpu
 from pylazy.compiler.passes.reduction_simplify import reduction_simplify
 from pylazy.compiler.passes.reduction_tile import reduction_tile
 from pylazy.compiler.passes.reduction_vectorize import reduction_vectorize

@@ -138,6 +138,8 @@ _TILE_COLUMNS = 128
 #: Registers, of 32 bits, that the rows of a thread and the columns of a block may take.
 _ROW_REGISTERS = 56
 _COLUMN_REGISTERS = 40
+#: Workgroup memory for long rows: those of 128 threads with 64 elements of float32.
+_ROW_PANEL_BYTES = 33 * 1024
 #: Registers of the elements of a long result that one sweep over the columns computes.
 _RESULT_REGISTERS = 16
 #: What one turn of a loop over a long inner dimension reads of a column: one load from workgroup memory.
@@ -162,15 +164,19 @@ class NvidiaSchedule:
     unroll_limit: int
     inner_step: int
     result_chunk: int
+    row_panel_bytes: int
 
 
 def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
     """Choose the tile sizes of a `map` or `map_reduce` for an NVIDIA GPU."""
+    del target  # the numbers fit the smallest of the architectures
     body = operation.regions[0].blocks[0]
     words = _value_bits(body) // 32
     rows_per_thread, column_step = 1, 1
     if name_of(operation) == "reduction.map_reduce":
         rows_per_thread, column_step = _thread_block(body, words)
+        if attribute(operation, "rows") == "":
+            rows_per_thread = 1
     return NvidiaSchedule(
         block_threads=_BLOCK_THREADS,
         blocks_per_processor=_BLOCKS_PER_PROCESSOR,
@@ -180,6 +186,7 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
         unroll_limit=UNROLL_LIMIT,
         inner_step=_INNER_BYTES // 4 // words,
         result_chunk=_RESULT_REGISTERS // words,
+        row_panel_bytes=_ROW_PANEL_BYTES,
     )
 
 
@@ -213,6 +220,10 @@ def _thread_block(body: Any, words: int) -> tuple[int, int]:
     else:
         rows, columns = 2, 4
     instructions = _gpu_instructions(body, words)
+    long_bytes = 4 * words * sum(dim for dim in row_dims if dim > UNROLL_LIMIT)
+    if long_bytes * _BLOCK_THREADS < _ROW_PANEL_BYTES:
+        while rows > 1 and long_bytes * (rows * _BLOCK_THREADS + 1) > _ROW_PANEL_BYTES:
+            rows //= 2
     while rows > 1 and (rows * per_row > _ROW_REGISTERS or rows * instructions > _BLOCK_INSTRUCTIONS):
         rows //= 2
     while columns > 1 and (

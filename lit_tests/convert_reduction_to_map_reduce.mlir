@@ -2,14 +2,14 @@
 
 // Buffers are inputs, then results, with their names and axes; the body computes on inner vectors.
 // CHECK-LABEL: func.func @sum_of_squared_distances(
-// CHECK-SAME: [[XS:%.+]]: memref<?x3xf32> {reduction.axis = "i", reduction.name = "x", reduction.role = "input"}
-// CHECK-SAME: [[YS:%.+]]: memref<?x3xf32> {reduction.axis = "j", reduction.name = "input1", reduction.role = "input"}
-// CHECK-SAME: [[OUT:%.+]]: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}
+// CHECK-SAME: [[XS:%[a-z0-9]+]]: memref<?x3xf32> {reduction.axis = "i", reduction.name = "x", reduction.role = "input"}
+// CHECK-SAME: [[YS:%[a-z0-9]+]]: memref<?x3xf32> {reduction.axis = "j", reduction.name = "input1", reduction.role = "input"}
+// CHECK-SAME: [[OUT:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}
 // CHECK-SAME: ) {
 // CHECK-NEXT: "reduction.map_reduce"() ({
-// CHECK-NEXT: ^bb0([[I:%.+]]: index, [[J:%.+]]: index):
-// CHECK-DAG: [[X:%.+]] = "reduction.load"([[XS]], [[I]])
-// CHECK-DAG: [[Y:%.+]] = "reduction.load"([[YS]], [[J]])
+// CHECK-NEXT: ^bb0([[I:%[a-z0-9]+]]: index, [[J:%[a-z0-9]+]]: index):
+// CHECK-NEXT: [[Y:%.+]] = "reduction.load"([[YS]], [[J]])
+// CHECK-NEXT: [[X:%.+]] = "reduction.load"([[XS]], [[I]])
 // CHECK: [[D:%.+]] = arith.subf [[X]], [[Y]] {{.*}}vector<3xf32>
 // CHECK-NEXT: [[S:%.+]] = arith.mulf [[D]], [[D]]
 // CHECK-NEXT: [[R:%.+]] = "reduction.inner_reduce"([[S]]) {kind = "add"} : (vector<3xf32>) -> vector<1xf32>
@@ -27,12 +27,12 @@ func.func @sum_of_squared_distances(%x_rows: tensor<?x3xf32> {reduction.name = "
 
 // Over i, the rows are those of j: the first index of the body is the row.
 // CHECK-LABEL: func.func @over_rows(
-// CHECK-SAME: [[XS:%.+]]: memref<?x1xf32> {reduction.axis = "i"
-// CHECK-SAME: [[YS:%.+]]: memref<?x1xf32> {reduction.axis = "j"
+// CHECK-SAME: [[XS:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "i"
+// CHECK-SAME: [[YS:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "j"
 // CHECK-SAME: memref<?x1xf32> {reduction.axis = "j", reduction.name = "output0"
-// CHECK: ^bb0([[ROW:%.+]]: index, [[COLUMN:%.+]]: index):
-// CHECK-DAG: "reduction.load"([[XS]], [[COLUMN]])
-// CHECK-DAG: "reduction.load"([[YS]], [[ROW]])
+// CHECK: ^bb0([[ROW:%[a-z0-9]+]]: index, [[COLUMN:%[a-z0-9]+]]: index):
+// CHECK-NEXT: "reduction.load"([[YS]], [[ROW]])
+// CHECK-NEXT: "reduction.load"([[XS]], [[COLUMN]])
 // CHECK: {columns = "i", rows = "j"}
 func.func @over_rows(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -> tensor<?x1xf32> {
   %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
@@ -44,14 +44,14 @@ func.func @over_rows(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -> tens
 
 // A parameter is loaded without an index; where an inner dimension of 1 meets a longer one, it is repeated.
 // CHECK-LABEL: func.func @parameter_and_number(
-// CHECK-SAME: [[XS:%.+]]: memref<?x3xf64> {reduction.axis = "i"
-// CHECK-SAME: [[PS:%.+]]: memref<1x1xf64> {reduction.axis = ""
-// CHECK: ^bb0([[I:%.+]]: index
-// CHECK-DAG: [[X:%.+]] = "reduction.load"([[XS]], [[I]])
-// CHECK-DAG: [[P:%.+]] = "reduction.load"([[PS]]) : (memref<1x1xf64>) -> vector<1xf64>
-// CHECK-DAG: [[TWO:%.+]] = arith.constant dense<2.000000e+00> : vector<1xf64>
-// CHECK: [[Q:%.+]] = arith.addf [[P]], [[TWO]]
-// CHECK: [[WIDE:%.+]] = vector.broadcast [[Q]] : vector<1xf64> to vector<3xf64>
+// CHECK-SAME: [[XS:%[a-z0-9]+]]: memref<?x3xf64> {reduction.axis = "i"
+// CHECK-SAME: [[PS:%[a-z0-9]+]]: memref<1x1xf64> {reduction.axis = ""
+// CHECK: ^bb0([[I:%[a-z0-9]+]]: index
+// CHECK-NEXT: [[TWO:%.+]] = arith.constant dense<2.000000e+00> : vector<1xf64>
+// CHECK-NEXT: [[P:%.+]] = "reduction.load"([[PS]]) : (memref<1x1xf64>) -> vector<1xf64>
+// CHECK-NEXT: [[Q:%.+]] = arith.addf [[P]], [[TWO]]
+// CHECK-NEXT: [[X:%.+]] = "reduction.load"([[XS]], [[I]])
+// CHECK-NEXT: [[WIDE:%.+]] = vector.broadcast [[Q]] : vector<1xf64> to vector<3xf64>
 // CHECK: arith.mulf [[X]], [[WIDE]]
 func.func @parameter_and_number(%x_rows: tensor<?x3xf64>, %p_row: tensor<1x1xf64>) -> tensor<?x3xf64> {
   %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf64>) -> !reduction.lazy<"i", vector<3xf64>>
@@ -81,8 +81,8 @@ func.func @positions_and_values(%y_rows: tensor<?x1xf32>) -> (tensor<?x1xi64>, t
 
 // CHECK-LABEL: func.func @weight(
 // CHECK-SAME: [[OUT:%[a-z0-9]+]]: memref<?x2xf32> {reduction.axis = "i", reduction.name = "output0"
-// CHECK-DAG: [[X:%.+]] = "reduction.load"({{%.+}}) : (memref<?x1xf32>, index)
-// CHECK-DAG: [[Y:%.+]] = "reduction.load"({{%.+}}) : (memref<?x2xf32>, index)
+// CHECK: [[X:%.+]] = "reduction.load"({{%.+}}) : (memref<?x1xf32>, index)
+// CHECK: [[Y:%.+]] = "reduction.load"({{%.+}}) : (memref<?x2xf32>, index)
 // CHECK: "reduction.accumulate"([[X]], [[Y]], [[OUT]]) {kind = "logsumexp", operandSegmentSizes = array<i32: 1, 1, 1, 0>}
 func.func @weight(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x2xf32>) -> tensor<?x2xf32> {
   %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
@@ -93,12 +93,12 @@ func.func @weight(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x2xf32>) -> tensor<
 
 // A result that only feeds a later reduction is scratch, after the outputs; one row in all has no row axis.
 // CHECK-LABEL: func.func @norm_of_sums(
-// CHECK-SAME: [[XS:%.+]]: memref<?x1xf32> {reduction.axis = "i", reduction.name = "input0", reduction.role = "input"}
-// CHECK-SAME: [[OUT:%.+]]: memref<1x1xf32> {reduction.axis = "", reduction.name = "output0", reduction.role = "output"}
-// CHECK-SAME: [[SUMS:%.+]]: memref<?x1xf32> {reduction.axis = "i", reduction.name = "scratch0", reduction.role = "scratch"}
+// CHECK-SAME: [[XS:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "i", reduction.name = "input0", reduction.role = "input"}
+// CHECK-SAME: [[OUT:%[a-z0-9]+]]: memref<1x1xf32> {reduction.axis = "", reduction.name = "output0", reduction.role = "output"}
+// CHECK-SAME: [[SUMS:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "i", reduction.name = "scratch0", reduction.role = "scratch"}
 // CHECK: "reduction.accumulate"({{%.+}}, [[SUMS]]) {kind = "sum"
 // CHECK: }) {columns = "j", rows = "i"}
-// CHECK: ^bb0({{%.+}}: index, [[I:%.+]]: index):
+// CHECK: ^bb0({{%.+}}: index, [[I:%[a-z0-9]+]]: index):
 // CHECK: [[S:%.+]] = "reduction.load"([[SUMS]], [[I]])
 // CHECK: [[SQUARE:%.+]] = arith.mulf [[S]], [[S]]
 // CHECK: "reduction.accumulate"([[SQUARE]], [[OUT]])

@@ -2,14 +2,14 @@
 
 // Two rows a thread, 128 threads apart; columns pass through workgroup memory between two barriers.
 // CHECK-LABEL: gpu.module @sum_kernels
-// CHECK: llvm.mlir.global internal @sum_0_tile() {addr_space = 3 : i32, alignment = 16 : i64, dso_local} : !llvm.array<512 x i8>
+// CHECK: llvm.mlir.global internal @sum_0_workgroup() {addr_space = 3 : i32, alignment = 16 : i64, dso_local} : !llvm.array<512 x i8>
 // CHECK: gpu.func @sum_0(%[[X:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[Y:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[OUT:.*]]: !llvm.ptr<1> {llvm.noalias}, %[[ROWS:.*]]: i64, %[[COLUMNS:.*]]: i64) kernel
 // CHECK-SAME: nvvm.maxntid = array<i32: 128>
 // CHECK-SAME: block_threads = 128
 // CHECK-SAME: columns = "j"
 // CHECK-SAME: rows_per_block = 256
 // CHECK-SAME: workgroup_bytes = 512
-// CHECK: %[[TILE:.*]] = llvm.mlir.addressof @sum_0_tile
+// CHECK: %[[TILE:.*]] = llvm.mlir.addressof @sum_0_workgroup
 // CHECK: %[[LAST:.*]] = arith.subi %[[ROWS]]
 // CHECK-COUNT-2: arith.minsi %{{.*}}, %[[LAST]]
 // CHECK-COUNT-2: llvm.load %{{.*}} invariant

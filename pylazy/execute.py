@@ -6,6 +6,7 @@ import hashlib
 import math
 import sys
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,32 +49,52 @@ class Extents(NamedTuple):
 
 
 class Executable:
-    """A request with its program, compiled when it is first needed; shared by all threads.
+    """A request with its programs, compiled when they are first needed; shared by all threads.
+
+    There is one program for ordinary sizes, and there may be others for few rows; see `few_rows`.
 
     Attributes:
-        request: what the program computes.
-        program: the program once it is loaded, else None; see `load`.
+        request: what the programs compute.
     """
 
-    __slots__ = ("_gradients", "program", "request")
+    __slots__ = ("_gradients", "_programs", "request")
 
     def __init__(self, request: ReductionRequest) -> None:
         self.request = request
-        self.program: Program | None = None
-        self._gradients: dict[tuple[int, ...], Program] = {}
+        self._programs: dict[str, Program] = {}
+        self._gradients: dict[tuple[tuple[int, ...], str], Program] = {}
 
-    def load(self) -> Program:
+    def load(self, few: str = "") -> Program:
         """Return the program, compiled or taken from the disk; threads that ask at once get one and the same."""
-        if self.program is None:
-            self.program = _load(self.request)
-        return self.program
-
-    def gradient(self, wrt: tuple[int, ...]) -> Program:
-        """Return the program of the gradient with respect to the inputs of these numbers."""
-        program = self._gradients.get(wrt)
+        program = self._programs.get(few)
         if program is None:
-            program = self._gradients[wrt] = _load(GradientRequest(self.request, wrt))
+            program = self._programs[few] = _load(self.request, few)
         return program
+
+    def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
+        """Return the program of the gradient with respect to the inputs of these numbers."""
+        program = self._gradients.get((wrt, few))
+        if program is None:
+            program = self._gradients[wrt, few] = _load(GradientRequest(self.request, wrt), few)
+        return program
+
+
+_MANY_COLUMNS = 256
+_VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 32}
+
+
+def few_rows(extents: Extents, dtype: str) -> str:
+    """Name the axes ("", "i" or "j") with no more rows than a vector has lanes, against many on the other axis.
+
+    Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle.
+    """
+    rows, columns = extents.rows or 1, extents.columns or 1
+    if rows > _MANY_COLUMNS and columns > _MANY_COLUMNS:
+        return ""
+    lanes = _VECTOR_BYTES.get(host_target(), 16) // (4 if dtype == "float32" else 8)
+    if rows <= lanes and columns >= _MANY_COLUMNS:
+        return "i"
+    return "j" if columns <= lanes and rows >= _MANY_COLUMNS else ""
 
 
 _MAX_EXECUTABLES = 4096
@@ -89,12 +110,13 @@ class Job:
         expressions: the formula, and the weight where there is one.
         dtype: "float32" or "float64": of the formula.
         extents: sizes.
+        few: the axis with few rows, if any; see `few_rows`.
         reduced: the axis that is reduced, "i" or "j".
         wanted: the results.
         shapes: of the results, in order.
     """
 
-    __slots__ = ("dtype", "executable", "expressions", "extents", "reduced", "shapes", "sources", "wanted")
+    __slots__ = ("dtype", "executable", "expressions", "extents", "few", "reduced", "shapes", "sources", "wanted")
 
     def __init__(
         self,
@@ -113,6 +135,7 @@ class Job:
         self.expressions = expressions
         self.dtype = dtype
         self.extents = extents
+        self.few = few_rows(extents, dtype)
         self.reduced = reduced
         self.wanted = wanted
         self.shapes = shapes
@@ -174,7 +197,7 @@ class Job:
             self._fill_empty(results)
             return tuple(results)
         located = self.locate(tensors)
-        launch(executable.program or executable.load(), located, results, self.extents)
+        launch(executable.load(self.few), located, results, self.extents)
         for result, wanted in zip(results, self.wanted, strict=True):
             if wanted.kind == "mean":
                 result[...] /= self.reduced_extent
@@ -330,14 +353,21 @@ def _request(
     return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs))
 
 
-def _load(request: ReductionRequest | GradientRequest) -> Program:
+@lru_cache(maxsize=1)
+def host_target() -> str:
+    """Name the best CPU level that this machine runs."""
+    from pylazy.runtime import launch
+
+    return launch.host_target()
+
+
+def _load(request: ReductionRequest | GradientRequest, few: str) -> Program:
     """Take a program from the disk, or compile it and leave it there."""
     from pylazy.runtime import kernel_cache
-    from pylazy.runtime.launch import host_target
 
     target = host_target()
-    key = kernel_cache.key(request.canonical_text(), target, *_compiler_versions())
-    return kernel_cache.default_cache().program(key, lambda: _compile(request, target))
+    key = kernel_cache.key(request.canonical_text(), few, target, *_compiler_versions())
+    return kernel_cache.default_cache().program(key, lambda: _compile(request, target, few))
 
 
 @lru_cache(maxsize=1)
@@ -353,21 +383,21 @@ def _compiler_versions() -> tuple[str, ...]:
 
 
 def _installed_version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version  # takes 35 ms, and only a new formula needs it
-
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
+    """Give the name of a package's metadata folder, which holds its version; importlib.metadata takes 35 ms."""
+    spec = find_spec(package.replace("-", "_"))
+    if spec is None or spec.origin is None:
         return f"no {package}"
+    folder = Path(spec.origin).parent.parent
+    return " ".join(sorted(found.name for found in folder.glob(f"{package.replace('-', '_')}-*.dist-info")))
 
 
-def _compile(request: ReductionRequest | GradientRequest, target: str) -> KernelImage:
+def _compile(request: ReductionRequest | GradientRequest, target: str, few: str) -> KernelImage:
     """Compile a request for a CPU level such as "x86-64-v3"; the only road from here to the compiler."""
     from pylazy import trace
     from pylazy.compiler.compile import compile_cpu
 
-    traced = trace.trace_gradient(request) if isinstance(request, GradientRequest) else trace.trace(request)
-    return compile_cpu(traced, target)
+    tracer: Any = trace.trace_gradient if isinstance(request, GradientRequest) else trace.trace
+    return compile_cpu(tracer(request, few_rows=few), target)
 
 
 # Options that reductions take -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pylazy.execute import host_target
 from pylazy.expression import at_user_line
 from pylazy.runtime.errors import UnsupportedError
 
@@ -63,8 +64,6 @@ class Reduction:
     def lower(self, target: str | None = None) -> Lowered:
         """Lower the formula for a target, by default this machine: a CPU level such as "x86-64-v3", or "sm_90"."""
         if target is None:
-            from pylazy.runtime.launch import host_target
-
             target = host_target()
         return Lowered(self, target)
 
@@ -98,7 +97,7 @@ class Lowered:
             from pylazy.compiler.compile import ptx_as_text, stages_as_text
 
             write = ptx_as_text if self.target.startswith("sm_") else stages_as_text
-            self._texts = write(trace.trace(request), self.target)
+            self._texts = write(trace.trace(request, few_rows=self._reduction._job.few), self.target)
         if stage not in self._texts:
             shown = ", ".join(("expression", *self._texts))
             raise UnsupportedError(
@@ -112,8 +111,6 @@ class Lowered:
         Raises:
             UnsupportedError: the target is not a level of this machine's processor.
         """
-        from pylazy.runtime.launch import host_target
-
         if self.target != host_target():
             raise UnsupportedError(
                 at_user_line(
@@ -129,7 +126,7 @@ class Compiled:
     __slots__ = ("_reduction",)
 
     def __init__(self, reduction: Reduction) -> None:
-        reduction._job.executable.load()
+        reduction._job.executable.load(reduction._job.few)
         self._reduction = reduction
 
     def __call__(self, *, out: Any = None) -> Any:

@@ -114,7 +114,7 @@ def _gradients(
     if rows and columns and 0 not in batch:
         # These have every batch dimension as results have, so they are laid out as results are.
         given = [result.detach().contiguous() for result in (*results, cotangent)]
-        launch(job.executable.gradient(wrt), job.locate(tensors), [*given, *full], job.extents)
+        launch(job.executable.gradient(wrt, job.few), job.locate(tensors), [*given, *full], job.extents)
     else:
         for gradient in full:
             gradient.zero_()

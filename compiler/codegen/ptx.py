@@ -1,4 +1,4 @@
-"""LLVM IR text -> PTX, by LLVM's NVPTX back end; and the check of PTX by NVIDIA's assembler, where that is installed."""
+"""LLVM IR text -> PTX, by LLVM's back end; and the check of PTX by NVIDIA's assembler, where that is installed."""
 
 import functools
 import importlib.util

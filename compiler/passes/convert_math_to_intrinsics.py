@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.target import Target
+from pylazy.compiler.target import NvidiaTarget, Target
 
 _INTRINSICS: Mapping[str, str] = {
     "math.sqrt": "sqrt",
@@ -26,6 +26,8 @@ def convert_math_to_intrinsics(module: ir.Module, *, target: Target) -> None:
     which would turn these into calls of NVIDIA's library, and refuses the `llvm.intr` operations that
     convert-math-to-llvm makes of them. Operations on vectors are left alone.
     """
+    if not isinstance(target, NvidiaTarget):
+        return
     found: list[ir.Operation] = []
 
     def look(op: ir.Operation) -> ir.WalkResult:

@@ -13,6 +13,7 @@ def nvvm_keep_loops(module: ir.Module, *, target: Target) -> None:
     counted the registers for it; unrolled again, a loop over a long inner dimension spills. A branch is backward if it
     goes to its own or an earlier block, which is how convert-scf-to-cf lays loops out.
     """
+    del target  # the schedule has spoken for all of them
 
     def look(op: ir.Operation) -> ir.WalkResult:
         if op.name == "llvm.func" and op.regions[0].blocks:

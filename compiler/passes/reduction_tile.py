@@ -14,10 +14,10 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
 
     Runs after reduction-fuse, since fused reductions share their tiles, and before reduction-vectorize and
     reduction-map-to-gpu, which build what the attributes say. `lanes` rows make a vector, `row_vectors` vectors a row
-    tile, `column_step` columns a block, `column_chunk` columns the first level of a sum; on a GPU `rows_per_thread` rows
-    stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in workgroup memory. An op that
-    has an attribute already keeps it. The function's attribute `reduction.few_rows` names axes with less rows than lanes:
-    reductions that keep them get `lane_axis = "columns"`.
+    tile, `column_step` columns a block, `column_chunk` columns the first level of a sum; on a GPU `rows_per_thread`
+    rows stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in workgroup memory. An
+    op that has an attribute already keeps it. The function's attribute `reduction.few_rows` names axes with less rows
+    than lanes: reductions that keep them get `lane_axis = "columns"`.
     """
     for function in module.body.operations:
         if name_of(function) != "func.func":
@@ -38,7 +38,7 @@ def _attach(operation: Any, chosen: schedule.CpuSchedule | schedule.NvidiaSchedu
         operation.attributes[field.name] = _to_attribute(getattr(chosen, field.name))
 
 
-def _to_attribute(value: int | float | str) -> ir.Attribute:
+def _to_attribute(value: float | str) -> ir.Attribute:
     if isinstance(value, str):
         return ir.StringAttr.get(value)
     if isinstance(value, float):

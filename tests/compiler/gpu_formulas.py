@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from reference import evaluate_dense, reduce_dense
 
-from pylazy import LazyTensor, Vi, Vj
+from pylazy import LazyTensor, Pm, Vi, Vj
 from pylazy.reductions import GradientRequest
 from pylazy.trace import Traced, trace, trace_gradient
+from reference import evaluate_dense, reduce_dense
 
 Array = Any  # an ndarray
 Formula = Callable[["Variables"], Any]
@@ -79,6 +79,12 @@ def with_parameter(v: Variables) -> Any:
     return (scaled * v.y(20)).sum(axis=1, call=False)
 
 
+def with_number(v: Variables) -> Any:
+    """Make a formula with a parameter, whose gradient is a single row."""
+    distance = v.x(3).sqdist(v.y(3)) * Pm(np.array([0.7], dtype=v.dtype))
+    return ((-distance).exp() * v.y(1)).sum(axis=1, call=False)
+
+
 def concatenated(v: Variables) -> Any:
     """Make a result whose elements change their kind in the middle of a long inner dimension."""
     return (v.x(3).concat(v.y(40)) * v.y(1)).sum(axis=1, call=False)
@@ -106,7 +112,9 @@ FORMULAS: Mapping[str, Formula] = {
     "kmin": _distances(lambda d: d.Kmin(5, axis=1, call=False)),
     "argkmin": _distances(lambda d: d.argKmin(5, axis=1, call=False), 20),
     "over_rows": over_rows,
+    "kmin_argkmin": _distances(lambda d: d.Kmin_argKmin(4, axis=1, call=False)),
     "with_parameter": with_parameter,
+    "with_number": with_number,
     "concatenated": concatenated,
     "dot_of_long": dot_of_long,
 }
@@ -117,6 +125,7 @@ DIFFERENTIABLE = (
     "laplacian",
     "logsumexp",
     "logsumexp_weighted",
+    "with_number",
 )
 
 

@@ -47,7 +47,7 @@ def host_text(llvm_text: str) -> str:
         text = re.sub(rf"@(?:{pattern})\(", f"@{name}(", text)
     for name in ("exp2", "log2"):
         text = re.sub(rf"^declare [^\n]*@llvm\.{name}\.f32\([^\n]*\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^(@\w+_tile = )internal ", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r"^(@\w+_workgroup = )internal ", r"\1", text, flags=re.MULTILINE)
     prelude = _PRELUDE if "@llvm.sqrt.f32(float)" in text else _PRELUDE + "declare float @llvm.sqrt.f32(float)\n"
     return text + prelude
 
@@ -92,7 +92,7 @@ class Simt:
         arguments = [buffer.address for buffer in guarded]
         for block in range(-(-rows // kernel.rows_per_block)):
             if kernel.workgroup_bytes:
-                tile = self._engine.get_global_value_address(f"{kernel.name}_tile")
+                tile = self._engine.get_global_value_address(f"{kernel.name}_workgroup")
                 ctypes.memset(tile, 0xFF, kernel.workgroup_bytes)
             self._run_block(lambda: entry(*arguments, rows, columns), block, kernel.block_threads)
         for buffer, original in zip(guarded, buffers, strict=True):

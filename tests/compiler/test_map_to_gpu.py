@@ -13,12 +13,11 @@ from gpu_formulas import (
     traced,
     traced_gradient,
 )
-from reference import assert_close
 from simt import Simt
 
-from pylazy.compiler.codegen.ptx import PtxModule
 from pylazy.compiler.compile import compile_ptx, ptx_as_text
 from pylazy.compiler.gpu_memory import STAGED_COLUMN_BYTES, column_layout
+from reference import assert_close
 
 DTYPES = (np.float32, np.float64)
 TILE = 128
@@ -29,7 +28,7 @@ class Program:
     """A formula compiled for a GPU, run on the CPU."""
 
     def __init__(self, formula: Any, *, edit: Any = None) -> None:
-        self.ptx: PtxModule = compile_ptx(formula, "sm_90")
+        self.ptx = compile_ptx(formula, "sm_90")
         text = ptx_as_text(formula, "sm_90")["llvm"]
         self.simt = Simt(text if edit is None else edit(text))
 
@@ -92,6 +91,20 @@ def test_gradient_of_gaussian_matches_its_formula() -> None:
     for entry, result in zip(request_of(reduction).inputs, found, strict=True):
         dense = wanted[(rows if entry.axis == "i" else columns), entry.dim]
         assert_close(result, dense, dtype=np.float64, columns=columns, scale=1.0)
+
+
+def test_gradient_of_a_parameter_is_one_row() -> None:
+    rows, columns = 9, 13
+    reduction = FORMULAS["with_number"](Variables(rows, columns, np.float64))
+    entries = request_of(reduction).inputs
+    number = next(position for position, entry in enumerate(entries) if entry.axis == "")
+    program = Program(traced_gradient(reduction, wrt=(number,)))
+    inputs = inputs_of(reduction)
+    (found,) = program.run([*inputs, np.ones((rows, 1))], rows=rows, columns=columns)
+    by_axis = {(entry.axis, entry.dim): array for entry, array in zip(entries, inputs, strict=True)}
+    distance = ((by_axis["i", 3][:, None] - by_axis["j", 3][None]) ** 2).sum(-1)
+    wanted = ((-distance * np.exp(-0.7 * distance)) @ by_axis["j", 1]).sum().reshape(1, 1)
+    assert_close(found, wanted, dtype=np.float64, columns=rows * columns, scale=1.0)
 
 
 def test_no_columns_give_the_neutral_element() -> None:

@@ -1,0 +1,419 @@
+"""GPU kernels as loop nests: the rows of a thread, tiles of columns, sweeps over them."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from math import gcd
+from typing import Any
+
+from pylazy.compiler import kernel_builder as kb
+from pylazy.compiler.body_elements import Block, BodyElements, Position, inner_dim
+from pylazy.compiler.combiners import COMPONENT_COMBINERS
+from pylazy.compiler.cpu_memory import iadd, imin, imul, isub, number
+from pylazy.compiler.diagnostics import at_source_line
+from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.gpu_accumulators import Components, Exponentials, GpuAccumulator, Result, Selection, State
+from pylazy.compiler.gpu_memory import (
+    GLOBAL_SPACE,
+    WORKGROUP_BYTES,
+    ColumnTile,
+    RowPanel,
+    block_index,
+    byte_address,
+    declare_workgroup,
+    element_address,
+    load_input,
+    pointer_type,
+    row_address,
+    store_output,
+    thread_index,
+    workgroup_address,
+)
+from pylazy.compiler.mlir import gpu, ir, scf
+from pylazy.compiler.target import Target
+from pylazy.runtime.errors import InternalError, UnsupportedError
+
+#: Longest list of a kmin or kmax that a thread keeps in registers.
+_SELECTION_LIMIT = 16
+#: State slots of accumulations that share one sweep over the columns.
+_SLOTS_OF_A_SWEEP = 24
+
+
+def integer_attribute(value: int) -> ir.Attribute:
+    """Build a 64-bit integer attribute."""
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+
+
+class Nest:
+    """What both kinds of kernels share: the function, the rows of a thread, access to buffers.
+
+    Args:
+        arguments: the buffers of the program, as the kernel op names them.
+        operation: a `map` or `map_reduce`.
+        name: of the kernel.
+        target: for messages.
+    """
+
+    def __init__(self, arguments: Sequence[ir.Value], operation: Any, name: str, target: Target) -> None:
+        self.arguments = arguments
+        self.operation = operation
+        self.target = target
+        self.name = name
+        self.threads = attribute(operation, "block_threads", 128)
+        self.blocks_per_processor = attribute(operation, "blocks_per_processor", 4)
+        self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
+        self.body_block = operation.regions[0].blocks[0]
+        self.block = Block(
+            self.rows_per_thread,
+            attribute(operation, "column_step", 1),
+            attribute(operation, "unroll_limit", 16),
+            attribute(operation, "inner_step", 8),
+        )
+        self.tile = ColumnTile(
+            self._sources("c"),
+            columns=attribute(operation, "tile_columns", 128),
+            step=gcd(self.block.inner_step, attribute(operation, "result_chunk", 16)),
+        )
+        long = [
+            source for source in self._sources("r") if ir.MemRefType(source.type).shape[1] > self.block.unroll_limit
+        ]
+        self.panel = RowPanel(
+            long if name_of(operation) == "reduction.map_reduce" else [],
+            rows=self.threads * self.rows_per_thread,
+            limit=min(attribute(operation, "row_panel_bytes", 0), WORKGROUP_BYTES - self.tile.bytes),
+        )
+        self.workgroup_bytes = self.tile.bytes + self.panel.bytes
+        self.row_starts: dict[Any, ir.Value] = {}
+
+    def _loads(self) -> list[Any]:
+        return [op for op in self.body_block.operations if name_of(op) == "reduction.load"]
+
+    def _varies_with(self, load: Any) -> str:
+        if len(load.operands) == 1:
+            return ""
+        return "rc"[list(self.body_block.arguments).index(load.operands[1])]
+
+    def _sources(self, axis: str) -> list[ir.Value]:
+        """Give the buffers that the body loads by row ("r") or by column ("c")."""
+        return list(dict.fromkeys(op.operands[0] for op in self._loads() if self._varies_with(op) == axis))
+
+    def build(self) -> None:
+        """Build the kernel at the current insertion point, in a `gpu.module`."""
+        if self.workgroup_bytes:
+            declare_workgroup(f"{self.name}_workgroup", self.workgroup_bytes)
+        function = self._create_function()
+        entry = function.regions[0].blocks.append(
+            *ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value).inputs
+        )
+        *pointers, self.rows, self.columns = entry.arguments
+        self.pointers = dict(zip(self.arguments, pointers, strict=True))
+        with ir.InsertionPoint(entry):
+            if self.workgroup_bytes:
+                self.tile_start = workgroup_address(f"{self.name}_workgroup")
+                self.panel_start = byte_address(self.tile_start, offset=self.tile.bytes)
+            self._place_rows()
+            self.fill()
+            gpu.ReturnOp([])
+
+    def _create_function(self) -> Any:
+        wide = ir.IntegerType.get_signless(64)
+        buffers = [pointer_type(GLOBAL_SPACE)] * len(self.arguments)
+        written = {
+            operand
+            for op in self.body_block.operations
+            if name_of(op) in {"reduction.accumulate", "reduction.store"}
+            for operand in op.operands
+        }
+        unit = ir.UnitAttr.get()
+        argument_attributes = [
+            ir.DictAttr.get(
+                {"llvm.noalias": unit} if argument in written else {"llvm.noalias": unit, "llvm.readonly": unit}
+            )
+            for argument in self.arguments
+        ]
+        text = ir.StringAttr.get
+        launch = {
+            "rows": self.operation.attributes["rows"],
+            "columns": text(attribute(self.operation, "columns", "")),
+            "rows_per_block": integer_attribute(self.threads * self.rows_per_thread),
+            "block_threads": integer_attribute(self.threads),
+            "workgroup_bytes": integer_attribute(self.workgroup_bytes),
+        }
+        return ir.Operation.create(
+            "gpu.func",
+            regions=1,
+            attributes={
+                "sym_name": text(self.name),
+                "function_type": ir.TypeAttr.get(ir.FunctionType.get([*buffers, wide, wide], [])),
+                "gpu.kernel": unit,
+                "arg_attrs": ir.ArrayAttr.get([*argument_attributes, ir.DictAttr.get({}), ir.DictAttr.get({})]),
+                "nvvm.maxntid": ir.DenseI32ArrayAttr.get([self.threads]),
+                # A bound on registers: left to itself, the assembler spills to reach an occupancy that it guesses.
+                "nvvm.minctasm": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), self.blocks_per_processor),
+                "reduction.launch": ir.DictAttr.get(launch),
+            },
+        )
+
+    def _place_rows(self) -> None:
+        """Build the numbers of this thread's rows, and the addresses of those rows where they are read."""
+        thread = thread_index()
+        first = imul(block_index(), number(self.threads * self.rows_per_thread))
+        self.thread_rows = [iadd(iadd(first, thread), number(k * self.threads)) for k in range(self.rows_per_thread)]
+        last = isub(self.rows, number(1))
+        clamped = [imin(row, last) for row in self.thread_rows]
+        for source in self._sources("r"):
+            buffer = ir.MemRefType(source.type)
+            if source in self.panel.offsets:
+                start = row_address(self.panel_start, thread, 1, buffer.element_type)
+                self.row_starts[source, 0] = start
+                continue
+            for k, row in enumerate(clamped):
+                start = row_address(self.pointers[source], row, buffer.shape[1], buffer.element_type)
+                self.row_starts[source, k] = start
+        if self.panel.bytes:
+            self.panel.fill(self.panel_start, self.pointers, first=first, last=last, threads=self.threads)
+            gpu.barrier()
+
+    def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
+        """Emit one element of a `load`."""
+        source = operation.operands[0]
+        element = ir.MemRefType(source.type).element_type
+        axis = self._varies_with(operation)
+        if source in self.panel.offsets:
+            return self.panel.load(self.row_starts[source, 0], source, at, rows_after=row * self.threads)
+        if axis == "r":
+            return load_input(element_address(self.row_starts[source, row], at, element), element)
+        if axis == "":
+            return load_input(element_address(self.pointers[source], at, element), element)
+        return self.load_column_element(source, at, column)
+
+    def load_column_element(self, source: ir.Value, at: Position, column: int) -> ir.Value:
+        """Emit one element of the row of a column."""
+        raise InternalError(f"a map loads element {at.offset} of column {column} of {source.type}")
+
+    def store_row(self, buffer: ir.Value, row: int, at: Position, value: ir.Value) -> None:
+        """Build the store of one element of a result; to be called where the row is known to exist."""
+        kind = ir.MemRefType(buffer.type)
+        start = row_address(self.pointers[buffer], self.thread_rows[row], kind.shape[1], kind.element_type)
+        store_output(value, element_address(start, at, kind.element_type))
+
+    def guarded(self, row: int, body: Callable[[], None]) -> None:
+        """Build a branch that only rows of the axis take."""
+        less = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 2)
+        exists = kb.emit(
+            "arith.cmpi", (self.thread_rows[row], self.rows), ir.IntegerType.get_signless(1), predicate=less
+        )
+        branch = scf.IfOp(exists)
+        with ir.InsertionPoint(branch.then_block):
+            body()
+            scf.YieldOp([])
+
+    def fill(self) -> None:
+        """Build what follows once the rows are known."""
+        raise NotImplementedError
+
+
+class MapNest(Nest):
+    """One value for each row, written to a buffer."""
+
+    def fill(self) -> None:
+        """Build the values and their stores."""
+        body = BodyElements(self.body_block, self.block, self.load_element)
+        for operation in self.body_block.operations:
+            if name_of(operation) == "reduction.store":
+                for row in range(self.rows_per_thread):
+                    with operation.location:
+                        self._store(operation, body, row)
+
+    def _store(self, operation: Any, body: BodyElements, row: int) -> None:
+        value, buffer = operation.operands[0], operation.operands[1]
+        dim = inner_dim(value)
+
+        def write(nothing: State, at: Position) -> State:
+            self.store_row(buffer, row, at, body.element(value, at, row, 0))
+            return nothing
+
+        def write_all() -> None:
+            with body.scope():
+                if dim <= self.block.unroll_limit:
+                    for component in range(dim):
+                        write([], Position(component))
+                else:
+                    body.prepare(value)
+                    body.over_inner(value, dim, [], write)
+
+        self.guarded(row, write_all)
+
+
+class ReduceNest(Nest):
+    """One or more sweeps over the columns."""
+
+    def __init__(self, arguments: Sequence[ir.Value], operation: Any, name: str, target: Target) -> None:
+        super().__init__(arguments, operation, name, target)
+        self.chunk = attribute(operation, "result_chunk", 16)
+        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
+        for accumulation in self.accumulations:
+            self._refuse_unsupported(accumulation)
+
+    def _refuse_unsupported(self, operation: Any) -> None:
+        kind, k = attribute(operation, "kind"), attribute(operation, "k", 1)
+        if k > _SELECTION_LIMIT:
+            message = (
+                f"reduction.accumulate of kind {kind} with k = {k} has no lowering for {self.target.name}, "
+                f"which keeps lists of up to {_SELECTION_LIMIT} entries"
+            )
+            raise UnsupportedError(at_source_line(message, operation.location))
+
+    def fill(self) -> None:
+        """Build the sweeps: accumulations of short results share one, a long result has one for each of its chunks."""
+        self.body = BodyElements(self.body_block, self.block, self.load_element)
+        self._prepare_rows()
+        shared: list[tuple[Any, GpuAccumulator]] = []
+        slots = 0
+        for operation in self.accumulations:
+            with operation.location:
+                dim = _result_width(operation)
+                if attribute(operation, "kind") in {"kmin", "kmax"}:
+                    for component in range(inner_dim(operation.operands[0])):
+                        self._sweep([(operation, Selection(operation, self.rows_per_thread, component))])
+                elif dim > self.chunk:
+                    self._sweep_by_chunks(operation, dim)
+                else:
+                    if shared and slots + dim > _SLOTS_OF_A_SWEEP:
+                        self._sweep(shared)
+                        shared, slots = [], 0
+                    shared.append((operation, self._accumulator(operation, [Position(k) for k in range(dim)])))
+                    slots += dim
+        if shared:
+            self._sweep(shared)
+
+    def _accumulator(self, operation: Any, places: Sequence[Position]) -> GpuAccumulator:
+        segments = list(operation.attributes["operandSegmentSizes"])
+        if attribute(operation, "kind") in COMPONENT_COMBINERS:
+            return Components(operation, self.rows_per_thread, places, indexed=segments[3] == 1)
+        return Exponentials(operation, self.rows_per_thread, places, weighted=segments[1] == 1)
+
+    def _prepare_rows(self) -> None:
+        """Emit, before all loops, what depends on the row or on nothing, unless it is long."""
+        for operation in self.body_block.operations:
+            for value in operation.results:
+                if not isinstance(value.type, ir.VectorType) or "c" in self.body.axes(value):
+                    continue
+                if inner_dim(value) <= self.block.unroll_limit and name_of(operation) != "arith.constant":
+                    for row in range(self.rows_per_thread if "r" in self.body.axes(value) else 1):
+                        for component in range(inner_dim(value)):
+                            self.body.element(value, Position(component), row, 0)
+
+    def _sweep_by_chunks(self, operation: Any, dim: int) -> None:
+        """Build sweeps for a long result: a loop over whole chunks, straight code for what remains."""
+        weighted = list(operation.attributes["operandSegmentSizes"])[1] == 1
+        seams = {seam for seam in self.body.boundaries(operation.operands[int(weighted)]) if 0 < seam < dim}
+        for low, high in itertools.pairwise([0, *sorted(seams), dim]):
+            turns = (high - low) // self.chunk
+            looped = low + turns * self.chunk if turns > 1 else low
+            if turns > 1:
+                loop = scf.ForOp(number(low), number(looped), number(self.chunk), [])
+                with ir.InsertionPoint(loop.body), self.body.scope():
+                    places = [Position(k, loop.induction_variable, low + k) for k in range(self.chunk)]
+                    self._sweep([(operation, self._accumulator(operation, places))])
+                    scf.YieldOp([])
+            for first in range(looped, high, self.chunk):
+                places = [Position(k) for k in range(first, min(first + self.chunk, high))]
+                self._sweep([(operation, self._accumulator(operation, places))])
+
+    def _sweep(self, parts: Sequence[tuple[Any, GpuAccumulator]]) -> None:
+        """Build one pass over all columns, tile by tile, and the stores of what it found."""
+        self.parts = [accumulator for _, accumulator in parts]
+        states = [accumulator.start() for accumulator in self.parts]
+        self.widths = [len(state) for state in states]
+        flat = [slot for state in states for slot in state]
+        loop = scf.ForOp(number(0), self.columns, number(self.tile.columns), flat)
+        with ir.InsertionPoint(loop.body), self.body.scope():
+            self.first_column = loop.induction_variable
+            count = imin(isub(self.columns, self.first_column), number(self.tile.columns))
+            if self.tile.bytes:
+                gpu.barrier()
+                self.tile.fill(
+                    self.tile_start, self.pointers, first=self.first_column, count=count, threads=self.threads
+                )
+                gpu.barrier()
+            outer = list(loop.inner_iter_args)
+            inner = [slot for part, state in self._split(outer) for slot in part.open_tile(state)]
+            inner = self._columns(inner, count)
+            closed = [
+                slot
+                for (part, a), (_, b) in zip(self._split(outer), self._split(inner), strict=True)
+                for slot in part.close_tile(a, b)
+            ]
+            scf.YieldOp(closed)
+        for (operation, _), (part, state) in zip(parts, self._split(list(loop.results)), strict=True):
+            self._store(operation, part.results(state, self.columns))
+
+    def _split(self, flat: State) -> Iterator[tuple[GpuAccumulator, State]]:
+        start = 0
+        for part, width in zip(self.parts, self.widths, strict=True):
+            yield part, flat[start : start + width]
+            start += width
+
+    def _columns(self, state: State, count: ir.Value) -> State:
+        """Build the loops over the columns of a tile: blocks of `column_step`, then what remains one by one."""
+        step = self.block.columns
+        if step == 1:
+            return self._column_loop(state, number(0), count, 1)
+        whole = isub(count, kb.emit("arith.remui", (count, number(step))))
+        state = self._column_loop(state, number(0), whole, step)
+        return self._column_loop(state, whole, count, 1)
+
+    def _column_loop(self, state: State, low: ir.Value, high: ir.Value, step: int) -> State:
+        loop = scf.ForOp(low, high, number(step), state)
+        saved = self.body.block
+        self.body.block = Block(self.rows_per_thread, step, saved.unroll_limit, saved.inner_step)
+        with ir.InsertionPoint(loop.body), self.body.scope():
+            column = loop.induction_variable
+            self.column = iadd(self.first_column, column)
+            if self.tile.bytes:
+                self.tile_column = row_address(
+                    self.tile_start, column, self.tile.stride, ir.IntegerType.get_signless(8)
+                )
+            columns = [iadd(self.column, number(k)) for k in range(step)]
+            result: State = []
+            for part, old in self._split(list(loop.inner_iter_args)):
+                result += part.step(old, self.body, columns)
+            scf.YieldOp(result)
+        self.body.block = saved
+        return list(loop.results)
+
+    def load_column_element(self, source: ir.Value, at: Position, column: int) -> ir.Value:
+        """Emit one element of a column: from the tile, or from global memory if the column is too long for it."""
+        if source in self.tile.offsets:
+            return self.tile.load(self.tile_column, source, at, columns_after=column)
+        buffer = ir.MemRefType(source.type)
+        dim, element = buffer.shape[1], buffer.element_type
+        start = row_address(self.pointers[source], self.column, dim, element)
+        return load_input(element_address(start, at.shifted(column * dim), element), element)
+
+    def _store(self, operation: Any, results: Sequence[Result]) -> None:
+        segments = list(operation.attributes["operandSegmentSizes"])
+        rest = list(operation.operands)[segments[0] + segments[1] :]
+        values = rest[0] if segments[2] else None
+        indices = rest[segments[2]] if segments[3] else None
+        for row in range(self.rows_per_thread):
+            mine = [result for result in results if result.row == row]
+
+            def store_all(row: int = row, mine: Sequence[Result] = mine) -> None:
+                for result in mine:
+                    if values is not None and result.value is not None:
+                        self.store_row(values, row, result.at, result.value)
+                    if indices is not None and result.position is not None:
+                        self.store_row(indices, row, result.at, result.position)
+
+            self.guarded(row, store_all)
+
+
+def _result_width(operation: Any) -> int:
+    """Give the number of elements that a row's state keeps apart."""
+    weighted = list(operation.attributes["operandSegmentSizes"])[1] == 1
+    return inner_dim(operation.operands[int(weighted)]) if weighted or _is_componentwise(operation) else 1
+
+
+def _is_componentwise(operation: Any) -> bool:
+    return attribute(operation, "kind") in COMPONENT_COMBINERS

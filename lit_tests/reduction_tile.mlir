@@ -1,0 +1,83 @@
+// RUN: pylazy-opt %s --pass-pipeline='reduction-tile{target=x86-64}' | filecheck %s --check-prefixes=CHECK,SSE
+// RUN: pylazy-opt %s --pass-pipeline='reduction-tile{target=x86-64-v3}' | filecheck %s --check-prefixes=CHECK,AVX2
+// RUN: pylazy-opt %s --pass-pipeline='reduction-tile{target=x86-64-v4}' | filecheck %s --check-prefixes=CHECK,AVX512
+// RUN: pylazy-opt %s --pass-pipeline='reduction-tile{target=aarch64}' | filecheck %s --check-prefixes=CHECK,NEON
+// RUN: pylazy-opt %s --pass-pipeline='reduction-tile{target=sm_90}' | filecheck %s --check-prefix=GPU
+
+// As many lanes as a register has; all other sizes are there to be read and changed.
+// CHECK-LABEL: func.func @single(
+// CHECK: "reduction.accumulate"
+// CHECK: column_chunk = {{[0-9]+}} : i64
+// CHECK-SAME: column_step = {{[0-9]+}} : i64, columns = "j", cost = {{[0-9.e+-]+}} : f64
+// CHECK-SAME: inner_step = {{[0-9]+}} : i64
+// SSE-SAME: lanes = 4 : i64
+// AVX2-SAME: lanes = 8 : i64
+// AVX512-SAME: lanes = 16 : i64
+// NEON-SAME: lanes = 4 : i64
+// CHECK-SAME: register_limit = {{[0-9]+}} : i64, row_vectors = {{[0-9]+}} : i64, rows = "i", unroll_limit = {{[0-9]+}} : i64
+
+// A thread has its rows, a block its columns in workgroup memory; lanes are a matter of CPUs.
+// GPU-LABEL: func.func @single(
+// GPU: block_threads = {{[0-9]+}} : i64
+// GPU-SAME: column_step = {{[0-9]+}} : i64
+// GPU-SAME: rows_per_thread = {{[0-9]+}} : i64
+// GPU-SAME: tile_columns = {{[0-9]+}} : i64
+// GPU-NOT: lanes
+// GPU: return
+func.func @single(%ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%y, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// CHECK-LABEL: func.func @double(
+// SSE: lanes = 2 : i64
+// AVX2: lanes = 4 : i64
+// AVX512: lanes = 8 : i64
+// NEON: lanes = 2 : i64
+func.func @double(%ys: memref<?x1xf64>, %out: memref<?x1xf64>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf64>, index) -> vector<1xf64>
+    "reduction.accumulate"(%y, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf64>, memref<?x1xf64>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// A map has no columns to share a load among.
+// CHECK-LABEL: func.func @map(
+// CHECK: column_step = 1 : i64
+// CHECK-SAME: row_vectors = 1 : i64
+func.func @map(%ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map"() ({
+  ^bb0(%j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.store"(%y, %out, %j) : (vector<1xf32>, memref<?x1xf32>, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {rows = "j"} : () -> ()
+  return
+}
+
+// What is there already is kept: a pass decides what is legal, and a person what is tried.
+// CHECK-LABEL: func.func @kept(
+// CHECK: column_chunk = 7 : i64
+// CHECK-SAME: column_step = 3 : i64
+// CHECK-SAME: lanes = 1 : i64
+// CHECK-SAME: row_vectors = 5 : i64
+// GPU-LABEL: func.func @kept(
+// GPU: block_threads = 32 : i64
+// GPU-SAME: column_step = 3 : i64
+func.func @kept(%ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%y, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {block_threads = 32, column_chunk = 7, column_step = 3, columns = "j", lanes = 1, row_vectors = 5, rows = "i"} : () -> ()
+  return
+}

@@ -1,0 +1,107 @@
+"""Few rows against many columns, and few columns against many rows: other loop nests, the same results."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pylazy import LazyTensor, Vi, Vj, get_num_threads, set_num_threads
+from pylazy.execute import Extents, few_rows
+
+Array = np.ndarray[Any, Any]
+
+# Columns: fewer than a vector, a whole number of blocks, odd, larger than a chunk, larger than a split.
+COLUMNS = (256, 333, 4097, 30_000)
+
+
+def clouds(rows: int, columns: int, dtype: str, dim: int = 3) -> tuple[Array, Array]:
+    generator = np.random.default_rng(rows * 1000 + columns)
+    x, y = generator.standard_normal((rows, dim)), generator.standard_normal((columns, dim))
+    y[columns // 2] = y[0]  # a tie
+    return x.astype(dtype), y.astype(dtype)
+
+
+def distances(x: Array, y: Array) -> Array:
+    return ((x[:, None].astype(np.float64) - y[None].astype(np.float64)) ** 2).sum(-1)
+
+
+REDUCTIONS: dict[str, tuple[Callable[[LazyTensor], Any], Callable[[Array], Array]]] = {
+    "sum": (lambda d: (-d).exp().sum(axis=1), lambda d: np.exp(-d).sum(1)),
+    "logsumexp": (lambda d: (-d).logsumexp(axis=1), lambda d: np.log(np.exp(-d).sum(1))),
+    "min": (lambda d: d.min(axis=1), lambda d: d.min(1)),
+    "max": (lambda d: d.max(axis=1), lambda d: d.max(1)),
+    "argmin": (lambda d: d.argmin(axis=1), lambda d: d.argmin(1)),
+    "argmax": (lambda d: d.argmax(axis=1), lambda d: d.argmax(1)),
+    "argKmin": (lambda d: d.argKmin(7, axis=1), lambda d: np.argsort(d, axis=1, kind="stable")[:, :7]),
+    "Kmin": (lambda d: d.Kmin(7, axis=1), lambda d: np.sort(d, axis=1)[:, :7]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_one_to_four_rows_match_dense(name: str, dtype: str) -> None:
+    lazy, dense = REDUCTIONS[name]
+    for rows, columns in zip((1, 2, 3, 4), COLUMNS, strict=True):
+        x, y = clouds(rows, columns, dtype)
+        found, expected = lazy(((Vi(x) - Vj(y)) ** 2).sum(-1)), dense(distances(x, y))
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=2e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_few_columns_reduced_over_rows_match_dense(name: str) -> None:
+    lazy, dense = REDUCTIONS[name]
+    x, y = clouds(1, 1500, "float64")
+    transposed = ((Vi(y) - Vj(x)) ** 2).sum(-1).T
+    np.testing.assert_allclose(lazy(transposed).reshape(dense(distances(x, y)).shape), dense(distances(x, y)), rtol=1e-12)
+
+
+def test_weights_and_vectors_on_one_row_match_dense() -> None:
+    x, y = clouds(1, 777, "float64")
+    b = np.random.default_rng(0).standard_normal((777, 5))
+    kernel = np.exp(-distances(x, y))
+    lazy = (-((Vi(x) - Vj(y)) ** 2).sum(-1)).exp()
+    np.testing.assert_allclose((lazy * Vj(b)).sum(axis=1), kernel @ b, rtol=1e-11, atol=1e-12)
+    weighted = (-((Vi(x) - Vj(y)) ** 2).sum(-1)).logsumexp(axis=1, weight=Vj(b**2))
+    np.testing.assert_allclose(weighted, np.log(kernel @ b**2), rtol=1e-12)
+
+
+@pytest.mark.parametrize("column", [0, 255, 500, 999])
+def test_nan_on_one_row_propagates_and_its_first_index_wins(column: int) -> None:
+    x, y = clouds(1, 1000, "float32")
+    y[column, 1] = np.nan
+    y[999, 0] = np.nan
+    lazy = ((Vi(x) - Vj(y)) ** 2).sum(-1)
+    assert np.isnan(lazy.min(axis=1)).all()
+    assert np.isnan((-lazy).exp().sum(axis=1)).all()
+    assert np.isnan((-lazy).logsumexp(axis=1)).all()
+    assert lazy.argmin(axis=1).item() == column
+    assert lazy.argKmin(998, axis=1).max() < 1000
+
+
+def test_infinite_values_on_one_row() -> None:
+    x, y = np.zeros((1, 1)), np.full((300, 1), np.inf)
+    lazy = Vi(x) + Vj(y)
+    assert lazy.argmin(axis=1).item() == 0
+    assert (-lazy).logsumexp(axis=1).item() == -np.inf
+    np.testing.assert_array_equal(lazy.argKmin(5, axis=1), [[0, 1, 2, 3, 4]])
+
+
+def test_results_on_few_rows_have_the_same_bits_for_any_number_of_threads() -> None:
+    x, y = clouds(2, 200_000, "float32")
+    before = get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 5):
+            set_num_threads(threads)
+            results.append((-((Vi(x) - Vj(y)) ** 2).sum(-1)).exp().sum(axis=1))
+    finally:
+        set_num_threads(before)
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+
+
+def test_choice_of_the_few_depends_on_both_extents() -> None:
+    assert few_rows(Extents((), 1, 10_000), "float32") == "i"
+    assert few_rows(Extents((), 10_000, 1), "float32") == "j"
+    assert few_rows(Extents((), 1, 10), "float32") == ""
+    assert few_rows(Extents((), 10_000, 10_000), "float64") == ""
