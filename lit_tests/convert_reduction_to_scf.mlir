@@ -215,3 +215,32 @@ func.func @long_inner_dimension(
 func.func @no_kernel(%x: memref<?x1xf32>) {
   return
 }
+
+// -----
+
+// Columns in lanes: one row a tile, blocks of two vectors, single vectors, and a last one in which idle lanes let
+// nothing in. At the end the states of the four lanes are merged.
+// CHECK-LABEL: func.func @columns_in_lanes_0(
+// CHECK-SAME: rows_per_tile = 1 : i64, splittable = true
+// CHECK: scf.for {{.+}} -> (vector<4xf32>)
+// CHECK: [[BLOCKS:%.+]] = scf.for {{.+}} -> (vector<4xf32>)
+// CHECK: [[VECTORS:%.+]] = scf.for {{.+}} iter_args({{.+}} = [[BLOCKS]]) -> (vector<4xf32>)
+// CHECK: scf.if {{.+}} -> (vector<4xf32>)
+// CHECK: [[VALID:%.+]] = arith.cmpi slt, {{.+}} : vector<4xi64>
+// CHECK: [[MASKED:%.+]] = arith.select [[VALID]], {{.+}} : vector<4xi1>, vector<4xf32>
+// CHECK: arith.addf [[VECTORS]], [[MASKED]]
+// CHECK: } else {
+// CHECK-NEXT: scf.yield [[VECTORS]]
+// CHECK: scf.for {{.+}} -> (f32)
+// CHECK-LABEL: func.func @columns_in_lanes_0_merge(
+func.func @columns_in_lanes(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x4xf32>
+    "reduction.accumulate"(%y, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1x4xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {column_step = 2, columns = "j", lane_axis = "columns", lanes = 4, row_vectors = 1, rows = "i"} : () -> ()
+  return
+}

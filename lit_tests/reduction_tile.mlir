@@ -81,3 +81,30 @@ func.func @kept(%ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
   }) {block_threads = 32, column_chunk = 7, column_step = 3, columns = "j", lanes = 1, row_vectors = 5, rows = "i"} : () -> ()
   return
 }
+
+// Rows are in lanes, unless there are fewer rows than lanes: then columns are, for a tile of one row.
+// CHECK-LABEL: func.func @few_rows(
+// CHECK: columns = "j", {{.*}}lane_axis = "columns", {{.*}}row_vectors = 1 : i64, rows = "i"
+// CHECK: columns = "i", {{.*}}lane_axis = "rows", {{.*}}rows = "j"
+// CHECK: columns = "j", {{.*}}lane_axis = "columns", {{.*}}row_vectors = 1 : i64, rows = ""
+func.func @few_rows(%ys: memref<?x1xf32>, %a: memref<?x1xf32>, %b: memref<?x1xf32>, %c: memref<1x1xf32>) attributes {reduction.few_rows = "i"} {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%y, %a) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  "reduction.map_reduce"() ({
+  ^bb0(%j: index, %i: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%y, %b) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "i", rows = "j"} : () -> ()
+  "reduction.map_reduce"() ({
+  ^bb0(%none: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%y, %c) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<1x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = ""} : () -> ()
+  return
+}

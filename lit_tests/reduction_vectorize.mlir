@@ -95,3 +95,21 @@ func.func @one_lane(%xs: memref<?x3xf32>, %out: memref<?x3xf32>) {
   }) {rows = "i"} : () -> ()
   return
 }
+
+// With columns in lanes it is the other way round.
+// CHECK-LABEL: func.func @columns_in_lanes(
+// CHECK: [[X:%.+]] = "reduction.load"({{%.+}}) : (memref<?x1xf32>, index) -> vector<1x1xf32>
+// CHECK-NEXT: [[Y:%.+]] = "reduction.load"({{%.+}}) : (memref<?x1xf32>, index) -> vector<1x8xf32>
+// CHECK-NEXT: [[WIDE:%.+]] = vector.broadcast [[X]] : vector<1x1xf32> to vector<1x8xf32>
+// CHECK-NEXT: arith.mulf [[WIDE]], [[Y]] : vector<1x8xf32>
+func.func @columns_in_lanes(%xs: memref<?x1xf32>, %ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %x = "reduction.load"(%xs, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    %m = arith.mulf %x, %y : vector<1xf32>
+    "reduction.accumulate"(%m, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", lane_axis = "columns", lanes = 8, rows = "i"} : () -> ()
+  return
+}

@@ -186,7 +186,8 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
         name = _NUMPY_NAMES.get(value.dtype)
         if name is None:
             _refuse_dtype(what, value.dtype, "x.astype(numpy.float32)")
-        if isinstance(value, np.ma.MaskedArray):
+        masked = sys.modules.get("numpy.ma")  # imported by whoever made a masked array
+        if masked is not None and isinstance(value, masked.MaskedArray):
             raise DtypeError(
                 at_user_line(f"{what} is a masked array, whose mask a formula would ignore: fill it first")
             )

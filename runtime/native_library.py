@@ -1,7 +1,6 @@
 """The C++ library: found, loaded once, with its functions declared."""
 
 import ctypes
-import importlib.resources
 import sys
 from pathlib import Path
 
@@ -92,20 +91,30 @@ def check(status: int) -> None:
 _ERRORS: dict[int, type[Exception]] = {2: MemoryError, 4: errors.UnsupportedError}
 
 
+def _open(path: Path) -> ctypes.CDLL:
+    if not path.is_file():
+        raise errors.InternalError(
+            f"the runtime library {path.name} is not beside {Path(__file__).name}: build it with "
+            "`pip install .` or, in a checkout, `pip install -e .` (needs a C++17 compiler)"
+        )
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise errors.InternalError(
+            f"the runtime library {path.name} cannot be loaded ({error}): build it again with `pip install .`"
+        ) from error
+
+
 def _load(file_name: str) -> ctypes.CDLL:
-    resource = importlib.resources.files("pylazy.runtime").joinpath(file_name)
-    with importlib.resources.as_file(resource) as path:
-        if not path.is_file():
-            raise errors.InternalError(
-                f"the runtime library {file_name} is not beside {Path(__file__).name}: build it with "
-                "`pip install .` or, in a checkout, `pip install -e .` (needs a C++17 compiler)"
-            )
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise errors.InternalError(
-                f"the runtime library {file_name} cannot be loaded ({error}): build it again with `pip install .`"
-            ) from error
+    path = Path(__file__).with_name(file_name)
+    if path.is_file():  # nearly always; importlib.resources takes as long to import as all the rest
+        library = _open(path)
+    else:
+        import importlib.resources
+
+        resource = importlib.resources.files("pylazy.runtime").joinpath(file_name)
+        with importlib.resources.as_file(resource) as extracted:
+            library = _open(extracted)
     _declare(library)
     found = library.plz_abi_version()
     if found != ABI_VERSION:

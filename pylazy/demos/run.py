@@ -77,8 +77,8 @@ def run_demo(folder: Path, *, quick: bool, console: Console | None = None) -> Pa
     timings = (quantised.timing, *classified.timings)
     report.timings(timings)
     draw(picture, quantised, classified)
-    report.line("")
-    report.line(f"picture: {picture}")
+    report.title("Picture")
+    report.line(str(picture))
     report.line(f"all of it took {seconds_text(time.perf_counter() - began)}")
     return picture
 
