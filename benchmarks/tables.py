@@ -191,7 +191,11 @@ def _memory_line(row: Mapping[str, Any]) -> str:
 def _summary(content: Mapping[str, Any]) -> str:
     """The figures of the newest machine, short."""
     scripts = content["scripts"]
-    parts = [f"{_machine_line(content)}." + (" **Quick run: not figures to quote.**" if content["quick"] else "")]
+    load = next(iter(scripts.values()))["machine"]["load_average"]
+    parts = [
+        f"{_machine_line(content)}, load average {load}."
+        + (" **Quick run: not figures to quote.**" if content["quick"] else "")
+    ]
     if "cpu_reductions" in scripts:
         lines = []
         for row in scripts["cpu_reductions"]["rows"]:

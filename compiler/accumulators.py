@@ -15,19 +15,12 @@ from pylazy.compiler.combiners import (
     BLOCKED_KINDS,
     COMPONENT_COMBINERS,
     ExponentialState,
-    Precedes,
     any_lane,
-    any_of,
     exponential_merge,
     exponential_neutral,
     exponential_raise,
     exponential_weight,
     logsumexp_finish,
-    precedes_as_number,
-    precedes_by_index,
-    precedes_in_order,
-    selection_hit,
-    selection_insert,
     softmax_finish,
 )
 from pylazy.compiler.cpu_memory import Panel, for_range, number
@@ -98,6 +91,8 @@ def make_accumulator(operation: Any, shape: Shape, index: ir.Type) -> Accumulato
         weight_dim = inner_dim(operation.operands[1]) if attribute_segments(operation)[1] else 1
         in_registers = (weight_dim + 2) * shape.row_vectors <= shape.register_limit
         return (RegisterExponentials if in_registers else PanelExponentials)(operation, shape)
+    from pylazy.compiler.selection import Selection
+
     return Selection(operation, shape, index)
 
 
@@ -163,7 +158,7 @@ class RegisterComponents(_Components):
         result = []
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
             at = Position(component)
-            values = [_lanes(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
+            values = [lanes_of(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
             result += self.combiner.accumulate(state, values, columns)
         return result
 
@@ -222,7 +217,7 @@ class PanelComponents(_Components):
 
         def one(nothing: Carried, at: Position) -> Carried:
             for row in range(self.shape.row_vectors):
-                values = [_lanes(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
+                values = [lanes_of(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
                 state = self.combiner.accumulate(self.read(target, self.indices, at, row), values, columns)
                 if target is not None:
                     target.write(state[0], at, row)
@@ -273,7 +268,7 @@ class _Exponentials:
         self.indices: Panel | None = None
 
     def formula(self, body: BodyElements, row: int, count: int) -> list[ir.Value]:
-        return [_lanes(body, self.value, Position(0), row, column, self.shape) for column in range(count)]
+        return [lanes_of(body, self.value, Position(0), row, column, self.shape) for column in range(count)]
 
 
 class RegisterExponentials(_Exponentials):
@@ -315,7 +310,7 @@ class RegisterExponentials(_Exponentials):
         for position, part in enumerate(sums):
             term = exponential
             if self.weight is not None and position < self.weights:
-                factor = _lanes(body, self.weight, Position(position), row, column, self.shape)
+                factor = lanes_of(body, self.weight, Position(position), row, column, self.shape)
                 term = kb.mul(exponential, factor)
             added.append(kb.add(part, term))
         return added
@@ -384,7 +379,7 @@ class PanelExponentials(_Exponentials):
                 scaled = kb.mul(target.read(at, row), keep)
                 target.write(kb.add(scaled, kb.mul(source.read(at.shifted(first), row), take)), at, row)
 
-            _for_positions(self.sums, add_up)
+            for_positions(self.sums, add_up)
             result += [merged.top, merged.shift]
         return result
 
@@ -405,7 +400,7 @@ class PanelExponentials(_Exponentials):
     def _scale(self, condition: ir.Value, factor: ir.Value, row: int) -> None:
         branch = scf.IfOp(condition)
         with ir.InsertionPoint(branch.then_block):
-            _for_positions(self.sums, lambda at: self.inner.write(kb.mul(self.inner.read(at, row), factor), at, row))
+            for_positions(self.sums, lambda at: self.inner.write(kb.mul(self.inner.read(at, row), factor), at, row))
             scf.YieldOp([])
 
     def _add(self, exponentials: list[list[ir.Value]], body: BodyElements) -> None:
@@ -417,7 +412,7 @@ class PanelExponentials(_Exponentials):
                 for row, terms in enumerate(exponentials):
                     part = self.inner.read(at, row)
                     for column, term in enumerate(terms):
-                        part = kb.add(part, kb.mul(term, _lanes(body, weight, at, row, column, self.shape)))
+                        part = kb.add(part, kb.mul(term, lanes_of(body, weight, at, row, column, self.shape)))
                     self.inner.write(part, at, row)
                 return nothing
 
@@ -440,7 +435,7 @@ class PanelExponentials(_Exponentials):
                 assert self.values is not None
                 self.values.write(finish(whole)[0], at, row)
 
-            _for_positions(self.results, one)
+            for_positions(self.results, one)
 
     def save(self, carried: Carried) -> None:
         assert self.values is not None
@@ -456,176 +451,10 @@ class PanelExponentials(_Exponentials):
         return self._merge_panels(carried, saved, self.outer, values, first=2)
 
 
-class Selection:
-    """The k smallest (or largest) of each component: sorted lists in stack memory, their last entries in registers.
-
-    The largest are the smallest of the negated values; lists hold negated values then.
-    """
-
-    def __init__(self, operation: Any, shape: Shape, index: ir.Type) -> None:
-        columns = attribute(operation.operation.parent, "column_step", 1)
-        self.value = operation.operands[0]
-        self.k = attribute(operation, "k")
-        self.negated = attribute(operation, "kind") == "kmax"
-        self.shape = shape
-        self.dim = inner_dim(self.value)
-        self.element = ir.VectorType(self.value.type).element_type
-        self.index = index
-        self.value_slots = self.index_slots = self.results = self.k * self.dim
-        self.values: Panel | None = shape.panel(self.value_slots, self.element)
-        self.indices: Panel | None = shape.panel(self.index_slots, index)
-        block = Shape(shape.lanes, 1, shape.register_limit)
-        self.waiting_values = block.panel(columns, self.element)
-        self.waiting_columns = block.panel(columns, index)
-
-    def _lists(self) -> tuple[Panel, Panel]:
-        assert self.values is not None
-        assert self.indices is not None
-        return self.values, self.indices
-
-    def start(self) -> Carried:
-        values, indices = self._lists()
-        empty = kb.constant(float("nan"), self.shape.vector(self.element))
-        none = kb.constant(-1, self.shape.vector(self.index))
-
-        def clear(at: Position, row: int) -> None:
-            values.write(empty, at, row)
-            indices.write(none, at, row)
-
-        _for_slots(self.value_slots, self.shape, clear)
-        return [empty] * (self.dim * self.shape.row_vectors)
-
-    def open_chunk(self, carried: Carried) -> Carried:
-        return carried
-
-    def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
-        return inner
-
-    def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
-        """Compare the best of a block with the last entry of the list; only then look at its columns one by one."""
-        result = []
-        for position, threshold in enumerate(carried):
-            component, row = divmod(position, self.shape.row_vectors)
-            values = [
-                _lanes(body, self.value, Position(component), row, column, self.shape) for column in range(len(columns))
-            ]
-            if self.negated:
-                values = [kb.neg(value) for value in values]
-            lowest = values[0]
-            for value in values[1:]:
-                lowest = kb.select(kb.compare("olt", value, lowest), value, lowest)
-            branch = scf.IfOp(any_lane(selection_hit(lowest, threshold)), [threshold.type], has_else=True)
-            with ir.InsertionPoint(branch.then_block):
-                scf.YieldOp([self._offer_block(values, columns, threshold, component, row)])
-            with ir.InsertionPoint(branch.else_block):
-                scf.YieldOp([threshold])
-            result.append(branch.results[0])
-        return result
-
-    def _offer_block(
-        self,
-        values: Sequence[ir.Value],
-        columns: Sequence[ir.Value],
-        threshold: ir.Value,
-        component: int,
-        row: int,
-    ) -> ir.Value:
-        """Offer the columns of a block in order; a NaN among them is rare, and takes the exact way, in a loop."""
-        has_nan = any_lane(any_of([kb.compare("uno", value, value) for value in values]))
-        branch = scf.IfOp(has_nan, [threshold.type], has_else=True)
-        with ir.InsertionPoint(branch.then_block):
-            for position, (value, column) in enumerate(zip(values, columns, strict=True)):
-                self.waiting_values.write(value, Position(position), 0)
-                self.waiting_columns.write(column, Position(position), 0)
-            loop = scf.ForOp(number(0), number(len(values)), number(1), [threshold])
-            with ir.InsertionPoint(loop.body):
-                at = Position(0, loop.induction_variable)
-                value, column = self.waiting_values.read(at, 0), self.waiting_columns.read(at, 0)
-                current = loop.inner_iter_args[0]
-                scf.YieldOp([self._offer(value, column, current, component, row, precedes_in_order)])
-            scf.YieldOp(list(loop.results))
-        with ir.InsertionPoint(branch.else_block):
-            current = threshold
-            for value, column in zip(values, columns, strict=True):
-                current = self._offer(value, column, current, component, row, precedes_as_number)
-            scf.YieldOp([current])
-        return branch.results[0]
-
-    def _offer(
-        self,
-        value: ir.Value,
-        column: ir.Value,
-        threshold: ir.Value,
-        component: int,
-        row: int,
-        precedes: Precedes,
-    ) -> ir.Value:
-        """Insert a candidate where it is a hit; give the last entry of the list."""
-        hit = any_lane(selection_hit(value, threshold, ties=precedes is precedes_by_index))
-        branch = scf.IfOp(hit, [threshold.type], has_else=True)
-        with ir.InsertionPoint(branch.then_block):
-            self._insert(value, column, component, row, precedes)
-            scf.YieldOp([self._lists()[0].read(Position((self.k - 1) * self.dim + component), row)])
-        with ir.InsertionPoint(branch.else_block):
-            scf.YieldOp([threshold])
-        return branch.results[0]
-
-    def _insert(self, value: ir.Value, column: ir.Value, component: int, row: int, precedes: Precedes) -> None:
-        """Insert a candidate in every lane's list; lanes that it does not concern keep theirs."""
-        values, indices = self._lists()
-        candidate = (value, column, kb.constant(0, kb.bool_type(value.type)))
-        whole = self.k // _ENTRIES_A_TURN if self.k > _UNROLLED_ENTRIES else 0
-
-        def turn(candidate: Any, start: "ir.Value | None", first: int, count: int) -> Any:
-            places = [Position((first + entry) * self.dim + component, start) for entry in range(count)]
-            entries = [(values.read(at, row), indices.read(at, row)) for at in places]
-            changed, onward = selection_insert(candidate, entries, precedes)
-            for at, (entry_value, entry_index) in zip(places, changed, strict=True):
-                values.write(entry_value, at, row)
-                indices.write(entry_index, at, row)
-            return onward
-
-        if whole:
-            step = _ENTRIES_A_TURN * self.dim
-            loop = scf.ForOp(number(0), number(whole * step), number(step), list(candidate))
-            with ir.InsertionPoint(loop.body):
-                scf.YieldOp(list(turn(tuple(loop.inner_iter_args), loop.induction_variable, 0, _ENTRIES_A_TURN)))
-            candidate = tuple(loop.results)
-        rest = self.k - whole * _ENTRIES_A_TURN
-        if rest:
-            turn(candidate, None, whole * _ENTRIES_A_TURN, rest)
-
-    def finish(self, carried: Carried, count: ir.Value) -> None:
-        if self.negated:
-            values = self._lists()[0]
-            _for_slots(
-                self.value_slots, self.shape, lambda at, row: values.write(kb.neg(values.read(at, row)), at, row)
-            )
-
-    def save(self, carried: Carried) -> None:
-        """The state is in the panels already."""
-
-    def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
-        """Offer every entry of the saved lists, whose columns may lie anywhere among those seen so far."""
-        assert values is not None
-        assert indices is not None
-        loop = scf.ForOp(number(0), number(self.value_slots), number(self.dim), carried)
-        with ir.InsertionPoint(loop.body):
-            thresholds = []
-            for position, threshold in enumerate(loop.inner_iter_args):
-                component, row = divmod(position, self.shape.row_vectors)
-                at = Position(component, loop.induction_variable)
-                value, column = values.read(at, row), indices.read(at, row)
-                thresholds.append(self._offer(value, column, threshold, component, row, precedes_by_index))
-            scf.YieldOp(thresholds)
-        return list(loop.results)
-
-
 _UNROLLED_ENTRIES = 16
-_ENTRIES_A_TURN = 4
 
 
-def _lanes(body: BodyElements, value: ir.Value, at: Position, row: int, column: int, shape: Shape) -> ir.Value:
+def lanes_of(body: BodyElements, value: ir.Value, at: Position, row: int, column: int, shape: Shape) -> ir.Value:
     """Emit an element as lanes, also where the formula is the same in all of them."""
     element = body.element(value, at, row, column)
     if shape.lanes > 1 and not isinstance(element.type, ir.VectorType):
@@ -633,7 +462,7 @@ def _lanes(body: BodyElements, value: ir.Value, at: Position, row: int, column: 
     return element if body.on_accumulate is None else body.on_accumulate(value, element)
 
 
-def _for_positions(slots: int, one: Any) -> None:
+def for_positions(slots: int, one: Any) -> None:
     """Visit slots, in a loop if they are many."""
     if slots <= _UNROLLED_ENTRIES:
         for slot in range(slots):
@@ -644,4 +473,4 @@ def _for_positions(slots: int, one: Any) -> None:
 
 def _for_slots(slots: int, shape: Shape, one: Any) -> None:
     """Visit slots of every row vector."""
-    _for_positions(slots, lambda at: [one(at, row) for row in range(shape.row_vectors)])
+    for_positions(slots, lambda at: [one(at, row) for row in range(shape.row_vectors)])

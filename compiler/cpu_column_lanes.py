@@ -187,6 +187,10 @@ class _Lane(Panel):
         found = super().read(at, row)
         return found if self._convert is None else self._convert(found)
 
+    def read_lane(self, at: Position, row: int, lane: ir.Value) -> ir.Value:
+        """Build a load of one slot: this is the only lane."""
+        return self.read(at, row)
+
 
 def _same(index: ir.Value) -> ir.Value:
     return index

@@ -102,6 +102,10 @@ class Panel:
         """Build a load of one slot of one row vector."""
         return load(self._address(at, row), self.vector)
 
+    def read_lane(self, at: Position, row: int, lane: ir.Value) -> ir.Value:
+        """Build a load of one slot of one row."""
+        return load(address(self._address(at, row), self.element, base=lane), self.element)
+
     def write(self, value: ir.Value, at: Position, row: int) -> None:
         """Build a store to one slot of one row vector."""
         store(value, self._address(at, row))

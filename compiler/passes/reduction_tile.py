@@ -41,6 +41,6 @@ def _attach(operation: Any, chosen: schedule.CpuSchedule | schedule.NvidiaSchedu
 def _to_attribute(value: float | str) -> ir.Attribute:
     if isinstance(value, str):
         return ir.StringAttr.get(value)
-    if isinstance(value, float):
-        return ir.FloatAttr.get(ir.F64Type.get(), value)
-    return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+    if isinstance(value, int):
+        return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+    return ir.FloatAttr.get(ir.F64Type.get(), value)
