@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.body_elements import BodyElements, Position, element_of, inner_dim
+from pylazy.compiler.body_elements import BodyElements, Position, inner_dim
 from pylazy.compiler.combiners import (
     BLOCKED_KINDS,
     COMPONENT_COMBINERS,
@@ -155,7 +155,7 @@ class RegisterComponents(_Components):
         return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
 
     def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
-        result = []
+        result: Carried = []
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
             at = Position(component)
             values = [lanes_of(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
@@ -171,7 +171,7 @@ class RegisterComponents(_Components):
             self.write(state, Position(component), row)
 
     def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
-        result = []
+        result: Carried = []
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
             result += self.combiner.merge(state, self.read(values, indices, Position(component), row))
         return result

@@ -286,7 +286,7 @@ def _simple_fold(neutral: float, combine: Callable[[ir.Value, ir.Value], ir.Valu
     return _Fold(
         neutral=lambda element: (kb.constant(neutral, element),),
         first=lambda value: (value,),
-        step=lambda state, value, at: (combine(state[0], value),),
+        step=lambda state, value, _: (combine(state[0], value),),
         finish=lambda state: state[0],
     )
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.accumulators import Shape, attribute_segments, make_accumulator
-from pylazy.compiler.body_elements import BodyElements, Position, element_of
+from pylazy.compiler.accumulators import Shape, make_accumulator
+from pylazy.compiler.body_elements import BodyElements, Position
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
 from pylazy.compiler.cpu_memory import (
     Panel,
@@ -35,6 +35,9 @@ class ColumnLaneNest(ReduceNest):
         self.row_vectors = 1
         self.rows_per_tile = 1
         self.shape = Shape(self.lanes, 1, attribute(operation, "register_limit", 16))
+        self.valid: Any = None
+        self.row: Any = None
+        self.lanes_are_merged = False
 
     def allocate(self) -> None:
         """Allocate panels for the last columns and for the merged state of the row."""
@@ -145,6 +148,10 @@ class ColumnLaneNest(ReduceNest):
             return numbers
         return [kb.select(self.valid, found, kb.constant(-1, vector)) for found in numbers]
 
+    def whole_index(self, relative: ir.Value) -> ir.Value:
+        """Turn a column number of a lane into one of the whole axis; after the merge of the lanes it is one."""
+        return relative if self.lanes_are_merged else super().whole_index(relative)
+
     def _end(self, carried: list[ir.Value], first_row: ir.Value, split: ir.Value) -> None:
         """Merge the lanes, then go on with the one state of the row as any nest does."""
         merged_parts = [accumulator.start() for accumulator in self.merged]
@@ -163,7 +170,7 @@ class ColumnLaneNest(ReduceNest):
                 start += width
             scf.YieldOp(result)
         self.accumulators, self.widths = self.merged, widths
-        self.whole_index = _same  # type: ignore[method-assign]
+        self.lanes_are_merged = True
         super()._end(list(loop.results), first_row, split)
 
 
@@ -190,10 +197,6 @@ class _Lane(Panel):
     def read_lane(self, at: Position, row: int, lane: ir.Value) -> ir.Value:
         """Build a load of one slot: this is the only lane."""
         return self.read(at, row)
-
-
-def _same(index: ir.Value) -> ir.Value:
-    return index
 
 
 def _iota(vector: ir.Type) -> ir.Value:

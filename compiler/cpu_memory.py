@@ -1,6 +1,4 @@
-"""Memory of a CPU kernel: addresses, rows of buffers, and panels (rows transposed so that a vector holds one element of
-many rows).
-"""
+"""Memory of a CPU kernel: addresses, loads and stores, and panels: rows transposed, so that vectors go across rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -84,7 +82,7 @@ def for_range(low: ir.Value, high: ir.Value, step: int, body: Callable[[ir.Value
 
 
 class Panel:
-    """Stack memory for `slots` numbers of each row of a tile, slot by slot: one vector load gives one slot of many rows."""
+    """Stack memory for `slots` numbers of each row of a tile: one vector load gives one slot of many rows."""
 
     def __init__(self, slots: int, *, element: ir.Type, lanes: int, row_vectors: int) -> None:
         self.slots = slots

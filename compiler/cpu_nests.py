@@ -1,6 +1,5 @@
 """Loop nests of CPU kernels: over tiles, rows and columns, as functions that the runtime calls for a range of tiles."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from pylazy.compiler.cpu_memory import (
     Panel,
     address,
     broadcast,
+    element_bytes,
     for_range,
     iadd,
     imin,
@@ -19,10 +19,15 @@ from pylazy.compiler.cpu_memory import (
     load,
     number,
 )
+from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import func, ir, scf
+from pylazy.runtime.errors import UnsupportedError
 
+#: Parameters of up to this many elements are loaded before the loops.
 _PARAMETER_LIMIT = 64
+#: A thread of the pool has 8 MiB of stack on Linux, and less elsewhere.
+_STACK_BYTES = 1 << 20
 
 
 class Program(Protocol):
@@ -67,10 +72,12 @@ class Nest:
         )
         self.pointers: dict[int, ir.Value] = {}
         self.panels: dict[ir.Value, Panel] = {}
-        self.parameters: dict[Any, ir.Value] = {}
-        self.column: ir.Value | None = None
+        self.column: Any = None
+        self.column_block: Any = None
+        self.column_starts: dict[ir.Value, ir.Value] = {}
 
     def build(self) -> None:
+        """Emit the function at the current insertion point."""
         pointer = ir.Type.parse("!llvm.ptr")
         integer = ir.IntegerType.get_signless(64)
         function = func.FuncOp(self.name, ([pointer, pointer, integer, integer], []))
@@ -86,6 +93,23 @@ class Nest:
             self.allocate()
             for_range(first_tile, last_tile, 1, self.tile)
             func.ReturnOp([])
+        self._check_stack(entry)
+
+    def _check_stack(self, entry: Any) -> None:
+        """Refuse rows so long that their panels would not fit the stack of a thread."""
+        taken = 0
+        for operation in entry.operations:
+            if name_of(operation) == "llvm.alloca":
+                count = operation.operands[0].owner.attributes["value"].value
+                taken += count * element_bytes(operation.attributes["elem_type"].value)
+        if taken > _STACK_BYTES:
+            raise UnsupportedError(
+                at_source_line(
+                    f"a reduction over rows this long needs {taken} bytes of stack on a CPU, at most {_STACK_BYTES} "
+                    "are there: shorten the inner dimension or the K of K-min",
+                    self.operation.location,
+                )
+            )
 
     def _describe(self, function: Any) -> None:
         text, integer = ir.StringAttr.get, ir.IntegerType.get_signless(64)
@@ -107,6 +131,7 @@ class Nest:
         return ir.IntegerType.get_signless(self.value_bits())
 
     def value_bits(self) -> int:
+        """Give the width of the values that the body ends in."""
         for operation in self.body_block.operations:
             if name_of(operation) in {"reduction.accumulate", "reduction.store"}:
                 return int(ir.VectorType(operation.operands[0].type).element_type.width)
@@ -128,6 +153,7 @@ class Nest:
         return self.pointers[position]
 
     def buffer_of(self, argument: ir.Value) -> ir.Value:
+        """Give the pointer of the buffer that an argument of the program stands for."""
         return self.buffer(self.program.arguments.index(argument))
 
     def allocate(self) -> None:
@@ -143,6 +169,7 @@ class Nest:
         return len(operation.operands) > 1 and operation.operands[1] == self.body_block.arguments[0]
 
     def pack(self, first_row: ir.Value) -> None:
+        """Transpose the rows of a tile into their panels."""
         last_row = isub(self.rows, number(1))
         for source, panel in self.panels.items():
             panel.pack(self.buffer_of(source), first_row, last_row)
@@ -160,14 +187,13 @@ class Nest:
         return load(address(start, element, base=at.base, offset=column * dim + at.offset), element)
 
     def _column_start(self, source: ir.Value, pointer: ir.Value, dim: int, element: ir.Type) -> ir.Value:
-        key = (source, self.column)
-        if key not in self.column_starts:
-            assert self.column is not None
+        if source not in self.column_starts:
             with ir.InsertionPoint.at_block_begin(self.column_block):
-                self.column_starts[key] = address(pointer, element, base=imul(self.column, number(dim)))
-        return self.column_starts[key]
+                self.column_starts[source] = address(pointer, element, base=imul(self.column, number(dim)))
+        return self.column_starts[source]
 
     def tile(self, tile: ir.Value) -> None:
+        """Emit the work of one tile."""
         raise NotImplementedError
 
 
@@ -175,6 +201,7 @@ class MapNest(Nest):
     """One value for each row, written to a buffer."""
 
     def allocate(self) -> None:
+        """Allocate panels for the results too."""
         super().allocate()
         self.stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store"]
         self.results = [
@@ -183,6 +210,7 @@ class MapNest(Nest):
         ]
 
     def tile(self, tile: ir.Value) -> None:
+        """Emit the rows of one tile."""
         first_row = imul(tile, number(self.rows_per_tile))
         self.pack(first_row)
         body = BodyElements(self.body_block, self.block, self.load_element)
@@ -225,6 +253,7 @@ class ReduceNest(Nest):
         self.partials: list[Partial] = []
 
     def allocate(self) -> None:
+        """Allocate accumulators, and scratch for what a split leaves unfinished."""
         super().allocate()
         self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
         self.accumulators = [make_accumulator(op, self.shape, self.index_type()) for op in self.accumulations]
@@ -250,6 +279,7 @@ class ReduceNest(Nest):
         return partial
 
     def tile(self, tile: ir.Value) -> None:
+        """Emit one row tile, over the columns of one split."""
         row_tile, split = tile, number(0)
         if self.splittable:
             row_tile = kb.emit("arith.divui", (tile, self.splits))
@@ -270,9 +300,10 @@ class ReduceNest(Nest):
         """Emit, before the loop over columns, what depends on the row or on nothing, unless it is long."""
         for operation in self.body_block.operations:
             for value in operation.results:
-                if isinstance(value.type, ir.VectorType) and "c" not in body.axes(value):
-                    if inner_dim(value) <= self._row_register_dim(operation):
-                        self._emit_all(body, value)
+                if not isinstance(value.type, ir.VectorType) or "c" in body.axes(value):
+                    continue
+                if inner_dim(value) <= self._row_register_dim(operation):
+                    self._emit_all(body, value)
         for operation in self.body_block.operations:
             for value in operation.operands:
                 if name_of(value.owner) == "arith.constant":
@@ -333,7 +364,7 @@ class ReduceNest(Nest):
         loop = scf.ForOp(start, end, number(step), carried)
         with ir.InsertionPoint(loop.body), body.scope():
             self.column, self.column_block = loop.induction_variable, loop.body
-            self.column_starts: dict[Any, ir.Value] = {}
+            self.column_starts = {}
             scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)
 
@@ -417,6 +448,7 @@ class MergeNest(Nest):
         self.first_column = None
 
     def index_type(self) -> ir.Type:
+        """Column numbers in saved states are those of the whole axis."""
         return ir.IntegerType.get_signless(64)
 
     def _load_pointers(self) -> None:
@@ -431,6 +463,7 @@ class MergeNest(Nest):
                     self.buffer(number_of_buffer)
 
     def allocate(self) -> None:
+        """Allocate accumulators and panels for saved states."""
         index = self.index_type()
         self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
         self.accumulators = [make_accumulator(op, self.shape, index) for op in self.accumulations]
@@ -443,6 +476,7 @@ class MergeNest(Nest):
         ]
 
     def tile(self, tile: ir.Value) -> None:
+        """Emit the merge of one row tile."""
         first_row = imul(tile, number(self.rows_per_tile))
         parts = [accumulator.start() for accumulator in self.accumulators]
         widths = [len(part) for part in parts]

@@ -159,7 +159,32 @@ FORMULA_LOWERING: Mapping[str, Callable[..., ir.Value]] = {
     "rsqrt": _rsqrt,
     **{
         name: _math(name)
-        for name in ["exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp2", "log2", "log1p", "expm1", "cbrt", "erf", "erfc", "floor", "ceil", "trunc", "round", "atan2"]
+        for name in [
+            "exp",
+            "log",
+            "sqrt",
+            "sin",
+            "cos",
+            "tan",
+            "asin",
+            "acos",
+            "atan",
+            "sinh",
+            "cosh",
+            "tanh",
+            "exp2",
+            "log2",
+            "log1p",
+            "expm1",
+            "cbrt",
+            "erf",
+            "erfc",
+            "floor",
+            "ceil",
+            "trunc",
+            "round",
+            "atan2",
+        ]
     },
     "sigmoid": _sigmoid,
     "softplus": _softplus,

@@ -1,4 +1,4 @@
-"""Building blocks of kernel bodies: arithmetic on values whose type may be a scalar, a vector of lanes, or rows of them.
+"""Building blocks of kernel bodies: arithmetic on a scalar, a vector of lanes, or rows of lanes.
 
 Everything here takes its type from its operands. Arithmetic may be contracted to fused multiply-adds and nothing more:
 no re-association, no assumption about NaN or infinities.
@@ -9,7 +9,19 @@ from typing import Any
 
 from pylazy.compiler.mlir import arith, ir
 
-_PREDICATES = {"oeq": 1, "ogt": 2, "oge": 3, "olt": 4, "ole": 5, "one": 6, "ord": 7, "ult": 11, "ule": 12, "une": 13, "uno": 14}
+_PREDICATES = {
+    "oeq": 1,
+    "ogt": 2,
+    "oge": 3,
+    "olt": 4,
+    "ole": 5,
+    "one": 6,
+    "ord": 7,
+    "ult": 11,
+    "ule": 12,
+    "une": 13,
+    "uno": 14,
+}
 _INTEGER_PREDICATES = ("eq", "ne", "slt", "sle")
 
 

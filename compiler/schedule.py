@@ -18,7 +18,7 @@ INNER_STEP = 8
 #: Columns in the first level of a two-level sum: the error of a sum grows with this, not with N.
 COLUMN_CHUNK = 1024
 
-#: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more than idle lanes.
+#: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more.
 COLUMN_LANE_DIM = 8
 
 #: Cycles of one op on one vector, where it is not 1: long functions are weighed so that launches are cut sensibly.
@@ -83,8 +83,6 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     )
     widest = max((inner_dim(value) for op in body.operations for value in op.results if _is_vector(value)), default=1)
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand))
-    if kinds & _SELECTIONS and widest <= 12:
-        return 1, 4  # the insertion is compiled once for each column
     if not kinds <= {"sum", "mean", "prod"}:
         return 1, 8
     if widest > 12:

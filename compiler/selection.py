@@ -63,17 +63,13 @@ class Selection:
         nan, none = kb.constant(float("nan"), self.element), kb.constant(-1, self.index)
         low = kb.constant(-float("inf"), self.element)
 
+        def clear_entry(place: ir.Value) -> None:
+            store(nan, address(self.list_values, self.element, base=place))
+            store(none, address(self.list_indices, self.index, base=place))
+
         def clear(position: ir.Value) -> None:
             first = imul(position, number(self.stride))
-            for_range(
-                first,
-                iadd(first, number(self.stride)),
-                1,
-                lambda place: (
-                    store(nan, address(self.list_values, self.element, base=place)),
-                    store(none, address(self.list_indices, self.index, base=place)),
-                ),
-            )
+            for_range(first, iadd(first, number(self.stride)), 1, clear_entry)
             store(low, address(self.list_values, self.element, base=first))
 
         for_range(number(0), number(self.dim * self.width), 1, clear)

@@ -53,7 +53,9 @@ def test_few_columns_reduced_over_rows_match_dense(name: str) -> None:
     lazy, dense = REDUCTIONS[name]
     x, y = clouds(1, 1500, "float64")
     transposed = ((Vi(y) - Vj(x)) ** 2).sum(-1).T
-    np.testing.assert_allclose(lazy(transposed).reshape(dense(distances(x, y)).shape), dense(distances(x, y)), rtol=1e-12)
+    np.testing.assert_allclose(
+        lazy(transposed).reshape(dense(distances(x, y)).shape), dense(distances(x, y)), rtol=1e-12
+    )
 
 
 def test_weights_and_vectors_on_one_row_match_dense() -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from reference import evaluate_dense, reduce_dense
 
 from pylazy import LazyTensor, Pm, Vi, Vj
 from pylazy.trace import Traced, trace
+from reference import evaluate_dense, reduce_dense
 
 Array = Any  # an ndarray
 Formula = Callable[["Variables"], Any]
@@ -93,7 +93,9 @@ SELECTIONS: Mapping[str, Formula] = {
     "argmin": lambda v: v.grid_distances().argmin(axis=1, call=False),
     "max_argmax": lambda v: v.grid_distances().max_argmax(axis=1, call=False),
     "argmax_over_i": lambda v: v.grid_distances().argmax(axis=0, call=False),
-    "min_of_many": lambda v: (v.grid_distances(1) * Pm(np.arange(1, 41).astype(v.dtype))).min_argmin(axis=1, call=False),
+    "min_of_many": lambda v: (v.grid_distances(1) * Pm(np.arange(1, 41).astype(v.dtype))).min_argmin(
+        axis=1, call=False
+    ),
     "kmin_1": lambda v: v.grid_distances().Kmin_argKmin(1, axis=1, call=False),
     "kmin_3": lambda v: v.grid_distances().Kmin_argKmin(3, axis=1, call=False),
     "kmin_40": lambda v: v.grid_distances().Kmin_argKmin(40, axis=1, call=False),
@@ -114,8 +116,13 @@ SPECIAL: Mapping[str, Formula] = {
 FORMULAS: Mapping[str, Formula] = {**SUMS, **EXPONENTIALS, **SELECTIONS, **SPECIAL}
 EXACT = frozenset(SELECTIONS)
 LEAST_COLUMNS: Mapping[str, int] = {
-    **{name: 1 for name in SELECTIONS},
-    **{"kmin_3": 3, "kmin_of_two": 3, "kmin_40": 40, "special_kmin": 5, "special_min_argmin": 1, "special_argmax": 1},
+    **dict.fromkeys(SELECTIONS, 1),
+    "kmin_3": 3,
+    "kmin_of_two": 3,
+    "kmin_40": 40,
+    "special_kmin": 5,
+    "special_min_argmin": 1,
+    "special_argmax": 1,
 }
 """Columns without which the front end refuses a reduction; others take an empty one."""
 
