@@ -78,9 +78,10 @@ class ColumnLaneNest(ReduceNest):
         key = (source, column)
         if key not in self.wide:
             element = ir.MemRefType(source.type).element_type
-            first = iadd(self.column, number(column * self.lanes))
-            start = address(self.buffer_of(source), element, base=imul(first, number(dim)))
-            self.wide[key] = load(start, ir.VectorType.get([dim * self.lanes], element))
+            with ir.InsertionPoint.at_block_begin(self.column_block):  # also for loops over inner dimensions
+                first = iadd(self.column, number(column * self.lanes))
+                start = address(self.buffer_of(source), element, base=imul(first, number(dim)))
+                self.wide[key] = load(start, ir.VectorType.get([dim * self.lanes], element))
         if dim == 1:
             return self.wide[key]
         taken = [lane * dim + at.offset for lane in range(self.lanes)]
@@ -100,7 +101,7 @@ class ColumnLaneNest(ReduceNest):
     ) -> list[ir.Value]:
         loop = scf.ForOp(start, end, number(step * self.lanes), carried)
         with ir.InsertionPoint(loop.body), body.scope():
-            self.column, self.valid = loop.induction_variable, None
+            self.column, self.column_block, self.valid = loop.induction_variable, loop.body, None
             self.wide: dict[Any, ir.Value] = {}
             scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)

@@ -27,6 +27,7 @@ _OP_CYCLES = {
     "math.sqrt": 10.0, "math.rsqrt": 5.0, "arith.divf": 7.0,
 }  # fmt: skip
 _SELECTIONS = frozenset({"kmin", "kmax"})
+_SUMS = frozenset({"sum", "mean", "prod"})
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ class CpuSchedule:
 def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSchedule:
     """Choose the tile sizes of a `map` or `map_reduce` for a CPU; `few_rows`: fewer rows than lanes."""
     body = operation.regions[0].blocks[0]
-    lanes = target.lanes(_value_bits(body))
     registers = 32 if target.has_avx512 or target.level == "aarch64" else 16
+    # With few registers, vectors of two: constants and columns are then loaded once for both.
+    lanes = target.lanes(_value_bits(body)) * (1 if registers == 32 else 2)
     row_vectors, column_step = _block(body, registers)
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
@@ -83,12 +85,14 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     )
     widest = max((inner_dim(value) for op in body.operations for value in op.results if _is_vector(value)), default=1)
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand))
-    if not kinds <= {"sum", "mean", "prod"}:
+    if registers < 32:
+        if kinds & _SELECTIONS or results > 2 and widest > 12:
+            return 1, 4
+        return (1, 2) if kinds <= _SUMS and widest <= 12 else (1, 6)
+    if not kinds <= _SUMS:
         return 1, 8
     if widest > 12:
         return (1, 8) if results <= 2 else (1, 4)
-    if registers < 32:
-        return (2, 2) if 2 * (row_elements + results) <= 8 else (1, 8)
     per_row = row_elements + results + 2
     row_vectors = max(1, min(3, (registers - 10) // per_row))
     return row_vectors, 1 if row_vectors > 2 else 2

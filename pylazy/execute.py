@@ -80,7 +80,7 @@ class Executable:
 
 
 _MANY_COLUMNS = 256
-_VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 32}
+_VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 64}  # elsewhere 32; see compiler.schedule
 
 
 def few_rows(extents: Extents, dtype: str) -> str:
@@ -91,7 +91,7 @@ def few_rows(extents: Extents, dtype: str) -> str:
     rows, columns = extents.rows or 1, extents.columns or 1
     if rows > _MANY_COLUMNS and columns > _MANY_COLUMNS:
         return ""
-    lanes = _VECTOR_BYTES.get(host_target(), 16) // (4 if dtype == "float32" else 8)
+    lanes = _VECTOR_BYTES.get(host_target(), 32) // (4 if dtype == "float32" else 8)
     if rows <= lanes and columns >= _MANY_COLUMNS:
         return "i"
     return "j" if columns <= lanes and rows >= _MANY_COLUMNS else ""

@@ -82,8 +82,11 @@ def run(
         lines.append(
             f"call void {_pointer(code + phase.entry)}(ptr {_pointer(table)}, ptr {_pointer(sizes)}, i64 0, i64 {tiles})"
         )
-    lines += [_system_call(_WRITE, 1, address, rows * buffer.row_bytes) for buffer, address, rows in outputs if rows]
-    lines.append(_system_call(_EXIT, 0, 0, 0))
+    write, leave = (memory.add(_system_call(number)) for number in (_WRITE, _EXIT))
+    for buffer, address, rows in outputs:
+        size = rows * buffer.row_bytes
+        lines.append(f"call void {_pointer(write)}(i64 1, ptr {_pointer(address)}, i64 {size})")
+    lines.append(f"call void {_pointer(leave)}(i64 0)")
     written = _execute(_program(lines, memory), emulator)
     return _split_outputs(written, outputs)
 
@@ -134,6 +137,7 @@ def _execute(program: bytes, emulator: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program"
         path.write_bytes(program)
+        path.chmod(0o700)
         done = subprocess.run([emulator, str(path)], capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, f"the program ended with {done.returncode}: {done.stderr.decode()}"
     return done.stdout

@@ -1,7 +1,7 @@
 """One corpus of formulas on every CPU level: compiled for all, run where this processor (or an emulator) can."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aarch64_emulator
@@ -22,13 +22,21 @@ from cpu_formulas import (
 )
 
 from pylazy.compiler.compile import compilation, compile_cpu
-from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS, emit_formula_op, emit_reduce, emit_var
+from pylazy.compiler.dialects.reduction.formula_ops import (
+    FORMULA_OPS,
+    K_REDUCTIONS,
+    REDUCTIONS,
+    WEIGHTED_REDUCTIONS,
+    emit_formula_op,
+    emit_reduce,
+    emit_var,
+)
 from pylazy.compiler.mlir import func, ir
 from pylazy.compiler.target import CPU_LEVELS
 from pylazy.runtime.kernel import KernelImage
 from pylazy.runtime.launch import Program, is_runnable
 from pylazy.trace import Traced
-from reference import OPERATIONS, assert_close
+from reference import OPERATIONS, assert_close, reduce_dense
 
 DTYPES = (np.float32, np.float64)
 HERE = tuple(level for level in CPU_LEVELS if is_runnable(level))
@@ -115,9 +123,10 @@ def test_formula_compiles_for_every_level(name: str, dtype: Any, level: str) -> 
 @pytest.mark.parametrize("level", CPU_LEVELS)
 @pytest.mark.parametrize("name", FEW_FORMULAS)
 def test_formula_on_few_rows_compiles_for_every_level(name: str, level: str) -> None:
-    image = compiled(name, np.float32, level, "i")
-    assert image.phases[-1].merges
-    assert image.phases[-2].rows_per_tile == 1
+    reduction, merge = compiled(name, np.float32, level, "i").phases[-2:]
+    assert merge.merges
+    # Columns of many elements cannot be had in lanes: then rows stay in them.
+    assert (reduction.rows_per_tile == 1) == ("e64" not in name)
 
 
 # Run where it can be
@@ -162,15 +171,17 @@ def test_results_on_few_rows_match_oracle(name: str, dtype: Any, level: str) -> 
             check_run(name, dtype, level, rows, columns, "i")
 
 
-# Every operation
+# Every operation and every kind of reduction, in modules made by hand
 
 DIMS = (("i", 3), ("j", 3), ("j", 1))
 ATTRIBUTES = {"exponent": 3, "start": 1, "size": 2}
+K = 2
 
 
-def every_operation(element: ir.Type) -> Traced:
-    """Build the sum over j of each formula operation, all in one module."""
+def build(dtype: Any, emit_results: Callable[[list[ir.Value]], list[ir.Value]]) -> Traced:
+    """Build a function of three variables, whose shapes are `DIMS`."""
     with compilation():
+        element = ir.F32Type.get() if dtype is np.float32 else ir.F64Type.get()
         module = ir.Module.create()
         dynamic = ir.ShapedType.get_dynamic_size()
         types = [ir.RankedTensorType.get([dynamic, dim], element) for _, dim in DIMS]
@@ -178,13 +189,8 @@ def every_operation(element: ir.Type) -> Traced:
             function = func.FuncOp("formula", (types, []))
         block = function.add_entry_block()
         with ir.InsertionPoint(block):
-            values = [emit_var(tensor, axis) for tensor, (axis, _) in zip(block.arguments, DIMS, strict=True)]
-            results = []
-            for name in OPERATIONS:
-                signature = FORMULA_OPS[name]
-                attributes = {key: ATTRIBUTES[key] for key in signature.attributes}
-                formula = emit_formula_op(name, *values[: signature.arity], **attributes)
-                results.append(emit_reduce(formula, kind="sum", axis="j"))
+            views = [emit_var(tensor, axis) for tensor, (axis, _) in zip(block.arguments, DIMS, strict=True)]
+            results = emit_results(views)
             func.ReturnOp(results)
         function_type = ir.FunctionType.get(types, [result.type for result in results])
         function.attributes["function_type"] = ir.TypeAttr.get(function_type)
@@ -192,31 +198,73 @@ def every_operation(element: ir.Type) -> Traced:
     return Traced(module)
 
 
+def emit_every_operation(views: list[ir.Value]) -> list[ir.Value]:
+    """Build the sum over j of each formula operation."""
+    formulas = [
+        emit_formula_op(name, *views[: FORMULA_OPS[name].arity], **attributes_of(name)) for name in OPERATIONS
+    ]
+    return [emit_reduce(formula, kind="sum", axis="j") for formula in formulas]
+
+
+def attributes_of(name: str) -> dict[str, int]:
+    return {key: ATTRIBUTES[key] for key in FORMULA_OPS[name].attributes}
+
+
+def emit_every_reduction(views: list[ir.Value]) -> list[ir.Value]:
+    """Build each reduction over each axis: of x - y, and of |x - y|^2 with the weights y where it takes weights."""
+    difference, distance = emit_formula_op("sub", *views[:2]), emit_formula_op("sqdist", *views[:2])
+    return [
+        emit_reduce(
+            distance if kind in WEIGHTED_REDUCTIONS else difference,
+            kind=kind,
+            axis=axis,
+            weight=views[1] if kind in WEIGHTED_REDUCTIONS else None,
+            k=K if kind in K_REDUCTIONS else 0,
+        )
+        for kind in sorted(REDUCTIONS)
+        for axis in "ij"
+    ]
+
+
 @functools.cache
 def compiled_operations(dtype: Any, level: str) -> KernelImage:
-    with compilation():
-        element = ir.F32Type.get() if dtype is np.float32 else ir.F64Type.get()
-    return compile_cpu(every_operation(element), level)
+    return compile_cpu(build(dtype, emit_every_operation), level)
+
+
+@functools.cache
+def compiled_reductions(dtype: Any, level: str) -> KernelImage:
+    return compile_cpu(build(dtype, emit_every_reduction), level)
 
 
 def operands(dtype: Any, m: int, n: int) -> list[Array]:
+    """Make numbers for which every operation is defined."""
     generator = np.random.default_rng(3)
     return [generator.uniform(0.25, 0.9, ({"i": m, "j": n}[axis], dim)).astype(dtype) for axis, dim in DIMS]
 
 
+def dense_views(arrays: Sequence[Array]) -> list[Array]:
+    views = zip((array.astype(np.float64) for array in arrays), DIMS, strict=True)
+    return [array[:, None] if axis == "i" else array[None] for array, (axis, _) in views]
+
+
 def check_operations(found: Sequence[Array], arrays: Sequence[Array], *, dtype: Any) -> None:
-    rows, columns = len(arrays[0]), len(arrays[1])
-    dense = [
-        array.astype(np.float64)[:, None] if axis == "i" else array.astype(np.float64)[None]
-        for array, (axis, _) in zip(arrays, DIMS, strict=True)
-    ]
+    dense, columns = dense_views(arrays), len(arrays[1])
     for name, result in zip(OPERATIONS, found, strict=True):
-        signature = FORMULA_OPS[name]
-        attributes = {key: ATTRIBUTES[key] for key in signature.attributes}
-        value = OPERATIONS[name](*dense[: signature.arity], **attributes)
-        terms = np.broadcast_to(value, (rows, columns, value.shape[-1]))
-        # The tangent and the like may be large, but all are of the size of their arguments here.
+        value = OPERATIONS[name](*dense[: FORMULA_OPS[name].arity], **attributes_of(name))
+        terms = np.broadcast_to(value, (len(arrays[0]), columns, value.shape[-1]))
         assert_close(result, terms.sum(1), dtype=dtype, columns=columns, scale=float(columns))
+
+
+def check_reductions(found: Sequence[Array], arrays: Sequence[Array], *, dtype: Any) -> None:
+    x, y, _ = dense_views(arrays)
+    results = iter(found)
+    for kind in sorted(REDUCTIONS):
+        of = [((x - y) ** 2).sum(-1, keepdims=True), y] if kind in WEIGHTED_REDUCTIONS else [x - y]
+        for axis in "ij":
+            expected_rows = reduce_dense(kind, of, axis=axis, k=K if kind in K_REDUCTIONS else 0)
+            result = next(results)
+            expected_rows = expected_rows.reshape(result.shape)
+            assert_close(result, expected_rows, dtype=dtype, columns=20, scale=10.0)
 
 
 @pytest.mark.parametrize("level", CPU_LEVELS)
@@ -226,11 +274,26 @@ def test_every_operation_compiles_for_every_level(dtype: Any, level: str) -> Non
     assert len(outputs) == len(OPERATIONS)
 
 
+@pytest.mark.parametrize("level", CPU_LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_reduction_compiles_for_every_level(dtype: Any, level: str) -> None:
+    phases = [(phase.rows, phase.columns, phase.merges) for phase in compiled_reductions(dtype, level).phases]
+    # All reductions over one axis are fused.
+    assert phases == [("j", "i", False), ("j", "i", True), ("i", "j", False), ("i", "j", True)]
+
+
 @pytest.mark.parametrize("level", HERE)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_operation_matches_oracle(dtype: Any, level: str) -> None:
     arrays = operands(dtype, 9, 13)
     check_operations(run(Program(compiled_operations(dtype, level)), arrays, 9, 13), arrays, dtype=dtype)
+
+
+@pytest.mark.parametrize("level", HERE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_reduction_matches_oracle(dtype: Any, level: str) -> None:
+    arrays = operands(dtype, 9, 13)
+    check_reductions(run(Program(compiled_reductions(dtype, level)), arrays, 9, 13), arrays, dtype=dtype)
 
 
 # aarch64, under an emulator
@@ -270,3 +333,10 @@ def test_every_operation_on_an_emulated_aarch64_matches_oracle(dtype: Any, emula
     arrays = operands(dtype, 9, 13)
     found = emulated(compiled_operations(dtype, "aarch64"), arrays, 9, 13, 13, emulator)
     check_operations(found, arrays, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_reduction_on_an_emulated_aarch64_matches_oracle(dtype: Any, emulator: str) -> None:
+    arrays = operands(dtype, 9, 13)
+    found = emulated(compiled_reductions(dtype, "aarch64"), arrays, 9, 13, 13, emulator)
+    check_reductions(found, arrays, dtype=dtype)
