@@ -6,7 +6,7 @@ needs. So a short inner dimension becomes straight-line code, and a long one a l
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,15 +18,25 @@ from pylazy.runtime.errors import InternalError
 
 
 class Position(NamedTuple):
-    """Which element of an inner vector: `base + offset`; `lowest` bounds it from below where `base` is a loop index."""
+    """Which element of an inner vector: `base + offset`; `lowest` bounds it from below where `base` is an index.
+
+    Loops over an inner dimension stop at seams, so all elements of a turn lie on one side. A position with `highest`
+    may lie anywhere between the two bounds.
+    """
 
     offset: int
     base: "ir.Value | None" = None
     lowest: int = 0
+    highest: int | None = None
 
     def shifted(self, by: int) -> "Position":
         """Give the position `by` elements further."""
-        return Position(self.offset + by, self.base, self.lowest + by)
+        highest = None if self.highest is None else self.highest + by
+        return Position(self.offset + by, self.base, self.lowest + by, highest)
+
+    def straddles(self, seam: int) -> bool:
+        """Tell whether the element may lie on either side of a seam."""
+        return self.highest is not None and self.lowest < seam <= self.highest
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,9 @@ class Block:
     unroll_limit: int
     inner_step: int
 
+
+#: Ops whose elements are all of one kind, however their operands were put together.
+_SEAMLESS = frozenset({"", "reduction.load", "reduction.contract_rows", "reduction.positions", "arith.constant"})
 
 #: Emit one element of a `load`: the op, the position, the row vector and the column within the block.
 LoadElement = Callable[[Any, Position, int, int], ir.Value]
@@ -63,6 +76,9 @@ class BodyAxes:
     def __init__(self, body: Any) -> None:
         self._arguments = list(body.arguments)
         self._known: dict[ir.Value, str] = {}
+        for operation in body.operations:  # operands come before results, so that no question goes deep
+            for result in operation.results:
+                self.of(result)
 
     def of(self, value: ir.Value) -> str:
         """Name the axes of one value."""
@@ -91,7 +107,9 @@ class BodyElements:
         self.axes = BodyAxes(body).of
         #: Applied to each element on its way into an accumulator, with the value that it belongs to.
         self.on_accumulate: Callable[[ir.Value, ir.Value], ir.Value] | None = None
+        self._body = body
         self._load_element = load_element
+        self._seams: dict[ir.Value, set[int]] = {}
         self._scopes: list[dict[Any, ir.Value]] = [{}]
 
     @contextmanager
@@ -107,46 +125,87 @@ class BodyElements:
         for scope in reversed(self._scopes):
             if key in scope:
                 return scope[key]
+        self._emit_chain(value, at, row, column)
         operation = value.owner
         if isinstance(operation, ir.Block):
             raise InternalError("a body uses an index as a value")
         if name_of(operation) == "reduction.inner_reduce":
             self._reduce_block(operation)
             return self.element(value, at, row, column)
+        if name_of(operation) == "reduction.contract_rows":
+            self._contract_block(operation, at)
+            return self.element(value, at, row, column)
         emitted = self._emit(operation, value, at, row, column)
         self._scopes[-1][key] = emitted
         return emitted
+
+    def _emit_chain(self, value: ir.Value, at: Position, row: int, column: int) -> None:
+        """Emit the elementwise ops below a value, operands first, without recursion: there may be thousands of them."""
+        stack = [value]
+        while stack and self._is_elementwise(stack[-1]):
+            top = stack[-1]
+            missing = [
+                operand
+                for operand in top.owner.operands
+                if self._is_elementwise(operand) and not self._is_emitted(self._key(operand, at, row, column))
+            ]
+            if missing:
+                stack += reversed(missing)
+                continue
+            stack.pop()
+            if stack and not self._is_emitted(self._key(top, at, row, column)):
+                emitted = self._emit(top.owner, top, at, row, column)
+                self._scopes[-1][self._key(top, at, row, column)] = emitted
+
+    def _is_elementwise(self, value: ir.Value) -> bool:
+        return name_of(value.owner).startswith(("arith.", "math.")) and name_of(value.owner) != "arith.constant"
+
+    def _is_emitted(self, key: Any) -> bool:
+        return any(key in scope for scope in self._scopes)
 
     def prepare(self, value: ir.Value) -> None:
         """Emit, for the whole block, all parts of a value that do not change along its inner dimension.
 
         To be called before a loop over that dimension is opened: inside, they would be computed again and again.
         """
-        operation = value.owner
-        name = name_of(operation)
-        if name in {"", "reduction.load", "arith.constant"}:
-            return
-        if inner_dim(value) == 1 and name != "vector.extract_strided_slice":
-            self._everywhere(value)
-            return
-        for operand in operation.operands:
-            self.prepare(operand)
+        stack, seen = [value], set()
+        while stack:
+            top = stack.pop()
+            name = name_of(top.owner)
+            if top in seen or name in {"", "reduction.load", "reduction.positions", "arith.constant"}:
+                continue
+            seen.add(top)
+            if inner_dim(top) == 1 and name != "vector.extract_strided_slice":
+                self._everywhere(top)
+            else:
+                stack += reversed(list(top.owner.operands))
 
     def boundaries(self, value: ir.Value) -> set[int]:
         """Give the positions where the elements of a value change their kind: the seams of concatenations."""
+        if not self._seams:
+            for operation in self._body.operations:  # operands come before results, so that no question goes deep
+                for result in operation.results:
+                    if isinstance(result.type, ir.VectorType):
+                        self._seams[result] = self._find_boundaries(result)
+        return self._seams_of(value)
+
+    def _find_boundaries(self, value: ir.Value) -> set[int]:
         operation = value.owner
         name = name_of(operation)
-        if name in {"", "reduction.load", "arith.constant"} or inner_dim(value) == 1:
+        if name in _SEAMLESS or inner_dim(value) == 1:
             return set()
         if name == "reduction.concat_rows":
             seam = inner_dim(operation.operands[0])
-            second = {seam + inside for inside in self.boundaries(operation.operands[1])}
-            return {seam} | self.boundaries(operation.operands[0]) | second
+            second = {seam + inside for inside in self._seams_of(operation.operands[1])}
+            return {seam} | self._seams_of(operation.operands[0]) | second
         if name == "vector.extract_strided_slice":
             start, size = attribute(operation, "offsets")[0], inner_dim(value)
-            return {seam - start for seam in self.boundaries(operation.operands[0]) if start < seam < start + size}
-        seams = [self.boundaries(operand) for operand in operation.operands if inner_dim(operand) > 1]
+            return {seam - start for seam in self._seams_of(operation.operands[0]) if start < seam < start + size}
+        seams = [self._seams_of(operand) for operand in operation.operands if inner_dim(operand) > 1]
         return set().union(*seams)
+
+    def _seams_of(self, value: ir.Value) -> set[int]:
+        return self._seams.get(value, set())
 
     def _everywhere(self, value: ir.Value) -> None:
         axes = self.axes(value)
@@ -165,8 +224,12 @@ class BodyElements:
             return self._load_element(operation, at, row, column)
         if name == "arith.constant":
             return _constant_element(operation, value, at)
+        if name == "reduction.positions":
+            return _position_number(at, element_of(value.type))
         if name == "reduction.concat_rows":
             seam = inner_dim(operands[0])
+            if at.straddles(seam):
+                return self._either_side(operands, seam, at, row, column)
             place = at.offset if at.base is None else at.lowest
             if place < seam:
                 return self.element(operands[0], at, row, column)
@@ -184,15 +247,40 @@ class BodyElements:
         attributes = {key: operation.attributes[key] for key in operation.attributes}
         return ir.Operation.create(name, results=[result], operands=elements, attributes=attributes).results[0]
 
-    def _reduce_block(self, operation: Any) -> None:
-        """Emit an inner reduction for every row vector and column of the block at once, sharing loads."""
-        value, result = operation.operands[0], operation.results[0]
-        axes = self.axes(result)
-        pairs = [
+    def _either_side(self, operands: Sequence[ir.Value], seam: int, at: Position, row: int, column: int) -> ir.Value:
+        """Emit an element of a concatenation where only the running kernel knows on which side of the seam it lies."""
+        assert at.base is not None
+        place = kb.emit("arith.addi", (at.base, kb.constant(at.offset, at.base.type)))
+        last, zero = (kb.constant(bound, place.type) for bound in (seam - 1, 0))
+        beyond = kb.emit("arith.subi", (place, kb.constant(seam, place.type)))
+        before, after = kb.emit("arith.minsi", (place, last)), kb.emit("arith.maxsi", (beyond, zero))
+        first = self.element(operands[0], Position(0, before, 0, seam - 1), row, column)
+        second = self.element(operands[1], Position(0, after, 0, inner_dim(operands[1]) - 1), row, column)
+        return kb.select(kb.icompare("sle", place, last), first, second)
+
+    def _pairs(self, value: ir.Value) -> list[tuple[int, int]]:
+        """List the row vectors and columns of the block that a value differs in."""
+        axes = self.axes(value)
+        return [
             (row, column)
             for column in range(self.block.columns if "c" in axes else 1)
             for row in range(self.block.row_vectors if "r" in axes else 1)
         ]
+
+    def _contract_block(self, operation: Any, at: Position) -> None:
+        """Emit one element of a contraction for every row vector and column of the block at once, sharing loops."""
+        from pylazy.compiler.contraction import emit_contraction
+
+        result = operation.results[0]
+        pairs = self._pairs(result)
+        elements = emit_contraction(self, operation, at, pairs)
+        for (row, column), element in zip(pairs, elements, strict=True):
+            self._scopes[-1][self._key(result, at, row, column)] = element
+
+    def _reduce_block(self, operation: Any) -> None:
+        """Emit an inner reduction for every row vector and column of the block at once, sharing loads."""
+        value, result = operation.operands[0], operation.results[0]
+        pairs = self._pairs(result)
         fold = _INNER_FOLDS[attribute(operation, "kind")]
         dim = inner_dim(value)
         if dim <= self.block.unroll_limit:
@@ -233,31 +321,49 @@ class BodyElements:
     ) -> list[ir.Value]:
         """Emit loops over an inner dimension, `inner_step` elements a turn, straight code for what remains."""
         seams = sorted({0, dim} | {seam for seam in self.boundaries(value) if 0 < seam < dim})
+        width = 1 if self._sums_products(value) else self.block.inner_step
         for low, high in itertools.pairwise(seams):
-            turns = (high - low) // self.block.inner_step
-            looped = low + turns * self.block.inner_step
+            turns = (high - low) // width
+            looped = low + turns * width
             if turns > 1:
-                carried = self._inner_loop(low, looped, carried, step)
+                carried = self._inner_loop((low, looped, width), carried, step)
             else:
                 looped = low
             for offset in range(looped, high):
                 carried = step(carried, Position(offset))
         return carried
 
+    def _sums_products(self, value: ir.Value) -> bool:
+        """Tell whether each element is a loop of its own, of which one a turn is enough."""
+        from pylazy.compiler.contraction import contraction_of
+
+        seen, stack = {value}, [value]
+        while stack:
+            operation = stack.pop().owner
+            if name_of(operation) == "reduction.contract_rows" and contraction_of(operation).summed:
+                return True
+            if name_of(operation) in _SEAMLESS:
+                continue
+            operands = [operand for operand in operation.operands if inner_dim(operand) > 1 and operand not in seen]
+            seen.update(operands)
+            stack += operands
+        return False
+
     def _inner_loop(
         self,
-        low: int,
-        high: int,
+        bounds: tuple[int, int, int],
         carried: list[ir.Value],
         step: Callable[[list[ir.Value], Position], list[ir.Value]],
     ) -> list[ir.Value]:
         integer = ir.IntegerType.get_signless(64)
-        bounds = [kb.constant(bound, integer) for bound in (low, high, self.block.inner_step)]
-        loop = scf.ForOp(*bounds, carried)
+        low, high, width = bounds
+        loop = scf.ForOp(*[kb.constant(bound, integer) for bound in bounds], carried)
+        # Whoever loads a vector at once relies on turns as wide as a block says.
+        highest = None if width == self.block.inner_step else high - 1
         with ir.InsertionPoint(loop.body), self.scope():
             inside = list(loop.inner_iter_args)
-            for offset in range(self.block.inner_step):
-                inside = step(inside, Position(offset, loop.induction_variable, low + offset))
+            for offset in range(width):
+                inside = step(inside, Position(offset, loop.induction_variable, low + offset, highest))
             scf.YieldOp(inside)
         return list(loop.results)
 
@@ -321,6 +427,7 @@ def _position_number(at: Position, element: ir.Type) -> ir.Value:
 _INFINITY = float("inf")
 _INNER_FOLDS = {
     "add": _simple_fold(0.0, kb.add),
+    "mul": _simple_fold(1.0, kb.mul),
     "minimum": _simple_fold(_INFINITY, lambda a, b: kb.emit("arith.minimumf", (a, b))),
     "maximum": _simple_fold(-_INFINITY, lambda a, b: kb.emit("arith.maximumf", (a, b))),
     "argmin": _index_fold("olt", _INFINITY),

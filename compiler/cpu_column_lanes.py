@@ -84,8 +84,19 @@ class ColumnLaneNest(ReduceNest):
                 self.wide[key] = load(start, ir.VectorType.get([dim * self.lanes], element))
         if dim == 1:
             return self.wide[key]
+        if at.base is not None:
+            return self._chosen_element(source, dim, at, column)
         taken = [lane * dim + at.offset for lane in range(self.lanes)]
         return _shuffle(self.wide[key], self.wide[key], taken)
+
+    def _chosen_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
+        """Choose among all elements of a short column where only the running kernel knows the position."""
+        place = iadd(at.base, number(at.offset))
+        chosen = self._column_element(source, dim, Position(0), column)
+        for offset in range(1, dim):
+            here = kb.icompare("eq", place, number(offset))
+            chosen = kb.select(here, self._column_element(source, dim, Position(offset), column), chosen)
+        return chosen
 
     def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
         block = self.block.columns * self.lanes

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Number = int | float
+#: The value of an attribute: a number, or several.
+Static = int | tuple[int, ...]
 
 
 class Builder(Protocol):
     """What can be done with the values inside of terms."""
 
-    def apply(self, name: str, operands: Sequence[Any], attributes: Mapping[str, int]) -> Any:
+    def apply(self, name: str, operands: Sequence[Any], attributes: Mapping[str, Static]) -> Any:
         """Apply a formula op to values."""
 
     def number(self, number: float, like: Any) -> Any:
@@ -37,7 +39,7 @@ class Term:
         """The inner dimension."""
         return self.builder.dim(self.value)
 
-    def apply(self, name: str, *others: "Operand", first: "Operand | None" = None, **attributes: int) -> "Term":
+    def apply(self, name: str, *others: "Operand", first: "Operand | None" = None, **attributes: Static) -> "Term":
         """Apply a formula op to this term and others; numbers among them take its element type."""
         operands = [self if first is None else first, *others]
         values = [self._value_of(operand) for operand in operands]
@@ -83,7 +85,7 @@ class Application:
 
     operands: tuple[Term, ...]
     result: Term
-    attributes: Mapping[str, int]
+    attributes: Mapping[str, Any]
 
     @property
     def x(self) -> Term:
@@ -204,11 +206,6 @@ def joined(parts: Sequence[Term]) -> Term:
     return joined(parts[:half]).apply("concat", joined(parts[half:]))
 
 
-def positions(x: Term) -> Term:
-    """0, 1, 2... for the components of a term."""
-    return joined([number_like(float(k), x) for k in range(x.dim)])
-
-
 # The rows
 
 
@@ -281,14 +278,47 @@ def _sqdist(op: Application, ct: Term) -> Cotangents:
     return wrt_x, -wrt_x
 
 
+def _contract(op: Application, ct: Term) -> Cotangents:
+    """Contract the cotangent with the other operand: the labels of the result and of an operand change places."""
+    sizes, left, right, kept = (op.attributes[name] for name in ("sizes", "left", "right", "kept"))
+    wrt_x = ct.apply("contract", op.y, sizes=sizes, left=kept, right=right, kept=left)
+    wrt_y = ct.apply("contract", op.x, sizes=sizes, left=kept, right=left, kept=right)
+    return wrt_x, wrt_y
+
+
+def _product_without_each(x: Term, product_of_others: Term, zeros_among_all: Term) -> Term:
+    """The product of all factors but each one: exact where factors are 0.
+
+    Args:
+        x: the factors.
+        product_of_others: the product of those that are not 0.
+        zeros_among_all: how many are 0.
+    """
+    none, one = eq(zeros_among_all, 0.0), eq(zeros_among_all, 1.0)
+    is_zero = eq(x, 0.0)
+    quotient = where(none, product_of_others, 0.0) / where(is_zero, 1.0, x)
+    return where(is_zero, where(one, product_of_others, 0.0), quotient)
+
+
+def _inner_prod(op: Application, ct: Term) -> Cotangents:
+    is_zero = eq(op.x, 0.0)
+    product = where(is_zero, 1.0, op.x).apply("inner_prod")
+    return (ct * _product_without_each(op.x, product, is_zero.apply("inner_sum")),)
+
+
 def _extract(op: Application, ct: Term) -> Cotangents:
     start, size = op.attributes["start"], op.attributes["size"]
     return (joined([*zeros(ct, start), ct, *zeros(ct, op.x.dim - start - size)]),)
 
 
+def _at_one(x: Term, position: Term, ct: Term) -> Term:
+    """The cotangent at one component of `x`, 0 at the others."""
+    return where(position.apply("one_hot", size=x.dim), ct, 0.0)
+
+
 _FLAT_OPS = (
     "step sign floor ceil trunc round isnan logical_not eq ne lt le gt ge logical_and logical_or "
-    "inner_argmin inner_argmax"
+    "inner_argmin inner_argmax one_hot"
 )
 
 VJP: Mapping[str, VjpRule] = {
@@ -338,8 +368,9 @@ VJP: Mapping[str, VjpRule] = {
     "ifelse": lambda op, ct: (None, ifelse(op.x, ct, 0.0), ifelse(op.x, 0.0, ct)),
     "clamp": _clamp,
     "inner_sum": lambda _, ct: (ct,),
-    "inner_min": lambda op, ct: (where(eq(positions(op.x), inner_argmin(op.x)), ct, 0.0),),
-    "inner_max": lambda op, ct: (where(eq(positions(op.x), inner_argmax(op.x)), ct, 0.0),),
+    "inner_prod": _inner_prod,
+    "inner_min": lambda op, ct: (_at_one(op.x, inner_argmin(op.x), ct),),
+    "inner_max": lambda op, ct: (_at_one(op.x, inner_argmax(op.x), ct),),
     "sqnorm2": lambda op, ct: (op.x * (ct * 2.0),),
     "norm2": lambda op, ct: (op.x * unless_zero(op.result, ct / op.result),),
     "normalize": _normalize,
@@ -348,6 +379,7 @@ VJP: Mapping[str, VjpRule] = {
     "concat": lambda op, ct: (extract(ct, 0, op.x.dim), extract(ct, op.x.dim, op.y.dim)),
     "extract": _extract,
     "broadcast": lambda _, ct: (ct,),
+    "contract": _contract,
 }
 """One row for each formula op; the inner dimensions of cotangents are fitted by `cotangents`."""
 
@@ -367,9 +399,16 @@ def _softmax(op: ReductionApplication, ct: Term) -> Cotangents:
     return dot(ct, op.y - op.result) * share, ct * share
 
 
+def _prod(op: ReductionApplication, ct: Term) -> Cotangents:
+    is_zero = eq(op.x, 0.0)
+    product = op.reduce("prod", where(is_zero, 1.0, op.x))
+    return (ct * _product_without_each(op.x, product, op.reduce("sum", is_zero)),)
+
+
 REDUCTION_VJP: Mapping[str, ReductionVjpRule] = {
     "sum": lambda _, ct: (ct,),
     "mean": lambda op, ct: (ct / op.reduce("sum", number_like(1.0, op.x)),),
+    "prod": _prod,
     "logsumexp": _logsumexp,
     "softmax": _softmax,
 }

@@ -3,7 +3,8 @@
 Values at singular points are fixed here: rsqrt(0) = 0, xlogx(0) = 0, sinxdivx(0) = 1, step(0) = 1.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 from pylazy.compiler.kernel_builder import (
     add,
@@ -145,6 +146,24 @@ def _broadcast(x: ir.Value, *, size: int) -> ir.Value:
     return emit("vector.broadcast", (x,), ir.VectorType.get([size], ir.VectorType(x.type).element_type))
 
 
+def _one_hot(x: ir.Value, *, size: int) -> ir.Value:
+    """1 at the position that x rounds to, 0 elsewhere: everywhere, if it rounds to none."""
+    place = _broadcast(math_op("round", x), size=size)
+    return truth(compare("oeq", place, emit("reduction.positions", (), place.type)), place.type)
+
+
+def _contract(x: ir.Value, y: ir.Value, *, kept: Sequence[int], **labels: Sequence[int]) -> ir.Value:
+    integer = ir.IntegerType.get_signless(64)
+    lists = {**labels, "kept": kept}
+    attributes = {
+        name: ir.ArrayAttr.get([ir.IntegerAttr.get(integer, number) for number in found])
+        for name, found in lists.items()
+    }
+    dim = math.prod(labels["sizes"][label] for label in kept)
+    vector = ir.VectorType.get([dim], ir.VectorType(x.type).element_type)
+    return emit("reduction.contract_rows", (x, y), vector, **attributes)
+
+
 def _concat(x: ir.Value, y: ir.Value) -> ir.Value:
     first, second = ir.VectorType(x.type), ir.VectorType(y.type)
     joined = ir.VectorType.get([first.shape[0] + second.shape[0], *first.shape[1:]], first.element_type)
@@ -217,6 +236,7 @@ FORMULA_LOWERING: Mapping[str, Callable[..., ir.Value]] = {
     "ifelse": lambda x, a, b: select(compare("oge", x, _number(0, x)), a, b),
     "clamp": _clamp,
     "inner_sum": _inner_sum,
+    "inner_prod": lambda x: _inner("mul", x),
     "inner_min": lambda x: _inner("minimum", x),
     "inner_max": lambda x: _inner("maximum", x),
     "inner_argmin": lambda x: _inner("argmin", x),
@@ -229,4 +249,6 @@ FORMULA_LOWERING: Mapping[str, Callable[..., ir.Value]] = {
     "broadcast": _broadcast,
     "concat": _concat,
     "extract": _extract,
+    "one_hot": _one_hot,
+    "contract": _contract,
 }

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.body_elements import Position
-from pylazy.compiler.cpu_memory import element_bytes, iadd, imin, imul, number
+from pylazy.compiler.cpu_memory import element_bytes, iadd, imin, imul, isub, number
 from pylazy.compiler.mlir import gpu, ir, llvm, scf
 
 GLOBAL_SPACE = 1
@@ -21,6 +21,23 @@ WORKGROUP_BYTES = 48 * 1024
 _PACKED_BYTES = 64
 
 _DYNAMIC = -(2**31)
+
+
+class Source(NamedTuple):
+    """Rows of a buffer, multiplied by a number on their way to a thread."""
+
+    buffer: ir.Value
+    scale: float = 1.0
+
+    @property
+    def kind(self) -> Any:
+        """The type of the buffer."""
+        return ir.MemRefType(self.buffer.type)
+
+
+def scaled(value: ir.Value, source: Source) -> ir.Value:
+    """Build the product of an element with the number of its source, rounded, so that equal elements stay equal."""
+    return value if source.scale == 1.0 else kb.emit("arith.mulf", (value, kb.constant(source.scale, value.type)))
 
 
 def pointer_type(space: int) -> ir.Type:
@@ -65,9 +82,9 @@ def thread_index() -> ir.Value:
     return _wide(gpu.thread_id(gpu.Dimension.x))
 
 
-def block_index() -> ir.Value:
+def block_index(dimension: Any = gpu.Dimension.x) -> ir.Value:
     """Build the number of the block in the grid, as i64."""
-    return _wide(gpu.block_id(gpu.Dimension.x))
+    return _wide(gpu.block_id(dimension))
 
 
 def _wide(index: ir.Value) -> ir.Value:
@@ -137,9 +154,8 @@ def split_number(place: ir.Value, dim: int) -> tuple[ir.Value, ir.Value]:
 class ColumnTile:
     """Rows of the column buffers in workgroup memory: those of one column side by side, columns one after the other."""
 
-    def __init__(self, buffers: Sequence[ir.Value], *, columns: int, step: int) -> None:
-        self.types = {buffer: ir.MemRefType(buffer.type) for buffer in buffers}
-        rows = [(buffer, kind.shape[1], element_bytes(kind.element_type)) for buffer, kind in self.types.items()]
+    def __init__(self, sources: Sequence[Source], *, columns: int, step: int) -> None:
+        rows = [(source, source.kind.shape[1], element_bytes(source.kind.element_type)) for source in sources]
         self.offsets, self.stride = column_layout(rows)
         self.columns = columns
         self.step = step  # what loops over inner dimensions advance by is a multiple of it
@@ -150,16 +166,16 @@ class ColumnTile:
     ) -> None:
         """Build the copy of `count` columns from global memory by all threads of a block, neighbours side by side."""
         thread = thread_index()
-        for buffer, offset in self.offsets.items():
-            dim, element = self.types[buffer].shape[1], self.types[buffer].element_type
+        for source, offset in self.offsets.items():
+            dim, element = source.kind.shape[1], source.kind.element_type
             size = element_bytes(element)
-            source = row_address(pointers[buffer], first, dim, element)
+            start = row_address(pointers[source.buffer], first, dim, element)
             loop = scf.ForOp(thread, imul(count, number(dim)), number(threads), [])
             with ir.InsertionPoint(loop.body):
                 place = loop.induction_variable
-                value = load_input(byte_address(source, base=imul(place, number(size))), element)
+                value = load_input(byte_address(start, base=imul(place, number(size))), element)
                 target = byte_address(tile, base=self._place_in_tile(place, dim, size), offset=offset)
-                store_output(value, target)
+                store_output(scaled(value, source), target)
                 scf.YieldOp([])
 
     def _place_in_tile(self, place: ir.Value, dim: int, size: int) -> ir.Value:
@@ -167,62 +183,96 @@ class ColumnTile:
         column, inside = split_number(place, dim)
         return iadd(imul(column, number(self.stride)), imul(inside, number(size)))
 
-    def load(self, column: ir.Value, buffer: ir.Value, at: Position, *, columns_after: int) -> ir.Value:
+    def load(self, column: ir.Value, source: Source, at: Position, *, columns_after: int) -> ir.Value:
         """Build the load of an element from the column `columns_after` columns after an address.
 
         The alignment that we can promise lets LLVM join neighbouring loads to one of 16 bytes.
         """
-        element = self.types[buffer].element_type
+        element = source.kind.element_type
         size = element_bytes(element)
         base = None if at.base is None else imul(at.base, number(size))
         pointer = byte_address(
-            column, base=base, offset=columns_after * self.stride + self.offsets[buffer] + at.offset * size
+            column, base=base, offset=columns_after * self.stride + self.offsets[source] + at.offset * size
         )
         lowest = at.offset if at.base is None else at.lowest
-        alignment = gcd(self.offsets[buffer] + lowest * size, VECTOR_BYTES, self.step * size)
+        alignment = gcd(self.offsets[source] + lowest * size, VECTOR_BYTES, self.step * size)
+        if at.highest is not None:
+            alignment = size
         return llvm.LoadOp(element, pointer, alignment=alignment).result
 
 
 class RowPanel:
-    """Long rows of a block in workgroup memory, transposed: neighbouring threads read neighbouring numbers."""
+    """Long rows of a block in workgroup memory: 16 bytes of each row in turn, so that neighbours read neighbours.
 
-    def __init__(self, buffers: Sequence[ir.Value], *, rows: int, limit: int) -> None:
+    Args:
+        sources: what is loaded by row.
+        rows: of a block.
+        limit: the most bytes; what does not fit is left out.
+        step: loops over inner dimensions advance by a multiple of it.
+    """
+
+    def __init__(self, sources: Sequence[Source], *, rows: int, limit: int, step: int) -> None:
         self.rows = rows
-        self.types = {buffer: ir.MemRefType(buffer.type) for buffer in buffers}
-        self.offsets: dict[ir.Value, int] = {}
+        self.step = step
+        self.offsets: dict[Source, int] = {}
         self.bytes = 0
-        for buffer, kind in sorted(self.types.items(), key=lambda item: item[1].shape[1]):
+        for source in sorted(sources, key=lambda source: int(source.kind.shape[1])):
+            kind = source.kind
             size = panel_bytes(kind.shape[1], rows=rows, element_size=element_bytes(kind.element_type))
             if self.bytes + size <= limit:
-                self.offsets[buffer] = self.bytes
+                self.offsets[source] = self.bytes
                 self.bytes += -(-size // VECTOR_BYTES) * VECTOR_BYTES
 
     def fill(
         self, panel: ir.Value, pointers: Mapping[ir.Value, ir.Value], *, first: ir.Value, last: ir.Value, threads: int
     ) -> None:
         """Build the copy of rows from global memory by all threads of a block; rows after the last repeat it."""
-        for buffer, offset in self.offsets.items():
-            dim, element = self.types[buffer].shape[1], self.types[buffer].element_type
+        for source, offset in self.offsets.items():
+            dim, element = source.kind.shape[1], source.kind.element_type
             size = element_bytes(element)
             loop = scf.ForOp(thread_index(), number(dim * self.rows), number(threads), [])
             with ir.InsertionPoint(loop.body):
                 row, inside = split_number(loop.induction_variable, dim)
-                source = row_address(pointers[buffer], imin(iadd(first, row), last), dim, element)
-                value = load_input(byte_address(source, base=imul(inside, number(size))), element)
-                place = iadd(imul(inside, number((self.rows + 1) * size)), imul(row, number(size)))
-                store_output(value, byte_address(panel, base=place, offset=offset))
+                start = row_address(pointers[source.buffer], imin(iadd(first, row), last), dim, element)
+                value = load_input(byte_address(start, base=imul(inside, number(size))), element)
+                vector, rest = split_number(inside, self._lanes(source))
+                place = iadd(
+                    iadd(imul(vector, number(self._stride(source))), imul(row, number(self._bytes(source)))),
+                    imul(rest, number(size)),
+                )
+                store_output(scaled(value, source), byte_address(panel, base=place, offset=offset))
                 scf.YieldOp([])
 
-    def load(self, thread_start: ir.Value, buffer: ir.Value, at: Position, *, rows_after: int) -> ir.Value:
+    def _lanes(self, source: Source) -> int:
+        """Give the neighbouring elements of a row that lie side by side."""
+        return gcd(VECTOR_BYTES // element_bytes(source.kind.element_type), self.step)
+
+    def _bytes(self, source: Source) -> int:
+        return self._lanes(source) * element_bytes(source.kind.element_type)
+
+    def _stride(self, source: Source) -> int:
+        return (self.rows + 1) * self._bytes(source)
+
+    def thread_start(self, panel: ir.Value, source: Source, thread: ir.Value) -> ir.Value:
+        """Build the address from which a thread loads."""
+        return byte_address(panel, base=imul(thread, number(self._bytes(source))))
+
+    def load(self, thread_start: ir.Value, source: Source, at: Position, *, rows_after: int) -> ir.Value:
         """Build the load of an element of the row `rows_after` rows after that of a thread's address."""
-        element = self.types[buffer].element_type
+        element = source.kind.element_type
         size = element_bytes(element)
-        stride = (self.rows + 1) * size
-        base = None if at.base is None else imul(at.base, number(stride))
-        offset = self.offsets[buffer] + at.offset * stride + rows_after * size
-        return llvm.LoadOp(element, byte_address(thread_start, base=base, offset=offset), alignment=size).result
+        # A loop index is a multiple of the lanes after what the lowest position tells.
+        behind = 0 if at.base is None else (at.lowest - at.offset) % self._lanes(source)
+        vector, lane = divmod(at.offset + behind, self._lanes(source))
+        base = None
+        if at.base is not None:
+            base = imul(isub(at.base, number(behind)), number(self._stride(source) // self._lanes(source)))
+        offset = self.offsets[source] + vector * self._stride(source) + rows_after * self._bytes(source) + lane * size
+        pointer = byte_address(thread_start, base=base, offset=offset)
+        return llvm.LoadOp(element, pointer, alignment=gcd(lane * size, self._bytes(source))).result
 
 
 def panel_bytes(dim: int, *, rows: int, element_size: int) -> int:
-    """Give the size of a panel; one row more than there are, so that threads that fill it meet no bank conflict."""
-    return dim * (rows + 1) * element_size
+    """Give the most that a panel takes: whole vectors, and one row more, to spread the threads that fill it."""
+    lanes = VECTOR_BYTES // element_size
+    return -(-dim // lanes) * lanes * (rows + 1) * element_size

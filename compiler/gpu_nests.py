@@ -1,7 +1,7 @@
 """GPU kernels as loop nests: the rows of a thread, tiles of columns, sweeps over them."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import gcd
 from typing import Any
 
@@ -11,12 +11,23 @@ from pylazy.compiler.combiners import COMPONENT_COMBINERS
 from pylazy.compiler.cpu_memory import iadd, imin, imul, isub, number
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.gpu_accumulators import Components, Exponentials, GpuAccumulator, Result, Selection, State
+from pylazy.compiler.gpu_accumulators import (
+    Components,
+    Exponentials,
+    GpuAccumulator,
+    ReadSaved,
+    Result,
+    Saved,
+    Selection,
+    State,
+    index_type,
+)
 from pylazy.compiler.gpu_memory import (
     GLOBAL_SPACE,
     WORKGROUP_BYTES,
     ColumnTile,
     RowPanel,
+    Source,
     block_index,
     byte_address,
     declare_workgroup,
@@ -24,6 +35,8 @@ from pylazy.compiler.gpu_memory import (
     load_input,
     pointer_type,
     row_address,
+    scaled,
+    split_number,
     store_output,
     thread_index,
     workgroup_address,
@@ -34,6 +47,12 @@ from pylazy.runtime.errors import InternalError, UnsupportedError
 
 #: Longest list of a kmin or kmax that a thread keeps in registers.
 _SELECTION_LIMIT = 16
+#: Rows, columns, columns of a split, splits: what every kernel takes after the pointers.
+_EXTENTS = 4
+#: Splits whose states a thread of a merge kernel loads at once.
+_MERGED_AT_ONCE = 4
+#: For each accumulation: "values" and "indices" -> the scratch for its unfinished states.
+Partials = Mapping[Any, Mapping[str, ir.Value]]
 #: State slots of accumulations that share one sweep over the columns.
 _SLOTS_OF_A_SWEEP = 24
 
@@ -41,6 +60,10 @@ _SLOTS_OF_A_SWEEP = 24
 def integer_attribute(value: int) -> ir.Attribute:
     """Build a 64-bit integer attribute."""
     return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+
+
+def _source(load: Any) -> Source:
+    return Source(load.operands[0], attribute(load, "reduction.scale", 1.0))
 
 
 class Nest:
@@ -51,16 +74,30 @@ class Nest:
         operation: a `map` or `map_reduce`.
         name: of the kernel.
         target: for messages.
+        partials: of each accumulation, the scratch for its unfinished states.
     """
 
-    def __init__(self, arguments: Sequence[ir.Value], operation: Any, name: str, target: Target) -> None:
+    #: Columns may be cut in splits, which leave their states in scratch; a later kernel merges them.
+    splittable = False
+    merges = False
+
+    def __init__(
+        self,
+        arguments: Sequence[ir.Value],
+        operation: Any,
+        name: str,
+        target: Target,
+        partials: "Partials | None" = None,
+    ) -> None:
         self.arguments = arguments
+        self.partials = partials or {}
         self.operation = operation
         self.target = target
         self.name = name
         self.threads = attribute(operation, "block_threads", 128)
         self.blocks_per_processor = attribute(operation, "blocks_per_processor", 4)
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
+        self.rows_per_block = self.threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
         self.block = Block(
             self.rows_per_thread,
@@ -73,13 +110,12 @@ class Nest:
             columns=attribute(operation, "tile_columns", 128),
             step=gcd(self.block.inner_step, attribute(operation, "result_chunk", 16)),
         )
-        long = [
-            source for source in self._sources("r") if ir.MemRefType(source.type).shape[1] > self.block.unroll_limit
-        ]
+        long = [source for source in self._sources("r") if source.kind.shape[1] > self.block.unroll_limit]
         self.panel = RowPanel(
             long if name_of(operation) == "reduction.map_reduce" else [],
             rows=self.threads * self.rows_per_thread,
             limit=min(attribute(operation, "row_panel_bytes", 0), WORKGROUP_BYTES - self.tile.bytes),
+            step=self.block.inner_step,
         )
         self.workgroup_bytes = self.tile.bytes + self.panel.bytes
         self.row_starts: dict[Any, ir.Value] = {}
@@ -92,9 +128,9 @@ class Nest:
             return ""
         return "rc"[list(self.body_block.arguments).index(load.operands[1])]
 
-    def _sources(self, axis: str) -> list[ir.Value]:
-        """Give the buffers that the body loads by row ("r") or by column ("c")."""
-        return list(dict.fromkeys(op.operands[0] for op in self._loads() if self._varies_with(op) == axis))
+    def _sources(self, axis: str) -> list[Source]:
+        """Give what the body loads by row ("r") or by column ("c")."""
+        return list(dict.fromkeys(_source(op) for op in self._loads() if self._varies_with(op) == axis))
 
     def build(self) -> None:
         """Build the kernel at the current insertion point, in a `gpu.module`."""
@@ -104,7 +140,7 @@ class Nest:
         entry = function.regions[0].blocks.append(
             *ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value).inputs
         )
-        *pointers, self.rows, self.columns = entry.arguments
+        *pointers, self.rows, self.columns, self.columns_per_split, self.splits = entry.arguments
         self.pointers = dict(zip(self.arguments, pointers, strict=True))
         with ir.InsertionPoint(entry):
             if self.workgroup_bytes:
@@ -123,6 +159,8 @@ class Nest:
             if name_of(op) in {"reduction.accumulate", "reduction.store"}
             for operand in op.operands
         }
+        if self.splittable:
+            written |= {buffer for partial in self.partials.values() for buffer in partial.values()}
         unit = ir.UnitAttr.get()
         argument_attributes = [
             ir.DictAttr.get(
@@ -134,8 +172,12 @@ class Nest:
         launch = {
             "rows": self.operation.attributes["rows"],
             "columns": text(attribute(self.operation, "columns", "")),
-            "rows_per_block": integer_attribute(self.threads * self.rows_per_thread),
+            "rows_per_block": integer_attribute(self.rows_per_block),
+            "tile_columns": integer_attribute(self.tile.columns),
             "block_threads": integer_attribute(self.threads),
+            "blocks_per_processor": integer_attribute(self.blocks_per_processor),
+            "splittable": ir.BoolAttr.get(self.splittable),
+            "merges": ir.BoolAttr.get(self.merges),
             "workgroup_bytes": integer_attribute(self.workgroup_bytes),
         }
         return ir.Operation.create(
@@ -143,9 +185,9 @@ class Nest:
             regions=1,
             attributes={
                 "sym_name": text(self.name),
-                "function_type": ir.TypeAttr.get(ir.FunctionType.get([*buffers, wide, wide], [])),
+                "function_type": ir.TypeAttr.get(ir.FunctionType.get([*buffers, *[wide] * _EXTENTS], [])),
                 "gpu.kernel": unit,
-                "arg_attrs": ir.ArrayAttr.get([*argument_attributes, ir.DictAttr.get({}), ir.DictAttr.get({})]),
+                "arg_attrs": ir.ArrayAttr.get([*argument_attributes, *[ir.DictAttr.get({})] * _EXTENTS]),
                 "nvvm.maxntid": ir.DenseI32ArrayAttr.get([self.threads]),
                 # A bound on registers: left to itself, the assembler spills to reach an occupancy that it guesses.
                 "nvvm.minctasm": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), self.blocks_per_processor),
@@ -161,13 +203,12 @@ class Nest:
         last = isub(self.rows, number(1))
         clamped = [imin(row, last) for row in self.thread_rows]
         for source in self._sources("r"):
-            buffer = ir.MemRefType(source.type)
+            kind = source.kind
             if source in self.panel.offsets:
-                start = row_address(self.panel_start, thread, 1, buffer.element_type)
-                self.row_starts[source, 0] = start
+                self.row_starts[source, 0] = self.panel.thread_start(self.panel_start, source, thread)
                 continue
             for k, row in enumerate(clamped):
-                start = row_address(self.pointers[source], row, buffer.shape[1], buffer.element_type)
+                start = row_address(self.pointers[source.buffer], row, kind.shape[1], kind.element_type)
                 self.row_starts[source, k] = start
         if self.panel.bytes:
             self.panel.fill(self.panel_start, self.pointers, first=first, last=last, threads=self.threads)
@@ -175,20 +216,20 @@ class Nest:
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`."""
-        source = operation.operands[0]
-        element = ir.MemRefType(source.type).element_type
+        source = _source(operation)
+        element = source.kind.element_type
         axis = self._varies_with(operation)
         if source in self.panel.offsets:
             return self.panel.load(self.row_starts[source, 0], source, at, rows_after=row * self.threads)
         if axis == "r":
-            return load_input(element_address(self.row_starts[source, row], at, element), element)
+            return scaled(load_input(element_address(self.row_starts[source, row], at, element), element), source)
         if axis == "":
-            return load_input(element_address(self.pointers[source], at, element), element)
+            return scaled(load_input(element_address(self.pointers[source.buffer], at, element), element), source)
         return self.load_column_element(source, at, column)
 
-    def load_column_element(self, source: ir.Value, at: Position, column: int) -> ir.Value:
+    def load_column_element(self, source: Source, at: Position, column: int) -> ir.Value:
         """Emit one element of the row of a column."""
-        raise InternalError(f"a map loads element {at.offset} of column {column} of {source.type}")
+        raise InternalError(f"a map loads element {at.offset} of column {column} of {source.kind}")
 
     def store_row(self, buffer: ir.Value, row: int, at: Position, value: ir.Value) -> None:
         """Build the store of one element of a result; to be called where the row is known to exist."""
@@ -245,10 +286,19 @@ class MapNest(Nest):
 
 
 class ReduceNest(Nest):
-    """One or more sweeps over the columns."""
+    """One or more sweeps over the columns of a split."""
 
-    def __init__(self, arguments: Sequence[ir.Value], operation: Any, name: str, target: Target) -> None:
-        super().__init__(arguments, operation, name, target)
+    splittable = True
+
+    def __init__(
+        self,
+        arguments: Sequence[ir.Value],
+        operation: Any,
+        name: str,
+        target: Target,
+        partials: "Partials | None" = None,
+    ) -> None:
+        super().__init__(arguments, operation, name, target, partials)
         self.chunk = attribute(operation, "result_chunk", 16)
         self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
         for accumulation in self.accumulations:
@@ -266,15 +316,18 @@ class ReduceNest(Nest):
     def fill(self) -> None:
         """Build the sweeps: accumulations of short results share one, a long result has one for each of its chunks."""
         self.body = BodyElements(self.body_block, self.block, self.load_element)
+        self.split = block_index(gpu.Dimension.y)
+        self.first_of_split = imul(self.split, self.columns_per_split)
+        self.end_of_split = imin(iadd(self.first_of_split, self.columns_per_split), self.columns)
         self._prepare_rows()
         shared: list[tuple[Any, GpuAccumulator]] = []
         slots = 0
         for operation in self.accumulations:
             with operation.location:
                 dim = _result_width(operation)
-                if attribute(operation, "kind") in {"kmin", "kmax"}:
+                if _is_selection(operation):
                     for component in range(inner_dim(operation.operands[0])):
-                        self._sweep([(operation, Selection(operation, self.rows_per_thread, component))])
+                        self._sweep([(operation, self._selection(operation, Position(component)))])
                 elif dim > self.chunk:
                     self._sweep_by_chunks(operation, dim)
                 else:
@@ -289,8 +342,23 @@ class ReduceNest(Nest):
     def _accumulator(self, operation: Any, places: Sequence[Position]) -> GpuAccumulator:
         segments = list(operation.attributes["operandSegmentSizes"])
         if attribute(operation, "kind") in COMPONENT_COMBINERS:
-            return Components(operation, self.rows_per_thread, places, indexed=segments[3] == 1)
+            index = self.index_type() if segments[3] else None
+            body = None if self.merges else self.body
+            return Components(operation, self.rows_per_thread, places, index=index, body=body)
         return Exponentials(operation, self.rows_per_thread, places, weighted=segments[1] == 1)
+
+    def _selection(self, operation: Any, component: Position) -> GpuAccumulator:
+        return Selection(operation, self.rows_per_thread, component, index=self.index_type())
+
+    def index_type(self) -> ir.Type:
+        """Give the type of column numbers in registers, counted from the first of the split."""
+        return ir.IntegerType.get_signless(32)
+
+    def whole_index(self, relative: ir.Value) -> ir.Value:
+        """Turn a column number of a split into one of the whole axis; an empty entry stays below zero."""
+        wide = kb.emit("arith.extsi", (relative,), ir.IntegerType.get_signless(64))
+        empty = kb.icompare("slt", wide, number(0))
+        return kb.select(empty, wide, iadd(wide, self.first_of_split))
 
     def _prepare_rows(self) -> None:
         """Emit, before all loops, what depends on the row or on nothing, unless it is long."""
@@ -326,10 +394,10 @@ class ReduceNest(Nest):
         states = [accumulator.start() for accumulator in self.parts]
         self.widths = [len(state) for state in states]
         flat = [slot for state in states for slot in state]
-        loop = scf.ForOp(number(0), self.columns, number(self.tile.columns), flat)
+        loop = scf.ForOp(self.first_of_split, self.end_of_split, number(self.tile.columns), flat)
         with ir.InsertionPoint(loop.body), self.body.scope():
             self.first_column = loop.induction_variable
-            count = imin(isub(self.columns, self.first_column), number(self.tile.columns))
+            count = imin(isub(self.end_of_split, self.first_column), number(self.tile.columns))
             if self.tile.bytes:
                 gpu.barrier()
                 self.tile.fill(
@@ -345,8 +413,37 @@ class ReduceNest(Nest):
                 for slot in part.close_tile(a, b)
             ]
             scf.YieldOp(closed)
-        for (operation, _), (part, state) in zip(parts, self._split(list(loop.results)), strict=True):
-            self._store(operation, part.results(state, self.columns))
+        self._end(parts, list(loop.results))
+
+    def _end(self, parts: Sequence[tuple[Any, GpuAccumulator]], flat: State) -> None:
+        """Build the stores of the results, or, if there are several splits, of the unfinished states."""
+        states = list(zip(parts, self._split(flat), strict=True))
+        branch = scf.IfOp(kb.icompare("eq", self.splits, number(1)), has_else=True)
+        with ir.InsertionPoint(branch.then_block):
+            for (operation, part), (_, state) in states:
+                self._store(operation, part.results(state, self.columns))
+            scf.YieldOp([])
+        with ir.InsertionPoint(branch.else_block):
+            for (operation, part), (_, state) in states:
+                self._save(operation, part.save(state))
+            scf.YieldOp([])
+
+    def _save(self, operation: Any, saved: Sequence[Saved]) -> None:
+        for row in range(self.rows_per_thread):
+            mine = [entry for entry in saved if entry.row == row]
+
+            def save_all(row: int = row, mine: Sequence[Saved] = mine) -> None:
+                for entry in mine:
+                    buffer = self.partials[operation][entry.part]
+                    place = self._place_of_state(buffer, self.split, self.thread_rows[row])
+                    value = self.whole_index(entry.value) if entry.part == "indices" else entry.value
+                    store_output(value, element_address(place, entry.at, value.type))
+
+            self.guarded(row, save_all)
+
+    def _place_of_state(self, buffer: ir.Value, split: ir.Value, row: ir.Value) -> ir.Value:
+        kind = ir.MemRefType(buffer.type)
+        return row_address(self.pointers[buffer], iadd(imul(split, self.rows), row), kind.shape[1], kind.element_type)
 
     def _split(self, flat: State) -> Iterator[tuple[GpuAccumulator, State]]:
         start = 0
@@ -357,24 +454,27 @@ class ReduceNest(Nest):
     def _columns(self, state: State, count: ir.Value) -> State:
         """Build the loops over the columns of a tile: blocks of `column_step`, then what remains one by one."""
         step = self.block.columns
+        narrow = ir.IntegerType.get_signless(32)
+        count, none = kb.emit("arith.trunci", (count,), narrow), kb.constant(0, narrow)
         if step == 1:
-            return self._column_loop(state, number(0), count, 1)
-        whole = isub(count, kb.emit("arith.remui", (count, number(step))))
-        state = self._column_loop(state, number(0), whole, step)
+            return self._column_loop(state, none, count, 1)
+        whole = isub(count, kb.emit("arith.remui", (count, kb.constant(step, narrow))))
+        state = self._column_loop(state, none, whole, step)
         return self._column_loop(state, whole, count, 1)
 
     def _column_loop(self, state: State, low: ir.Value, high: ir.Value, step: int) -> State:
-        loop = scf.ForOp(low, high, number(step), state)
+        loop = scf.ForOp(low, high, kb.constant(step, low.type), state)
         saved = self.body.block
         self.body.block = Block(self.rows_per_thread, step, saved.unroll_limit, saved.inner_step)
         with ir.InsertionPoint(loop.body), self.body.scope():
-            column = loop.induction_variable
+            column = kb.emit("arith.extui", (loop.induction_variable,), ir.IntegerType.get_signless(64))
             self.column = iadd(self.first_column, column)
             if self.tile.bytes:
                 self.tile_column = row_address(
                     self.tile_start, column, self.tile.stride, ir.IntegerType.get_signless(8)
                 )
-            columns = [iadd(self.column, number(k)) for k in range(step)]
+            relative = kb.emit("arith.trunci", (isub(self.column, self.first_of_split),), self.index_type())
+            columns = [iadd(relative, kb.constant(k, relative.type)) for k in range(step)]
             result: State = []
             for part, old in self._split(list(loop.inner_iter_args)):
                 result += part.step(old, self.body, columns)
@@ -382,14 +482,13 @@ class ReduceNest(Nest):
         self.body.block = saved
         return list(loop.results)
 
-    def load_column_element(self, source: ir.Value, at: Position, column: int) -> ir.Value:
+    def load_column_element(self, source: Source, at: Position, column: int) -> ir.Value:
         """Emit one element of a column: from the tile, or from global memory if the column is too long for it."""
         if source in self.tile.offsets:
             return self.tile.load(self.tile_column, source, at, columns_after=column)
-        buffer = ir.MemRefType(source.type)
-        dim, element = buffer.shape[1], buffer.element_type
-        start = row_address(self.pointers[source], self.column, dim, element)
-        return load_input(element_address(start, at.shifted(column * dim), element), element)
+        dim, element = source.kind.shape[1], source.kind.element_type
+        start = row_address(self.pointers[source.buffer], self.column, dim, element)
+        return scaled(load_input(element_address(start, at.shifted(column * dim), element), element), source)
 
     def _store(self, operation: Any, results: Sequence[Result]) -> None:
         segments = list(operation.attributes["operandSegmentSizes"])
@@ -404,9 +503,89 @@ class ReduceNest(Nest):
                     if values is not None and result.value is not None:
                         self.store_row(values, row, result.at, result.value)
                     if indices is not None and result.position is not None:
-                        self.store_row(indices, row, result.at, result.position)
+                        self.store_row(indices, row, result.at, self.whole_index(result.position))
 
             self.guarded(row, store_all)
+
+
+class MergeNest(ReduceNest):
+    """The unfinished states of all splits of a row, merged in order: a thread for each element of a result."""
+
+    splittable = False
+    merges = True
+
+    def __init__(
+        self, arguments: Sequence[ir.Value], operation: Any, name: str, target: Target, partials: Partials
+    ) -> None:
+        super().__init__(arguments, operation, name, target, partials)
+        self.tile = ColumnTile([], columns=1, step=1)
+        self.panel = RowPanel([], rows=0, limit=0, step=1)
+        self.workgroup_bytes = 0
+        self.rows_per_thread = 1
+        self.rows_per_block = max(1, self.threads // max(_units_of_a_row(op) for op in self.accumulations))
+
+    def index_type(self) -> ir.Type:
+        """Column numbers in saved states are those of the whole axis."""
+        return index_type()
+
+    def whole_index(self, index: ir.Value) -> ir.Value:
+        """Column numbers in saved states are those of the whole axis."""
+        return index
+
+    def _place_rows(self) -> None:
+        self.first_row = imul(block_index(), number(self.rows_per_block))
+
+    def fill(self) -> None:
+        """Build, for each accumulation, a loop over the elements that fall to a thread."""
+        count = imin(isub(self.rows, self.first_row), number(self.rows_per_block))
+        for operation in self.accumulations:
+            with operation.location:
+                units = _units_of_a_row(operation)
+                loop = scf.ForOp(thread_index(), imul(count, number(units)), number(self.threads), [])
+                with ir.InsertionPoint(loop.body):
+                    row, unit = split_number(loop.induction_variable, units)
+                    self.thread_rows = [iadd(self.first_row, row)]
+                    self._merge_and_store(operation, Position(0, unit))
+                    scf.YieldOp([])
+
+    def _merge_and_store(self, operation: Any, unit: Position) -> None:
+        if _is_selection(operation):
+            part: GpuAccumulator = self._selection(operation, unit)
+        else:
+            part = self._accumulator(operation, [unit])
+        at_once = 1 if _is_selection(operation) else _MERGED_AT_ONCE
+        whole = isub(self.splits, kb.emit("arith.remui", (self.splits, number(at_once))))
+        state = self._merge_splits(operation, part, part.start(), number(0), whole, at_once)
+        state = self._merge_splits(operation, part, state, whole, self.splits, 1)
+        self._store(operation, part.results(state, self.columns))
+
+    def _merge_splits(
+        self, operation: Any, part: GpuAccumulator, state: State, low: ir.Value, high: ir.Value, step: int
+    ) -> State:
+        loop = scf.ForOp(low, high, number(step), state)
+        with ir.InsertionPoint(loop.body):
+
+            def reader(after: int) -> ReadSaved:
+                def read(name: str, at: Position) -> ir.Value:
+                    buffer = self.partials[operation][name]
+                    split = iadd(loop.induction_variable, number(after))
+                    element = ir.MemRefType(buffer.type).element_type
+                    place = self._place_of_state(buffer, split, self.thread_rows[0])
+                    return load_input(element_address(place, at, element), element)
+
+                return read
+
+            scf.YieldOp(part.merge(list(loop.inner_iter_args), [reader(k) for k in range(step)]))
+        return list(loop.results)
+
+
+def _units_of_a_row(operation: Any) -> int:
+    """Give the elements of a result that are merged apart from each other."""
+    return inner_dim(operation.operands[0]) if _is_selection(operation) else _result_width(operation)
+
+
+def _is_selection(operation: Any) -> bool:
+    return attribute(operation, "kind") in {"kmin", "kmax"}
 
 
 def _result_width(operation: Any) -> int:

@@ -8,6 +8,7 @@ from pylazy.compiler.passes.convert_reduction_to_scf import convert_reduction_to
 from pylazy.compiler.passes.lower_math import lower_math
 from pylazy.compiler.passes.nvvm_keep_loops import nvvm_keep_loops
 from pylazy.compiler.passes.reduction_differentiate import reduction_differentiate
+from pylazy.compiler.passes.reduction_fold_scales import reduction_fold_scales
 from pylazy.compiler.passes.reduction_fuse import reduction_fuse
 from pylazy.compiler.passes.reduction_hoist import reduction_hoist
 from pylazy.compiler.passes.reduction_map_to_gpu import reduction_map_to_gpu
@@ -61,4 +62,11 @@ LOWER_TO_NVVM: tuple[Pass, ...] = (
     "gpu.module(reconcile-unrealized-casts,canonicalize,cse)",
     nvvm_keep_loops,
 )
-NVIDIA_PASSES: tuple[Pass, ...] = (reduction_map_to_gpu, "canonicalize", "cse", lower_math, *LOWER_TO_NVVM)
+NVIDIA_PASSES: tuple[Pass, ...] = (
+    reduction_fold_scales,
+    reduction_map_to_gpu,
+    "canonicalize",
+    "cse",
+    lower_math,
+    *LOWER_TO_NVVM,
+)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylazy.compiler.body_elements import inner_dim
+from pylazy.compiler.contraction import all_products, unrolled_products
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.target import CpuTarget, NvidiaTarget, Target
@@ -18,6 +19,10 @@ INNER_STEP = 8
 #: Columns in the first level of a two-level sum: the error of a sum grows with this, not with N.
 COLUMN_CHUNK = 1024
 
+#: Operations in all copies of the body of one block, beyond which compiling takes too long.
+_BODY_OPERATIONS = 2000
+#: Operations of one product of a contraction: two loads, a multiplication and an addition.
+_PRODUCT_OPERATIONS = 4
 #: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more.
 COLUMN_LANE_DIM = 8
 
@@ -51,7 +56,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     registers = 32 if target.has_avx512 or target.level == "aarch64" else 16
     # With few registers, vectors of two: constants and columns are then loaded once for both.
     lanes = target.lanes(_value_bits(body)) * (1 if registers == 32 else 2)
-    row_vectors, column_step = _block(body, registers)
+    row_vectors, column_step = _at_most(_BODY_OPERATIONS // max(1, _operations(body)), *_block(body, registers))
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
@@ -71,10 +76,11 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
 
 
 def _block(body: Any, registers: int) -> tuple[int, int]:
-    """Choose row vectors and columns of a block.
+    """Choose row vectors and columns of a block: of the fastest, those that keep all in registers.
 
-    Wide formulas share each load of a row element among eight columns; narrow sums share each load of a column among
-    up to three row vectors, if all row elements and results stay in registers.
+    Long inner dimensions share each load of a row element among eight columns. Narrow sums share each load of a column
+    among three row vectors; between that and one row vector, whose columns are operands of AVX-512 instructions, there
+    is nothing to gain. Other reductions look at a block of columns at once, the longer the better.
     """
     accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
     kinds = {attribute(op, "kind") for op in accumulations}
@@ -86,16 +92,32 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     widest = max((inner_dim(value) for op in body.operations for value in op.results if _is_vector(value)), default=1)
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand))
     if registers < 32:
-        if kinds & _SELECTIONS or results > 2 and widest > 12:
+        if kinds & _SELECTIONS or (results > 2 and widest > 12):
             return 1, 4
         return (1, 2) if kinds <= _SUMS and widest <= 12 else (1, 6)
+    if widest > UNROLL_LIMIT:
+        return (1, 8) if results <= 2 or not kinds <= _SUMS else (1, 4)
+    words = _value_bits(body) // 32
     if not kinds <= _SUMS:
-        return 1, 8
-    if widest > 12:
-        return (1, 8) if results <= 2 else (1, 4)
-    per_row = row_elements + results + 2
-    row_vectors = max(1, min(3, (registers - 10) // per_row))
-    return row_vectors, 1 if row_vectors > 2 else 2
+        return (1, 8) if row_elements * words <= 8 else (1, 4)
+    # Functions of float64 have more constants.
+    if 3 * (row_elements + results + 2) <= registers - 8 - 2 * words:
+        return 3, 1
+    # Gradients keep the differences that enter their results.
+    return (1, 2) if row_elements + 2 * results <= registers - 7 - 5 * words else (1, 1)
+
+
+def _at_most(bodies: int, row_vectors: int, column_step: int) -> tuple[int, int]:
+    """Make a block smaller until it holds no more copies of the body than `bodies`."""
+    column_step = max(1, min(column_step, bodies // row_vectors))
+    return (row_vectors if row_vectors * column_step <= bodies else 1), column_step
+
+
+def _operations(body: Any) -> int:
+    """Count what one copy of the body is unrolled to."""
+    widths = [inner_dim(value) for op in body.operations for value in op.results if _is_vector(value)]
+    products = sum(unrolled_products(op) for op in body.operations if name_of(op) == "reduction.contract_rows")
+    return sum(width if width <= UNROLL_LIMIT else INNER_STEP for width in widths) + _PRODUCT_OPERATIONS * products
 
 
 def _column_dim(body: Any) -> int:
@@ -122,6 +144,8 @@ def _cycles(body: Any) -> float:
         if name_of(operation) in {"reduction.load", "arith.constant", "reduction.yield"}:
             continue
         width = max((inner_dim(value) for value in operation.operands if _is_vector(value)), default=1)
+        if name_of(operation) == "reduction.contract_rows":
+            width = all_products(operation)
         cycles += width * _OP_CYCLES.get(name_of(operation), 1.0)
         if attribute(operation, "kind") in _SELECTIONS:
             cycles += 4.0
@@ -132,6 +156,10 @@ def _cycles(body: Any) -> float:
 
 #: Threads of a GPU block: four warps, so that several blocks fill a multiprocessor and overlap their barriers.
 _BLOCK_THREADS = 128
+#: Threads of a block whose rows lie in workgroup memory.
+_LONG_ROW_THREADS = 64
+#: Loads of 16 bytes from each of them in one turn of a loop.
+_LONG_INNER_LOADS = 4
 #: Blocks that fit on a multiprocessor: with 65536 registers, 128 for each thread.
 _BLOCKS_PER_PROCESSOR = 4
 #: Workgroup memory of a block; four blocks share the 64 KiB (Turing) to 228 KiB (Hopper) of a multiprocessor.
@@ -143,9 +171,11 @@ _COLUMN_REGISTERS = 40
 #: Workgroup memory for long rows: those of 128 threads with 64 elements of float32.
 _ROW_PANEL_BYTES = 33 * 1024
 #: Registers of the elements of a long result that one sweep over the columns computes.
-_RESULT_REGISTERS = 16
+_RESULT_REGISTERS = 32
 #: What one turn of a loop over a long inner dimension reads of a column: one load from workgroup memory.
 _INNER_BYTES = 16
+#: Registers of the values of a list of a kmin or kmax, of which a thread can keep two.
+_LISTED_REGISTERS = 10
 _NO_INSTRUCTION = frozenset(
     {"reduction.load", "arith.constant", "reduction.yield", "reduction.concat_rows", "vector.broadcast"}
     | {"vector.extract_strided_slice"}
@@ -174,25 +204,49 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
     del target  # the numbers fit the smallest of the architectures
     body = operation.regions[0].blocks[0]
     words = _value_bits(body) // 32
-    rows_per_thread, column_step = 1, 1
+    threads, rows_per_thread, column_step = _BLOCK_THREADS, 1, 1
     if name_of(operation) == "reduction.map_reduce":
-        rows_per_thread, column_step = _thread_block(body, words)
+        threads = _threads(body, words)
+        rows_per_thread, column_step = _thread_block(body, words, threads)
         if attribute(operation, "rows") == "":
             rows_per_thread = 1
     return NvidiaSchedule(
-        block_threads=_BLOCK_THREADS,
-        blocks_per_processor=_BLOCKS_PER_PROCESSOR,
+        block_threads=threads,
+        blocks_per_processor=_BLOCKS_PER_PROCESSOR * _BLOCK_THREADS // threads,
         rows_per_thread=rows_per_thread,
         column_step=column_step,
         tile_columns=_tile_columns(body),
         unroll_limit=UNROLL_LIMIT,
-        inner_step=_INNER_BYTES // 4 // words,
-        result_chunk=_RESULT_REGISTERS // words,
+        inner_step=_INNER_BYTES // 4 // words * (_LONG_INNER_LOADS if threads < _BLOCK_THREADS else 1),
+        result_chunk=_result_chunk(body, words),
         row_panel_bytes=_ROW_PANEL_BYTES,
     )
 
 
-def _thread_block(body: Any, words: int) -> tuple[int, int]:
+def _long_row_bytes(body: Any, words: int) -> int:
+    return 4 * words * sum(dim for dim in _loaded_dims(body, 0) if dim > UNROLL_LIMIT)
+
+
+def _threads(body: Any, words: int) -> int:
+    """Choose the threads of a block: fewer where workgroup memory then holds two long rows for each of them."""
+    long_bytes = _long_row_bytes(body, words)
+    fits = 0 < long_bytes * (2 * _LONG_ROW_THREADS + 1) <= _ROW_PANEL_BYTES
+    results = sum(
+        inner_dim(value)
+        for op in body.operations
+        if name_of(op) == "reduction.accumulate"
+        for value in op.operands
+        if _is_vector(value)
+    )
+    return _LONG_ROW_THREADS if fits and results == 1 else _BLOCK_THREADS
+
+
+def _result_chunk(body: Any, words: int) -> int:
+    """Choose the elements of a long result for one sweep: fewer where rows take registers for their addresses."""
+    return _RESULT_REGISTERS // words // (2 if _long_row_bytes(body, words) else 1)
+
+
+def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     """Choose the rows of a thread and the columns that it takes at once: as many pairs as its registers allow.
 
     Rows share the loads of a column, columns share loop and address arithmetic (and, where inner dimensions are long,
@@ -201,7 +255,7 @@ def _thread_block(body: Any, words: int) -> tuple[int, int]:
     accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
     kinds = {attribute(op, "kind") for op in accumulations}
     widths = [inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand)]
-    chunk = _RESULT_REGISTERS // words
+    chunk = _result_chunk(body, words)
     results = sum(min(width, chunk) for width in widths)
     row_dims, column_dims = _loaded_dims(body, 0), _loaded_dims(body, 1)
     widest = max(row_dims + column_dims + [1])
@@ -210,27 +264,29 @@ def _thread_block(body: Any, words: int) -> tuple[int, int]:
     per_row += 2 * sum(dim > UNROLL_LIMIT for dim in row_dims)
     per_column = words * (sum(dim for dim in column_dims if dim <= UNROLL_LIMIT) + 1)
     if kinds & _SELECTIONS:
-        rows, columns = 1, 4
+        listed = words * max(attribute(op, "k", 1) for op in accumulations)
+        rows, columns = (2, 8) if words == 1 and listed <= _LISTED_REGISTERS else (1, 8 // words)
     elif max(widths) > chunk:
         rows, columns = 4, 4 // words
+    elif threads < _BLOCK_THREADS:
+        rows, columns = 2, 16
     elif widest > UNROLL_LIMIT:
         rows, columns = (2, 8) if words == 1 else (1, 8)
     elif kinds <= {"sum", "mean", "prod"}:
         rows, columns = 4, 8
     elif kinds <= {"logsumexp", "softmax"}:
-        rows, columns = (2, 8) if words == 1 else (1, 4)
+        rows, columns = (4, 8) if words == 1 else (1, 4)
     else:
-        rows, columns = 2, 4
+        rows, columns = (4, 8) if words == 1 else (2, 4)
     instructions = _gpu_instructions(body, words)
-    long_bytes = 4 * words * sum(dim for dim in row_dims if dim > UNROLL_LIMIT)
-    if long_bytes * _BLOCK_THREADS < _ROW_PANEL_BYTES:
-        while rows > 1 and long_bytes * (rows * _BLOCK_THREADS + 1) > _ROW_PANEL_BYTES:
+    limit = _BLOCK_INSTRUCTIONS * (2 if threads < _BLOCK_THREADS else 1)
+    long_bytes = _long_row_bytes(body, words)
+    if long_bytes * threads < _ROW_PANEL_BYTES:
+        while rows > 1 and long_bytes * (rows * threads + 1) > _ROW_PANEL_BYTES:
             rows //= 2
-    while rows > 1 and (rows * per_row > _ROW_REGISTERS or rows * instructions > _BLOCK_INSTRUCTIONS):
+    while rows > 1 and (rows * per_row > _ROW_REGISTERS or rows * instructions > limit):
         rows //= 2
-    while columns > 1 and (
-        columns * per_column > _COLUMN_REGISTERS or columns * rows * instructions > _BLOCK_INSTRUCTIONS
-    ):
+    while columns > 1 and (columns * per_column > _COLUMN_REGISTERS or columns * rows * instructions > limit):
         columns //= 2
     return rows, columns
 
@@ -253,10 +309,13 @@ def _gpu_instructions(body: Any, words: int) -> float:
         if name_of(operation) in _NO_INSTRUCTION:
             continue
         width = max((inner_dim(value) for value in operation.operands if _is_vector(value)), default=1)
+        if name_of(operation) == "reduction.contract_rows":
+            width = _PRODUCT_OPERATIONS * unrolled_products(operation)
         cost = _OP_CYCLES.get(name_of(operation), 20.0 if name_of(operation).startswith("math.") else 1.0)
         if words > 1 and cost > 1.0:
             cost *= 4.0
-        total += (width if width <= UNROLL_LIMIT else _INNER_BYTES // 4 // words) * cost
+        long = width > UNROLL_LIMIT and name_of(operation) != "reduction.contract_rows"
+        total += (_INNER_BYTES // 4 // words if long else width) * cost
     return total
 
 

@@ -127,8 +127,10 @@ class Selection:
             column = load(address(self.waiting_columns.pointer, self.index, base=place), self.index)
             self._offer(value, column, first)
             last = load(self._entry(self.list_values, self.element, first, self.k - 1), self.element)
-            own = kb.icompare("eq", _lane_numbers(lanes), broadcast(lane, _lane_numbers(lanes).type))
             rest = kb.emit("arith.andi", (mask, kb.emit("arith.subi", (mask, kb.constant(1, bits)))))
+            if lanes == 1:
+                return rest, last
+            own = kb.icompare("eq", _lane_numbers(lanes), broadcast(lane, _lane_numbers(lanes).type))
             return rest, kb.select(own, broadcast(last, threshold.type), threshold)
 
         return _while_bits(mask, threshold, visit)

@@ -4,7 +4,7 @@
 // CHECK-LABEL: func.func @exp_by_table
 // CHECK-COUNT-1: arith.constant dense<1.44269502> : vector<16xf32>
 // CHECK: %[[N:.*]] = llvm.call_intrinsic "llvm.x86.avx512.mask.rndscale.ps.512"
-// CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.range.ps.512"
+// CHECK: arith.andi
 // CHECK: llvm.call_intrinsic "llvm.x86.avx512.vpermi2var.ps.512"
 // CHECK: llvm.call_intrinsic "llvm.x86.avx512.mask.scalef.ps.512"
 // CHECK-NOT: math.exp
@@ -72,15 +72,50 @@ func.func @integer_power(%x: f64) -> f64 {
   return %0 : f64
 }
 
+// A negation before an exponential goes into its constants.
+// CHECK-LABEL: func.func @exp_of_negation
+// CHECK: arith.constant dense<-1.44269502> : vector<16xf32>
+// CHECK: arith.mulf %arg0
+// CHECK: mask.rndscale
+func.func @exp_of_negation(%x: vector<16xf32>) -> vector<16xf32> {
+  %0 = arith.negf %x : vector<16xf32>
+  %1 = math.exp %0 : vector<16xf32>
+  return %1 : vector<16xf32>
+}
+
+// Square roots come from an estimate of 14 bits; 0 and infinity are their own roots.
+// CHECK-LABEL: func.func @sqrt_f32
+// CHECK: llvm.call_intrinsic "llvm.x86.avx512.rsqrt14.ps.512"
+// CHECK: llvm.call_intrinsic "llvm.usub.sat.v32i16"
+// CHECK: %[[SPECIAL:.*]] = llvm.call_intrinsic "llvm.x86.avx512.fpclass.ps.512"
+// CHECK: arith.select %[[SPECIAL]], %arg0,
+// CHECK-NOT: math.sqrt
+// CHECK: return
+func.func @sqrt_f32(%x: vector<16xf32>) -> vector<16xf32> {
+  %0 = math.sqrt %x : vector<16xf32>
+  return %0 : vector<16xf32>
+}
+
+// In f64, numbers that need the instruction take it under a branch.
+// CHECK-LABEL: func.func @sqrt_f64
+// CHECK: rsqrt14.pd.512
+// CHECK: %[[ANY:.*]] = vector.reduction <or>
+// CHECK: scf.if %[[ANY]]
+// CHECK-NEXT: math.sqrt %arg0
+func.func @sqrt_f64(%x: vector<8xf64>) -> vector<8xf64> {
+  %0 = math.sqrt %x : vector<8xf64>
+  return %0 : vector<8xf64>
+}
+
 // What the target has stays.
 // CHECK-LABEL: func.func @kept
 // CHECK: math.sqrt
 // CHECK-NEXT: math.floor
 // CHECK-NEXT: math.fma
 // CHECK-NEXT: return
-func.func @kept(%x: vector<16xf32>) -> vector<16xf32> {
-  %0 = math.sqrt %x : vector<16xf32>
-  %1 = math.floor %0 : vector<16xf32>
-  %2 = math.fma %1, %1, %x : vector<16xf32>
-  return %2 : vector<16xf32>
+func.func @kept(%x: f32) -> f32 {
+  %0 = math.sqrt %x : f32
+  %1 = math.floor %0 : f32
+  %2 = math.fma %1, %1, %x : f32
+  return %2 : f32
 }

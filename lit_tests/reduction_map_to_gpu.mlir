@@ -1,19 +1,25 @@
 // RUN: pylazy-opt %s --split-input-file --pass-pipeline='reduction-map-to-gpu{target=sm_90},canonicalize,cse' | filecheck %s
 
-// Two rows a thread, 128 threads apart; columns pass through workgroup memory between two barriers.
+// Two rows a thread, 128 threads apart; the columns of a split pass through workgroup memory between two barriers; the
+// states of several splits are kept, and merged by a kernel of its own.
 // CHECK-LABEL: gpu.module @sum_kernels
 // CHECK: llvm.mlir.global internal @sum_0_workgroup() {addr_space = 3 : i32, alignment = 16 : i64, dso_local} : !llvm.array<512 x i8>
-// CHECK: gpu.func @sum_0(%[[X:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[Y:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[OUT:.*]]: !llvm.ptr<1> {llvm.noalias}, %[[ROWS:.*]]: i64, %[[COLUMNS:.*]]: i64) kernel
+// CHECK: gpu.func @sum_0(%[[X:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[Y:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[OUT:.*]]: !llvm.ptr<1> {llvm.noalias}, %[[STATES:.*]]: !llvm.ptr<1> {llvm.noalias}, %[[ROWS:.*]]: i64, %[[COLUMNS:.*]]: i64, %[[PER_SPLIT:.*]]: i64, %[[SPLITS:.*]]: i64) kernel
 // CHECK-SAME: nvvm.maxntid = array<i32: 128>
 // CHECK-SAME: block_threads = 128
 // CHECK-SAME: columns = "j"
+// CHECK-SAME: merges = false
 // CHECK-SAME: rows_per_block = 256
+// CHECK-SAME: splittable = true
 // CHECK-SAME: workgroup_bytes = 512
 // CHECK: %[[TILE:.*]] = llvm.mlir.addressof @sum_0_workgroup
 // CHECK: %[[LAST:.*]] = arith.subi %[[ROWS]]
 // CHECK-COUNT-2: arith.minsi %{{.*}}, %[[LAST]]
+// CHECK: %[[SPLIT:.*]] = gpu.block_id y
+// CHECK: %[[START:.*]] = arith.muli %{{.*}}, %[[PER_SPLIT]]
+// CHECK: %[[END:.*]] = arith.minsi %{{.*}}, %[[COLUMNS]]
 // CHECK-COUNT-2: llvm.load %{{.*}} invariant
-// CHECK: scf.for %[[FIRST:.*]] = %{{.*}} to %[[COLUMNS]] step %{{.*}} iter_args
+// CHECK: scf.for %[[FIRST:.*]] = %[[START]] to %[[END]] step %{{.*}} iter_args
 // CHECK: gpu.barrier
 // CHECK: scf.for
 // CHECK: llvm.store %{{.*}} : f32, !llvm.ptr<3>
@@ -22,8 +28,17 @@
 // CHECK-COUNT-2: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> f32
 // CHECK: scf.for
 // CHECK-COUNT-1: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> f32
+// CHECK: %[[WHOLE:.*]] = arith.cmpi eq, %[[SPLITS]]
+// CHECK: scf.if %[[WHOLE]]
 // CHECK: %[[EXISTS:.*]] = arith.cmpi slt, %{{.*}}, %[[ROWS]]
 // CHECK: scf.if %[[EXISTS]]
+// CHECK: llvm.store %{{.*}} : f32, !llvm.ptr<1>
+// CHECK: } else {
+// CHECK: llvm.store %{{.*}} : f32, !llvm.ptr<1>
+// CHECK: gpu.func @sum_0_merge
+// CHECK-SAME: merges = true
+// CHECK: scf.for %{{.*}} = %{{.*}} to %{{.*}} step %{{.*}} iter_args
+// CHECK-COUNT-4: llvm.load
 // CHECK: llvm.store %{{.*}} : f32, !llvm.ptr<1>
 func.func @sum(
     %x: memref<?x1xf32> {reduction.name = "x", reduction.role = "input", reduction.axis = "i"},

@@ -4,14 +4,14 @@
 // RUN: pylazy-opt %s --pass-pipeline='reduction-tile{target=aarch64}' | filecheck %s --check-prefixes=CHECK,NEON
 // RUN: pylazy-opt %s --pass-pipeline='reduction-tile{target=sm_90}' | filecheck %s --check-prefix=GPU
 
-// As many lanes as a register has; all other sizes are there to be read and changed.
+// As many lanes as a register has, or two of them where registers are few; all other sizes are there to be read and changed.
 // CHECK-LABEL: func.func @single(
 // CHECK: "reduction.accumulate"
 // CHECK: column_chunk = {{[0-9]+}} : i64
 // CHECK-SAME: column_step = {{[0-9]+}} : i64, columns = "j", cost = {{[0-9.e+-]+}} : f64
 // CHECK-SAME: inner_step = {{[0-9]+}} : i64
-// SSE-SAME: lanes = 4 : i64
-// AVX2-SAME: lanes = 8 : i64
+// SSE-SAME: lanes = 8 : i64
+// AVX2-SAME: lanes = 16 : i64
 // AVX512-SAME: lanes = 16 : i64
 // NEON-SAME: lanes = 4 : i64
 // CHECK-SAME: register_limit = {{[0-9]+}} : i64, row_vectors = {{[0-9]+}} : i64, rows = "i", unroll_limit = {{[0-9]+}} : i64
@@ -35,8 +35,8 @@ func.func @single(%ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
 }
 
 // CHECK-LABEL: func.func @double(
-// SSE: lanes = 2 : i64
-// AVX2: lanes = 4 : i64
+// SSE: lanes = 4 : i64
+// AVX2: lanes = 8 : i64
 // AVX512: lanes = 8 : i64
 // NEON: lanes = 2 : i64
 func.func @double(%ys: memref<?x1xf64>, %out: memref<?x1xf64>) {

@@ -6,16 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pylazy.bundles import Bundle, load_bundle
+    from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
     from pylazy.runtime.errors import (
         AxisError,
+        BundleFormatError,
         CompileError,
         DeviceError,
         DtypeError,
+        FormulaError,
         InternalError,
         PylazyError,
         ShapeError,
         UnsupportedError,
+        UntrustedBundleError,
     )
     from pylazy.runtime.threads import get_num_threads, set_num_threads
     from pylazy.stages import Reduction
@@ -24,9 +29,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AxisError",
+    "Bundle",
+    "BundleFormatError",
     "CompileError",
     "DeviceError",
     "DtypeError",
+    "FormulaError",
+    "Genred",
     "InternalError",
     "LazyTensor",
     "Pm",
@@ -34,14 +43,22 @@ __all__ = [
     "Reduction",
     "ShapeError",
     "UnsupportedError",
+    "UntrustedBundleError",
     "Var",
     "Vi",
     "Vj",
+    "generic_argkmin",
+    "generic_argmin",
+    "generic_logsumexp",
+    "generic_sum",
     "get_num_threads",
+    "load_bundle",
     "set_num_threads",
 ]
 
 _HOMES = {
+    "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
+    "pylazy.bundles": ("Bundle", "load_bundle"),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),

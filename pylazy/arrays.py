@@ -14,7 +14,7 @@ from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NUMPY, TORCH, NUMBER = "numpy", "torch", "number"
+NUMPY, TORCH, NUMBER, SYMBOL = "numpy", "torch", "number", "symbol"
 
 ITEM_BYTES = {"float32": 4, "float64": 8, "int64": 8}
 _NUMPY_NAMES = {np.dtype(name): name for name in ("float32", "float64")}
@@ -40,6 +40,31 @@ class Located(NamedTuple):
     batch_shape: tuple[int, ...]
     batch_strides: tuple[int, ...]
     keep: Any
+
+
+class Symbol(NamedTuple):
+    """What stands behind a variable whose data is an argument of the reduction.
+
+    Attributes:
+        position: in the order of the arguments.
+    """
+
+    position: int
+
+    @property
+    def kind(self) -> str:
+        """What it is, as the kind of a `Source`."""
+        return SYMBOL
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """Equal for two symbols that are the same argument."""
+        return SYMBOL, self.position
+
+    @property
+    def number(self) -> None:
+        """No number: a kernel reads the argument."""
+        return None
 
 
 class Source:
@@ -248,6 +273,18 @@ def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
         return np.empty(shape, _NUMPY_DTYPES[dtype])
     torch = sys.modules["torch"]
     return torch.empty(shape, dtype=getattr(torch, dtype))
+
+
+def converted(result: Any, dtype: str) -> Any:
+    """Copy a result to the dtype "int64" or "bool"."""
+    if isinstance(result, np.ndarray):
+        return result.astype(dtype)
+    return result.to(getattr(sys.modules["torch"], dtype))
+
+
+def quotient(result: Any, count: int) -> Any:
+    """Divide by a number of terms; there is no quotient by none or less."""
+    return result / count if count > 0 else result * float("nan")
 
 
 def result_address(result: Any) -> int:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 import pylazy
 from pylazy.runtime.errors import PylazyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# Each command imports what it needs when it runs: `pylazy --help` loads no compiler, and no rich.
+app = typer.Typer(help=pylazy.__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+cache_app = typer.Typer(help="The kernels on disk.", rich_markup_mode=None)
+app.add_typer(cache_app, name="cache")
+
+BundleFile = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a file that `pylazy compile` wrote")]
+Json = Annotated[bool, typer.Option("--json", help="write JSON, for programs")]
+Trust = Annotated[bool, typer.Option("--trust", help="run the file's code whoever may have written it")]
+Hash = Annotated[str | None, typer.Option("--sha256", help="the hash that the file must have")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,41 +32,171 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the name of the command; by default those of the process.
 
     Returns:
-        0 when all went well, 1 when it failed; a command line that says nothing sensible ends the process with 2.
+        0 when all went well, 1 when it failed, 2 for a command line that says nothing sensible.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.command is None:
-        parser.print_help(sys.stderr)
-        return 2
-    from pylazy.demos.run import run_demo
-
     try:
-        run_demo(options.output, quick=options.quick)
-    except PylazyError as error:
-        print(f"pylazy: {error}", file=sys.stderr)
+        app(args=None if arguments is None else list(arguments), prog_name="pylazy")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (PylazyError, OSError) as error:
+        # The user's line, with which messages end, is in a terminal a line of typer.
+        sys.stderr.write(f"pylazy: {str(error).split(chr(10) + '  at ')[0]}\n")
         return 1
     except KeyboardInterrupt:
-        print("pylazy: interrupted", file=sys.stderr)
+        sys.stderr.write("pylazy: interrupted\n")
         return 1
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pylazy", description=pylazy.__doc__, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"pylazy {pylazy.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    demo = commands.add_parser(
-        "demo",
-        help="real work on real data, beside dense NumPy, with a picture",
-        description="Quantise the colours of a photograph, classify handwritten digits, compare with dense NumPy.",
-        allow_abbrev=False,
-    )
-    demo.add_argument(
-        "--output", metavar="FOLDER", type=Path, default=Path(), help="where the picture goes (default: here)"
-    )
-    demo.add_argument("--quick", action="store_true", help="less data: a second or two")
-    return parser
+def _show_version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"pylazy {pylazy.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _pylazy(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001, the callback reads it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        sys.stderr.write(context.get_help() + "\n")
+        raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="where the picture goes")] = Path(),
+    quick: Annotated[bool, typer.Option("--quick", help="less data: a second or two")] = False,
+) -> None:
+    """Do real work on real data, beside dense NumPy, with a picture.
+
+    Quantise the colours of a photograph, classify handwritten digits, compare with dense NumPy.
+    """
+    from pylazy.demos.run import run_demo
+
+    run_demo(output, quick=quick)
+
+
+@app.command("compile")
+def compile_command(
+    formulas: Annotated[Path, typer.Argument(metavar="FORMULAS.toml", help="a table for each function")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option("-t", "--target", help="x86-64, x86-64-v3, x86-64-v4, aarch64, sm_80, ...; default: all CPUs"),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle; C files are named after it")] = Path(
+        "kernels.plzb"
+    ),
+    emit: Annotated[str, typer.Option(help="some of bundle,header,source,static")] = "bundle",
+    json: Json = False,
+) -> None:
+    """Compile formulas ahead of time, for machines that need not be this one. No Python in the file is executed."""
+    from pylazy.commands.compile_formulas import compile_formulas
+
+    compile_formulas(formulas, targets=target or (), output=output, emit=emit.split(","), as_json=json)
+
+
+@app.command()
+def inspect(
+    bundle: BundleFile,
+    ir: Annotated[bool, typer.Option("--ir", help="write the kernels as MLIR, at both levels")] = False,
+    asm: Annotated[str, typer.Option(metavar="TARGET", help="write the code for a target as text")] = "",
+    why: Annotated[bool, typer.Option("--why", help="say which code this machine takes")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="check every image against the manifest")] = False,
+    json: Json = False,
+) -> None:
+    """Show what is in a bundle, which may come from anybody: none of its code is mapped or run."""
+    from pylazy.commands.inspect_bundle import inspect_bundle
+
+    inspect_bundle(bundle, ir=ir, asm=asm, why=why, verify=verify, as_json=json)
+
+
+@app.command()
+def run(
+    bundle: BundleFile,
+    function: Annotated[str, typer.Argument(help="its name, where the bundle has several")] = "",
+    arg: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE.npy", help="an array, or a number")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="where the result goes, as .npy")] = None,
+    trust: Trust = False,
+    sha256: Hash = None,
+    json: Json = False,
+) -> None:
+    """Call a function of a bundle on arrays from files."""
+    from pylazy.commands.run_bundle import run_bundle
+
+    run_bundle(bundle, name=function, arguments=arg or (), output=output, trust=trust, sha256=sha256, as_json=json)
+
+
+@app.command()
+def bench(
+    bundle: BundleFile,
+    function: Annotated[str, typer.Argument(help="its name; default: all")] = "",
+    rows: Annotated[int, typer.Option("-m", min=1, help="M")] = 10_000,
+    columns: Annotated[int, typer.Option("-n", min=1, help="N")] = 10_000,
+    trust: Trust = False,
+    sha256: Hash = None,
+    json: Json = False,
+) -> None:
+    """Time the functions of a bundle on random data, at every CPU level that this machine has."""
+    from pylazy.commands.bench_bundle import bench_bundle
+
+    bench_bundle(bundle, name=function, rows=rows, columns=columns, trust=trust, sha256=sha256, as_json=json)
+
+
+@app.command()
+def info(json: Json = False) -> None:
+    """Show versions, devices, caches, what is off and why: a block to paste into an issue."""
+    from pylazy.commands.show_info import show_info
+
+    show_info(as_json=json)
+
+
+@cache_app.command("ls")
+def cache_list(json: Json = False) -> None:
+    """List the kernels."""
+    from pylazy.commands.manage_cache import list_cache
+
+    list_cache(as_json=json)
+
+
+@cache_app.command("verify")
+def cache_verify() -> None:
+    """Read every kernel and check its hash."""
+    from pylazy.commands.manage_cache import verify_cache
+
+    if not verify_cache():
+        raise typer.Exit(1)
+
+
+@cache_app.command("prune")
+def cache_prune(days: Annotated[float, typer.Option(min=0, help="keep what is younger")] = 90.0) -> None:
+    """Remove old kernels and those that cannot be used."""
+    from pylazy.commands.manage_cache import prune_cache
+
+    prune_cache(days=days)
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove every kernel."""
+    from pylazy.commands.manage_cache import clear_cache
+
+    clear_cache()
+
+
+@app.command(
+    "opt",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def opt(context: typer.Context) -> None:
+    """Run passes on MLIR text; the same as pylazy-opt."""
+    from pylazy.compiler.opt import main as run_opt
+
+    raise typer.Exit(run_opt(context.args))
 
 
 if __name__ == "__main__":

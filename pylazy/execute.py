@@ -161,8 +161,9 @@ class Job:
                 raise ShapeError(
                     at_user_line(f"out has {len(out)} arrays, expected {len(self.shapes)}, one for each result")
                 )
-            for array, shape, spec in zip(out, self.shapes, self.executable.request.outputs, strict=True):
-                arrays.check_out(array, kind=kind, shape=shape, dtype=spec.dtype, sources=self.sources)
+            for array, shape, wanted in zip(out, self.shapes, self.wanted, strict=True):
+                dtype = REDUCTIONS[wanted.kind].result_dtype(self.dtype)
+                arrays.check_out(array, kind=kind, shape=shape, dtype=dtype, sources=self.sources)
         if kind == arrays.TORCH and sys.modules["torch"].is_grad_enabled():
             for source in self.sources:
                 if source.kind == arrays.TORCH and source.array.requires_grad:
@@ -195,13 +196,19 @@ class Job:
         batch, rows, columns = self.extents
         if not (rows and columns) or 0 in batch:
             self._fill_empty(results)
-            return tuple(results)
-        located = self.locate(tensors)
-        launch(executable.load(self.few), located, results, self.extents)
-        for result, wanted in zip(results, self.wanted, strict=True):
-            if wanted.kind == "mean":
-                result[...] /= self.reduced_extent
-        return tuple(results)
+        else:
+            located = self.locate(tensors)
+            launch(executable.load(self.few), located, results, self.extents)
+        return tuple([self._finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+
+    def _finish(self, result: Any, kind: str) -> Any:
+        """Make the result from that of another kind; see `ReductionKind.program`."""
+        if not REDUCTIONS[kind].program:
+            return result
+        if kind == "mean":
+            result[...] /= self.reduced_extent or math.nan
+            return result
+        return arrays.converted(result, REDUCTIONS[kind].dtype)
 
     def locate(self, tensors: Mapping[int, Any] | None = None) -> list[Located]:
         """Find the data of every input."""
@@ -253,6 +260,7 @@ def prepare(
     extents: Extents,
     keepdim: bool = False,
     drop_inner: bool = False,
+    flat: Flattened | None = None,
 ) -> Job:
     """Find or make the program of a reduction, and bind it to its data.
 
@@ -263,23 +271,55 @@ def prepare(
         extents: sizes of the formula and the weight together.
         keepdim: keep the reduced axis in the shape of the results, with size 1.
         drop_inner: leave an inner dimension of 1 out of the shape of the results.
+        flat: the expressions in canonical form, where the caller has it already.
 
     Raises:
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
+        UnsupportedError: a variable is symbolic.
     """
-    batch, rows, columns = extents
-    extents = Extents(batch, 1 if rows is None else rows, 1 if columns is None else columns)
-    _check_extents(wanted, reduced, extents)
+    if flat is None:
+        flat = flatten(expressions)
+        if any(source.kind == arrays.SYMBOL for source in flat.sources):
+            raise UnsupportedError(
+                at_user_line(
+                    "this operation on a formula with symbolic variables is not implemented yet: give it arrays"
+                )
+            )
+    extents = complete_extents(wanted, reduced, extents)
+    dtype = formula_dtype(expressions, flat.sources)
+    return Job(
+        find_executable(flat, expressions, wanted, reduced, dtype),
+        flat.sources,
+        expressions,
+        dtype=dtype,
+        extents=extents,
+        reduced=reduced,
+        wanted=wanted,
+        shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
+    )
+
+
+def flatten(expressions: Sequence[Expression]) -> Flattened:
+    """Write formulas in canonical form, with no more inputs than a kernel takes where that can be had."""
     flat = Flattened(expressions)
-    if len(flat.sources) > _MAX_INPUTS:
-        flat = Flattened(expressions, inline_numbers=True)
+    return Flattened(expressions, inline_numbers=True) if len(flat.sources) > _MAX_INPUTS else flat
+
+
+def formula_dtype(expressions: Sequence[Expression], sources: Sequence[Source]) -> str:
+    """The dtype of the arithmetic: that of the arrays, or of numbers where there is nothing else."""
     dtype: str | None = None
     for expression in expressions:
         dtype = promote(dtype, expression.dtype)
     if dtype is None:
-        for source in flat.sources:
+        for source in sources:
             dtype = promote(dtype, source.dtype if source.kind != arrays.NUMBER else None)
-        dtype = dtype or "float64"
+    return dtype or "float64"
+
+
+def find_executable(
+    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+) -> Executable:
+    """Find or make the program of a reduction."""
     key = (flat.entries, flat.roots, wanted, reduced, dtype)
     executable = _EXECUTABLES.get(key)
     if executable is None:
@@ -287,14 +327,27 @@ def prepare(
         executable = _EXECUTABLES.setdefault(key, Executable(_request(flat, expressions, wanted, reduced, dtype)))
         while len(_EXECUTABLES) > _MAX_EXECUTABLES:
             _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
+    return executable
+
+
+def result_shapes(
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    reduced: str,
+    extents: Extents,
+    *,
+    keepdim: bool,
+    drop_inner: bool,
+) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the results, for extents that are complete."""
     count = extents.rows if reduced == "j" else extents.columns
     assert count is not None
     shapes = []
     for target in wanted:
         dim = expressions[target.operands[-1]].dim
-        shape = [*batch, count]
+        shape = [*extents.batch, count]
         if keepdim:
-            shape.insert(len(batch) + (1 if reduced == "j" else 0), 1)
+            shape.insert(len(extents.batch) + (1 if reduced == "j" else 0), 1)
         if target.k:
             shape.append(target.k)
             if dim > 1:
@@ -302,22 +355,23 @@ def prepare(
         elif not drop_inner:
             shape.append(dim)
         shapes.append(tuple(shape))
-    return Job(
-        executable,
-        flat.sources,
-        expressions,
-        dtype=dtype,
-        extents=extents,
-        reduced=reduced,
-        wanted=wanted,
-        shapes=tuple(shapes),
-    )
+    return tuple(shapes)
 
 
-def _check_extents(wanted: tuple[Wanted, ...], reduced: str, extents: Extents) -> None:
+def complete_extents(wanted: tuple[Wanted, ...], reduced: str, extents: Extents) -> Extents:
+    """Count 1 for an axis that no data has, and check that there is enough to reduce.
+
+    Raises:
+        ShapeError: see `prepare`.
+    """
     batch, rows, columns = extents
-    assert rows is not None
-    assert columns is not None
+    rows = 1 if rows is None else rows
+    columns = 1 if columns is None else columns
+    _check_extents(wanted, reduced, batch, rows, columns)
+    return Extents(batch, rows, columns)
+
+
+def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, ...], rows: int, columns: int) -> None:
     if rows > 1 and columns > 1 and math.prod(batch) * rows * columns > _MAX_EXTENT:
         raise ShapeError(
             at_user_line(
@@ -345,11 +399,9 @@ def _request(
     outputs = []
     for kind, operands, k in wanted:
         dim = expressions[operands[-1]].dim * (k or 1)
-        result_dtype = "int64" if REDUCTIONS[kind].index else dtype
-        # A mean is a sum, divided where the result is at hand.
-        kernel_kind = "sum" if kind == "mean" else kind
+        row = REDUCTIONS[kind]
         numbers = tuple(flat.roots[operand] for operand in operands)
-        outputs.append(Output(kernel_kind, reduced, numbers, k, dim, result_dtype))
+        outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype)))
     return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs))
 
 

@@ -15,7 +15,7 @@ from pylazy.runtime.errors import ShapeError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Attributes = tuple[tuple[str, int], ...]
+Attributes = tuple[tuple[str, int | tuple[int, ...]], ...]
 Number = int | float
 Position = tuple[CodeType, int] | tuple[None, "Location"]
 """Where a node was built: a code object and an offset in it, resolved to a `Location` only when somebody asks."""
@@ -86,7 +86,7 @@ class Expression:
     Attributes:
         op: "var", "constant", or a row of `OPERATIONS`.
         operands: nodes.
-        attributes: static integers of the operation, as (name, value) pairs in the order of the table.
+        attributes: static integers of the operation, or tuples of them: (name, value) pairs in the order of the table.
         axes: the axes the value varies with: "", "i", "j" or "ij".
         dim: inner dimension, at least 1.
         dtype: "float32", "float64", or None where only numbers are involved, which take the dtype of the rest.
@@ -131,11 +131,39 @@ class Expression:
         return resolve(self.position)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = (self.op, self.operands, self.attributes, self.axes, self.dim, self.dtype, self.source)
-        return Expression, (*fields, (None, self.location))
+        return _rebuild, (tuple(_rows(self)),)
 
     def __repr__(self) -> str:
         return f"<Expression {self.op} axes={self.axes!r} dim={self.dim} dtype={self.dtype}>"
+
+
+def _rows(root: Expression) -> Iterator[tuple[Any, ...]]:
+    """Write all nodes, each after its operands, which are numbers of rows.
+
+    Formulas built in a loop are deeper than pickle and copy may recurse, so they are given a flat list.
+    """
+    numbers: dict[int, int] = {}
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        pending = [operand for operand in node.operands if id(operand) not in numbers]
+        if pending:
+            stack += pending
+            continue
+        stack.pop()
+        if id(node) not in numbers:
+            numbers[id(node)] = len(numbers)
+            operands = tuple([numbers[id(operand)] for operand in node.operands])
+            yield node.op, operands, node.attributes, node.axes, node.dim, node.dtype, node.source, tuple(node.location)
+
+
+def _rebuild(rows: tuple[tuple[Any, ...], ...]) -> Expression:
+    nodes: list[Expression] = []
+    for op, operands, attributes, axes, dim, dtype, source, location in rows:
+        operand_nodes = tuple([nodes[number] for number in operands])
+        position = (None, Location(*location))
+        nodes.append(Expression(op, operand_nodes, attributes, axes, dim, dtype, source, position))
+    return nodes[-1]
 
 
 def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expression:
@@ -215,7 +243,7 @@ class Node:
     Attributes:
         op: "var", "constant" or a row of `OPERATIONS`.
         operands: numbers of earlier values.
-        attributes: static integers as (name, value) pairs.
+        attributes: static integers, or tuples of them, as (name, value) pairs.
         axes: "", "i", "j" or "ij".
         dim: inner dimension.
         value: of a constant its number (a float, or an int of any size); of a variable the number of its input.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from pylazy.runtime.errors import ShapeError
 
-ShapeRule = Callable[[str, tuple[int, ...], Mapping[str, int]], int]
+ShapeRule = Callable[[str, tuple[int, ...], Mapping[str, Any]], int]
 """From the operation's name, the inner dimensions of its operands and its attributes to its own inner dimension."""
 
 
@@ -21,7 +23,7 @@ class Operation:
         arity: number of operands, 0 for a leaf.
         shape: the rule that gives the inner dimension, or says why there is none.
         meaning: what the operation computes, in one line.
-        attributes: names of the static integers that are part of the formula.
+        attributes: names of the static integers, or tuples of integers, that are part of the formula.
     """
 
     name: str
@@ -31,7 +33,7 @@ class Operation:
     attributes: tuple[str, ...] = ()
 
 
-def elementwise_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, int]) -> int:
+def elementwise_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
     """Broadcast the inner dimensions: all equal, or 1."""
     del attributes
     dim = max(dims)
@@ -45,27 +47,52 @@ def elementwise_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, i
     return dim
 
 
-def inner_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, int]) -> int:
+def inner_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
     """Reduce the broadcast inner dimension to 1."""
     elementwise_dim(name, dims, attributes)
     return 1
 
 
-def concatenated_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, int]) -> int:
+def concatenated_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
     """Add the inner dimensions."""
     del name, attributes
     return sum(dims)
 
 
-def extracted_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, int]) -> int:
+def extracted_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
     """Check that the extracted components exist, and count them."""
-    start, size = attributes["start"], attributes["size"]
+    start: int = attributes["start"]
+    size: int = attributes["size"]
     if size < 1 or start < 0 or start + size > dims[0]:
         raise ShapeError(
             f"{name} asks for components {start} to {start + size - 1} ({size} of them) of a vector of inner dimension "
             f"{dims[0]}: the components are 0 to {dims[0] - 1}, and at least one must be taken"
         )
     return size
+
+
+def broadcast_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
+    """Check that one component becomes at least one."""
+    size: int = attributes["size"]
+    if dims[0] != 1 or size < 1:
+        raise ShapeError(
+            f"{name} makes {size} components of {dims[0]}, expected at least one of a vector of inner dimension 1"
+        )
+    return size
+
+
+def contracted_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
+    """Check that the operands have as many components as their labels say, and count those of the result."""
+    sizes = attributes["sizes"]
+    for operand, dim in zip(("left", "right"), dims, strict=True):
+        shape = tuple(sizes[label] for label in attributes[operand])
+        if math.prod(shape) != dim:
+            raise ShapeError(
+                f"{name} reads a vector of inner dimension {dim} as a tensor of shape {shape}, expected "
+                f"{math.prod(shape)} components"
+            )
+    result: int = math.prod(sizes[label] for label in attributes["kept"])
+    return result
 
 
 def _table(*rows: Operation) -> Mapping[str, Operation]:
@@ -149,6 +176,7 @@ OPERATIONS: Mapping[str, Operation] = _table(
     _ternary("ifelse", "the second operand where the first is >= 0, else the third"),
     _ternary("clamp", "x limited to [low, high]; NaN stays NaN"),
     _inner("inner_sum", "sum of the components"),
+    _inner("inner_prod", "product of the components"),
     _inner("inner_min", "smallest component; NaN if any is NaN"),
     _inner("inner_max", "largest component; NaN if any is NaN"),
     _inner("inner_argmin", "position of the smallest component, of the first NaN if any, lowest on ties"),
@@ -160,5 +188,14 @@ OPERATIONS: Mapping[str, Operation] = _table(
     _inner("sqdist", "sum of the squared differences of the components", arity=2),
     Operation("concat", 2, concatenated_dim, "the components of x, then those of y"),
     Operation("extract", 1, extracted_dim, "components start to start + size - 1", ("start", "size")),
+    Operation("broadcast", 1, broadcast_dim, "the one component, size times", ("size",)),
+    Operation("one_hot", 1, broadcast_dim, "1 at the position that x rounds to, else 0, of size components", ("size",)),
+    Operation(
+        "contract",
+        2,
+        contracted_dim,
+        "sum of products of two tensors by rows, whose axes have labels; summed over labels that are not kept",
+        ("sizes", "left", "right", "kept"),
+    ),
 )
 """Every operation of a formula but its leaves; a row here and a method of LazyTensor make one visible."""

@@ -26,6 +26,8 @@ class ReductionKind:
         takes_k: the k best are kept; a row of the result is k rows of the formula's inner dimension.
         empty: the result over nothing, or None where there is none and asking is an error.
         differentiable: a gradient program exists for it.
+        program: the kind that the kernel computes, where the result is made from that of another kind afterwards.
+        dtype: of the result, where it is neither that of the formula nor an index.
     """
 
     name: str
@@ -36,6 +38,16 @@ class ReductionKind:
     takes_k: bool = False
     empty: float | None = None
     differentiable: bool = False
+    program: str = ""
+    dtype: str = ""
+
+    def result_dtype(self, dtype: str) -> str:
+        """The dtype of the result for a formula of this dtype."""
+        return self.dtype or self.program_dtype(dtype)
+
+    def program_dtype(self, dtype: str) -> str:
+        """The dtype of what the kernel writes."""
+        return "int64" if self.index else dtype
 
 
 _INF = float("inf")
@@ -46,8 +58,8 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
         row.name: row
         for row in (
             ReductionKind("sum", "sum of f", empty=0.0, differentiable=True),
-            ReductionKind("mean", "sum of f over the number of terms", empty=_NAN),
-            ReductionKind("prod", "product of f", empty=1.0),
+            ReductionKind("mean", "sum of f over the number of terms", empty=_NAN, program="sum"),
+            ReductionKind("prod", "product of f", empty=1.0, differentiable=True),
             ReductionKind(
                 "logsumexp",
                 "log of the sum of exp(f), or of exp(f) g",
@@ -63,6 +75,9 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
             ReductionKind("max", "largest f; NaN if any is NaN", empty=-_INF),
             ReductionKind("argmin", "position of the first NaN, else of the first smallest f", index=True),
             ReductionKind("argmax", "position of the first NaN, else of the first largest f", index=True),
+            ReductionKind("any", "whether any f is not 0; f is 0 or 1", empty=0, program="max", dtype="bool"),
+            ReductionKind("all", "whether no f is 0; f is 0 or 1", empty=1, program="min", dtype="bool"),
+            ReductionKind("count", "how many f are not 0; f is 0 or 1", empty=0, program="sum", dtype="int64"),
             ReductionKind("kmin", "the k smallest f, ascending, NaN last", takes_k=True),
             ReductionKind("argkmin", "their positions, lowest first on ties", index=True, takes_k=True),
             ReductionKind("kmax", "the k largest f, descending, NaN last", takes_k=True),

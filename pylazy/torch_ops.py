@@ -15,6 +15,9 @@ from pylazy.expression import apply, at_user_line, variable
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import UnsupportedError
 
+SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
+"""Reductions whose results are values of the formula at some pairs."""
+
 
 def run_differentiable(job: Job) -> tuple[Any, ...]:
     """Run a reduction whose results remember how they were made.
@@ -25,10 +28,15 @@ def run_differentiable(job: Job) -> tuple[Any, ...]:
     if job.wanted[0].kind == "softmax":
         return (_softmax(job),)
     numbers = [number for number, source in enumerate(job.sources) if source.kind == arrays.TORCH]
+    kind = job.wanted[0].kind
     dtype = getattr(torch, job.dtype)
     # A conversion here is one more node of the graph, so the gradient comes back in the user's own dtype.
     tensors = [job.sources[number].array.to(dtype) for number in numbers]
-    if job.wanted[0].kind == "mean":
+    if kind.removeprefix("arg") in SELECTIONS and job.reduced_extent:
+        from pylazy.torch_selection import select
+
+        return select(job, tuple(numbers), tensors)
+    if kind == "mean":
         total = _derived(job, (Wanted("sum", (0,)),), job.shapes)
         results = _Reduction.apply(total, tuple(numbers), *tensors)  # type: ignore[no-untyped-call]
         return (results[0] / job.reduced_extent,)
@@ -48,10 +56,7 @@ class _Reduction(torch.autograd.Function):
         ctx.numbers = numbers
         saved = results if job.wanted[0].kind == "logsumexp" else ()
         ctx.save_for_backward(*tensors, *saved)
-        positions = [
-            result for result, wanted in zip(results, job.wanted, strict=True) if REDUCTIONS[wanted.kind].index
-        ]
-        ctx.mark_non_differentiable(*positions)
+        ctx.mark_non_differentiable(*(result for result in results if not result.is_floating_point()))
         ctx.set_materialize_grads(False)
         return results
 
@@ -63,20 +68,17 @@ class _Reduction(torch.autograd.Function):
         cotangent = cotangents[0]
         if cotangent is None:
             return nothing
-        if not REDUCTIONS[kind].differentiable:
-            message = (
-                f"the gradient of {kind} is not implemented yet: take the positions, as by arg{kind}, "
-                "and compute the values at them from the arrays"
-            )
+        if not REDUCTIONS[kind].differentiable and job.reduced_extent:
+            message = f"{kind} has no gradient"
             raise UnsupportedError(at_user_line(message, job.expressions[0].position))
         saved = ctx.saved_tensors
         tensors, results = saved[: len(ctx.numbers)], saved[len(ctx.numbers) :]
         needed = [number for number, needs in zip(ctx.numbers, ctx.needs_input_grad[2:], strict=True) if needs]
-        gradients = iter(_FirstGradient.apply(job, ctx.numbers, tuple(needed), cotangent, *tensors, *results))  # type: ignore[no-untyped-call]
+        gradients = iter(FirstGradient.apply(job, ctx.numbers, tuple(needed), cotangent, *tensors, *results))  # type: ignore[no-untyped-call]
         return (None, None, *(next(gradients) if number in needed else None for number in ctx.numbers))
 
 
-class _FirstGradient(torch.autograd.Function):
+class FirstGradient(torch.autograd.Function):
     """The gradient of a job; a node of the graph only so that a second derivative is refused in plain words."""
 
     @staticmethod
@@ -88,6 +90,7 @@ class _FirstGradient(torch.autograd.Function):
         cotangent: torch.Tensor,
         *tensors_and_results: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
+        """Give the gradients of the inputs `wrt`."""
         ctx.job = job
         tensors = dict(zip(numbers, tensors_and_results, strict=False))
         results = tensors_and_results[len(numbers) :]
@@ -95,6 +98,7 @@ class _FirstGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """Refuse a second derivative."""
         message = "second derivatives of reductions are not implemented yet: take gradients without create_graph=True"
         raise UnsupportedError(at_user_line(message, ctx.job.expressions[0].position))
 
@@ -119,12 +123,13 @@ def _gradients(
         for gradient in full:
             gradient.zero_()
     return tuple(
-        _sum_to_shape(gradient, job.sources[number].shape, job.sources[number].batch, len(batch))
+        sum_to_shape(gradient, job.sources[number].shape, job.sources[number].batch, len(batch))
         for number, gradient in zip(wrt, full, strict=True)
     )
 
 
-def _sum_to_shape(gradient: torch.Tensor, shape: tuple[int, ...], own_batch: int, batch: int) -> torch.Tensor:
+def sum_to_shape(gradient: torch.Tensor, shape: tuple[int, ...], own_batch: int, batch: int) -> torch.Tensor:
+    """Sum a gradient over the batch dimensions that an array lacks or repeats along."""
     missing = batch - own_batch
     repeated = [
         axis for axis in range(batch) if axis < missing or (shape[axis - missing] == 1 and gradient.shape[axis] != 1)

@@ -103,8 +103,7 @@ def _emit_nodes(
                 values.append(emit_constant(float(node.value or 0), element))
             else:
                 operands = [values[operand] for operand in node.operands]
-                attributes = {name: int(value) for name, value in node.attributes}
-                values.append(emit_formula_op(node.op, *operands, **attributes))
+                values.append(emit_formula_op(node.op, *operands, **dict(node.attributes)))
     return values
 
 

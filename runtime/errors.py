@@ -21,6 +21,10 @@ class AxisError(PylazyError, ValueError):
     """An axis that the array or the formula does not have."""
 
 
+class FormulaError(PylazyError, ValueError):
+    """A text that is no formula, or no declaration of a variable."""
+
+
 class UnsupportedError(PylazyError, NotImplementedError):
     """An operation that the chosen target does not have."""
 
@@ -35,3 +39,11 @@ class InternalError(PylazyError):
 
 class KernelFormatError(PylazyError, ValueError):
     """Bytes that are not a kernel image."""
+
+
+class BundleFormatError(PylazyError, ValueError):
+    """Bytes that are not a bundle, or a file that breaks a rule of the format."""
+
+
+class UntrustedBundleError(PylazyError, PermissionError):
+    """A bundle that other users may have written; it holds machine code."""

@@ -52,6 +52,18 @@ def _concat(x: Array, y: Array) -> Array:
     return np.concatenate([np.broadcast_to(v, (*outer, v.shape[-1])) for v in (x, y)], axis=-1)
 
 
+def _contract(
+    x: Array, y: Array, sizes: Sequence[int], left: Sequence[int], right: Sequence[int], kept: Sequence[int]
+) -> Array:
+    outer = np.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+    operands = []
+    for value, labels in ((x, left), (y, right)):
+        tensor = value.reshape(*value.shape[:-1], *(sizes[label] for label in labels))
+        operands += [tensor, [..., *labels]]
+    result = np.einsum(*operands, [..., *kept])
+    return result.reshape(*outer, -1)
+
+
 OPERATIONS: Mapping[str, Dense] = {
     "neg": np.negative,
     "abs": np.abs,
@@ -113,6 +125,7 @@ OPERATIONS: Mapping[str, Dense] = {
     "ifelse": lambda x, a, b: np.where(x >= 0, a, b),
     "clamp": lambda x, low, high: np.where(x < low, low, np.where(x > high, high, x)),
     "inner_sum": _sum,
+    "inner_prod": lambda x: x.prod(-1, keepdims=True),
     "inner_min": lambda x: x.min(-1, keepdims=True),
     "inner_max": lambda x: x.max(-1, keepdims=True),
     "inner_argmin": lambda x: _position(x, of_largest=False, axis=-1)[..., None].astype(np.float64),
@@ -124,6 +137,9 @@ OPERATIONS: Mapping[str, Dense] = {
     "sqdist": lambda x, y: _sum((x - y) ** 2),
     "concat": _concat,
     "extract": lambda x, start, size: x[..., start : start + size],
+    "broadcast": lambda x, size: np.broadcast_to(x, (*x.shape[:-1], size)),
+    "one_hot": lambda x, size: _flag(_round_half_away(x) == np.arange(size)),
+    "contract": _contract,
 }
 """From the name of an operation to what it computes."""
 
@@ -167,7 +183,7 @@ def reduce_dense(kind: str, operands: Sequence[Array], *, axis: str, k: int = 0)
     """Reduce dense values over an axis.
 
     Args:
-        kind: a row of `pylazy.reductions.REDUCTIONS`.
+        kind: a row of `pylazy.reductions.REDUCTIONS`, "var" or "std".
         operands: the formula, and the weight where there is one; shapes (*batch, M, N, D).
         axis: "i" or "j".
         k: how many are kept, for the kinds that take it.
@@ -194,6 +210,11 @@ def reduce_dense(kind: str, operands: Sequence[Array], *, axis: str, k: int = 0)
 _PLAIN: Mapping[str, Callable[[Array, int], Array]] = {
     "sum": lambda f, axis: f.sum(axis),
     "mean": lambda f, axis: f.mean(axis),
+    "var": lambda f, axis: f.var(axis),
+    "std": lambda f, axis: f.std(axis),
+    "any": lambda f, axis: f.any(axis),
+    "all": lambda f, axis: f.all(axis),
+    "count": np.count_nonzero,
     "prod": lambda f, axis: f.prod(axis),
     "min": lambda f, axis: _extreme(f, axis, largest=False),
     "max": lambda f, axis: _extreme(f, axis, largest=True),
@@ -215,8 +236,8 @@ def _empty_rows(dense: Array, axis: str) -> tuple[int, int]:
     return {"i": (0, 1), "j": (1, 0), "": (1, 1)}[axis]
 
 
-def evaluate_dense(expression: Any) -> Array:
-    """Evaluate a `LazyTensor` or an `Expression` on its own data, densely and in float64."""
+def evaluate_dense(expression: Any, arguments: Sequence[Array] = ()) -> Array:
+    """Evaluate a `LazyTensor` or an `Expression` densely and in float64, on its own data and, if symbolic, on these."""
     root = getattr(expression, "_expression", expression)
     values: dict[int, Array] = {}
     stack = [root]
@@ -232,8 +253,13 @@ def evaluate_dense(expression: Any) -> Array:
                 value = np.full((1, 1, 1), float(node.source))
             elif node.op == "var":
                 source = node.source
-                array = source.array.detach().numpy() if hasattr(source.array, "detach") else source.array
-                value = dense_variable(array, axis=node.axes, batch=source.batch)
+                if source.kind == "symbol":
+                    array = np.asarray(arguments[source.position])
+                    batch = array.ndim - (2 if node.axes else 1)
+                else:
+                    array = source.array.detach().numpy() if hasattr(source.array, "detach") else source.array
+                    batch = source.batch
+                value = dense_variable(array, axis=node.axes, batch=batch)
             else:
                 operands = [values[id(operand)] for operand in node.operands]
                 value = OPERATIONS[node.op](*operands, **dict(node.attributes))

@@ -77,10 +77,8 @@ def test_folder_that_is_a_file_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments", [["dance"], ["demo", "--quik"], ["demo", "--output"]])
 def test_unknown_argument_exits_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        cli.main(arguments)
-    assert exit_info.value.code == 2
-    assert "usage: pylazy" in capsys.readouterr().err
+    assert cli.main(arguments) == 2
+    assert "Error: " in capsys.readouterr().err
 
 
 def test_no_command_exits_with_2_and_shows_help(capsys):
@@ -89,9 +87,7 @@ def test_no_command_exits_with_2_and_shows_help(capsys):
 
 
 def test_version_is_shown(capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        cli.main(["--version"])
-    assert exit_info.value.code == 0
+    assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"pylazy {pylazy.__version__}\n"
 
 

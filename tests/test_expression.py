@@ -19,7 +19,7 @@ import pytest
 
 from pylazy import LazyTensor, Pm, Vi, Vj
 from pylazy.expression import Flattened, apply, constant, resolve
-from pylazy.operations import OPERATIONS
+from pylazy.operations import OPERATIONS, broadcast_dim
 
 X, Y = np.ones((7, 3)), np.zeros((5, 3))
 
@@ -164,11 +164,13 @@ def test_no_reference_cycle_keeps_data_alive():
 
 
 def test_every_operation_of_the_table_can_be_built_and_has_a_meaning():
-    leaf = Vi(X)._expression
+    leaf, component = Vi(X)._expression, Vi(X)[0]._expression
     defaults = {"exponent": 3, "start": 1, "size": 2}
+    defaults |= {"sizes": (3, 3), "left": (0,), "right": (1,), "kept": (1, 0)}
     for row in OPERATIONS.values():
         attributes = tuple((name, defaults[name]) for name in row.attributes)
-        node = apply(row.name, (leaf,) * row.arity, attributes)
+        operand = component if row.shape is broadcast_dim else leaf
+        node = apply(row.name, (operand,) * row.arity, attributes)
         assert node.dim >= 1
         assert node.axes == "i"
         assert row.meaning

@@ -76,6 +76,14 @@ LATER_UNARY = {
     "isnan": LazyTensor.isnan,
     "logical_not": LazyTensor.logical_not,
     "normalize": LazyTensor.normalize,
+    "inner_prod": lambda x: x.prod(),
+    "inner_var": lambda x: x.var(),
+    "inner_std": lambda x: x.std(-1, ddof=1),
+    "inner_any": lambda x: (x > 0.5).any(),
+    "inner_all": lambda x: (x > -0.5).all(),
+    "inner_count": lambda x: (x > 0).count(),
+    "one_hot": lambda x: x[0].one_hot(3),
+    "broadcast": lambda x: x[0].sumT(4),
     "inner_argmin": lambda x: x.argmin(),
     "inner_argmax": lambda x: x.argmax(),
 }
@@ -115,6 +123,7 @@ LATER_BINARY = {
     "logical_or": lambda x, y: (x > 0).logical_or(y > 0),
     "mod": lambda x, y: x.mod(1.5) + y,
     "mod_offset": lambda x, y: x.mod(2, -1) + y,
+    "contract": lambda x, y: x.tensorprod(y),
     "weightedsqnorm_matrix": lambda x, y: (x - y).weightedsqnorm(np.arange(1.0, 10.0)),
 }
 

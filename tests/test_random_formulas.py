@@ -38,6 +38,17 @@ VECTORS = (
     lambda x: x.sqnorm2() / x.ndim,
     lambda x: x[x.ndim - 1],
     lambda x: x[: (x.ndim + 1) // 2],
+    lambda x: x.prod(),
+    lambda x: x.var(),
+    lambda x: x[0].sin().sumT(3),
+)
+TENSORS = (
+    lambda x, y: x.tensorprod(y),
+    lambda x, y: x.tensorprod(y).matvecmult(y) / y.ndim,
+    lambda x, y: x.vecmatmult(x.tensorprod(y)) / x.ndim,
+    lambda x, y: x.keops_kron(y, (1, x.ndim), (y.ndim, 1)),
+    lambda x, y: x.keops_tensordot(y, (x.ndim, 1), (1, y.ndim), (1,), (0,), (1, 0)),
+    lambda x, y: x.difference_matrix(y),
 )
 
 
@@ -65,13 +76,15 @@ def formulas(draw):
     last = _combine(LazyTensor.__sub__, pool[0], pool[1])
     for _ in range(choose.randint(2, 5)):
         other = choose.choice(pool)
-        match choose.randint(0, 5):
+        match choose.randint(0, 6):
             case 0 | 1 | 2:
                 made = choose.choice((*SMOOTH, *KINKED, *POSITIVE))(last)
             case 3:
                 made = _combine(choose.choice(BINARY), *choose.sample([last, other], 2))
             case 4 if last.ndim > 1:
                 made = choose.choice(VECTORS)(last)
+            case 5 if last.ndim * other.ndim <= 30:
+                made = choose.choice(TENSORS)(*choose.sample([last, other], 2))
             case _:
                 made = (
                     last.concat(other) if last.ndim + other.ndim <= 8 else _combine(LazyTensor.sqdist, last, other) / 8
@@ -95,7 +108,9 @@ def _combine(operation, x, y):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
-    formulas(), st.sampled_from(["i", "j"]), st.sampled_from(["sum", "max", "min", "logsumexp", "argmin", "argKmin"])
+    formulas(),
+    st.sampled_from(["i", "j"]),
+    st.sampled_from(["sum", "mean", "var", "max", "min", "logsumexp", "argmin", "argKmin"]),
 )
 def test_random_formula_matches_oracle(formula_and_dtype, axis, kind):
     formula, dtype = formula_and_dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pylazy import LazyTensor, Pm, ShapeError, Vi, Vj
+from pylazy import AxisError, LazyTensor, Pm, ShapeError, UnsupportedError, Vi, Vj
 from pylazy.reductions import REDUCTIONS
 from reference import assert_close, evaluate_dense, reduce_dense
 
@@ -31,7 +31,7 @@ def columns_of(row):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axis", AXES)
-@pytest.mark.parametrize("kind", ["sum", "mean", "min", "max", "argmin", "argmax"])
+@pytest.mark.parametrize("kind", ["sum", "mean", "prod", "var", "std", "min", "max", "argmin", "argmax"])
 def test_reduction_by_component_matches_oracle(kind, axis, dtype, rng):
     formula = values(rng, dtype)
     expected = reduce_dense(kind, [evaluate_dense(formula)], axis=axis)
@@ -90,6 +90,102 @@ def test_k_smallest_match_oracle(k, dim, axis, rng):
     assert positions.dtype == np.int64
 
 
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("dim", [1, D])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_k_largest_match_oracle(k, dim, axis, rng):
+    formula = values(rng, np.float64, dim)
+    dense = evaluate_dense(formula)
+    largest, positions = formula.KMax_argKmax(k, axis=AXES[axis])
+    for kind, result in (("kmax", largest), ("argkmax", positions)):
+        expected = reduce_dense(kind, [dense], axis=axis, k=k)
+        expected = expected[..., 0] if dim == 1 else expected
+        assert_close(result, expected, dtype=np.float64)
+    np.testing.assert_array_equal(formula.KMax(k, axis=AXES[axis]), largest)
+    np.testing.assert_array_equal(formula.argKmax(K=k, dim=AXES[axis] - 3), positions)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("kind", ["any", "all", "count"])
+def test_truths_match_oracle(kind, axis, dtype, rng):
+    formula = (values(rng, dtype) > 0.3) + (values(rng, dtype) > 0.9)
+    found = getattr(formula, kind)(axis=AXES[axis])
+    assert found.dtype == (np.int64 if kind == "count" else np.bool_)
+    np.testing.assert_array_equal(found, reduce_dense(kind, [evaluate_dense(formula)], axis=axis))
+
+
+def test_nan_is_not_zero():
+    formula = columns_of([NAN, NAN])
+    assert formula.any(axis=1).all()
+    assert formula.all(axis=1).all()
+    assert formula.count(axis=1) == 2
+
+
+def test_counts_beyond_float32_are_exact():
+    # One more than float32 counts to; the formula is 1 everywhere.
+    ones = np.broadcast_to(np.float32(1), (2**24 + 1, 1))
+    assert Vj(ones).count(axis=1) == 2**24 + 1
+
+
+@pytest.mark.parametrize("method", ["any", "count", "Kmin", "KMax", "sum", "var", "min_argmin"])
+@pytest.mark.parametrize("axis", AXES)
+def test_reduced_axis_can_be_kept(axis, method, rng):
+    formula = values(rng, np.float64)
+    arguments = (2,) if method.startswith("K") else ()
+    plain = getattr(formula, method)(*arguments, axis=AXES[axis])
+    kept = getattr(formula, method)(*arguments, axis=AXES[axis] - 3, keepdim=True)
+    results = zip(plain, kept, strict=True) if isinstance(plain, tuple) else [(plain, kept)]
+    for without, with_axis in results:
+        np.testing.assert_array_equal(with_axis, np.expand_dims(without, AXES[axis]))
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3, 1e6])
+def test_variance_is_accurate_whatever_the_mean(mean, rng):
+    x = (rng.standard_normal((2_000, 1)) + mean).astype(np.float32)
+    for ddof in (0, 1):
+        expected = x.astype(np.float64).var(ddof=ddof)
+        np.testing.assert_allclose(Vj(x).var(axis=1, ddof=ddof), [[expected]], rtol=2e-6)
+    np.testing.assert_allclose(Vj(x).std(axis=1), [[x.astype(np.float64).std()]], rtol=2e-6)
+
+
+def test_variance_writes_into_out_and_needs_its_data(rng):
+    formula = values(rng, np.float64)
+    out = np.empty((M, D))
+    assert formula.var(axis=1, out=out) is out
+    np.testing.assert_array_equal(out, formula.var(axis=1))
+    with pytest.raises(ShapeError, match="out has shape"):
+        formula.var(axis=1, out=np.empty((M, 2 * D)))
+    with pytest.raises(UnsupportedError, match="call=False is not there for var"):
+        formula.var(axis=1, call=False)
+    with pytest.raises(UnsupportedError, match="symbolic"):
+        Vi(0, 3).var(axis=1)
+    assert np.isnan(formula.var(axis=1, ddof=N)).all()
+
+
+def test_several_weights_share_a_sweep(rng):
+    formula, weights = values(rng, np.float64).sum(-1), [Vj(rng.random((N, E))), Vi(rng.random((M, 1)))]
+    found = formula.sumsoftmaxweight(weights, axis=1)
+    for result, weight in zip(found, weights, strict=True):
+        np.testing.assert_allclose(result, formula.sumsoftmaxweight(weight, axis=1), rtol=1e-14)
+    with pytest.raises(UnsupportedError, match="concatenate the weights"):
+        formula.sumsoftmaxweight(weights, axis=1, call=False)
+
+
+def test_sum_takes_a_weight(rng):
+    formula, weight = values(rng, np.float64), Vj(rng.random((N, D)))
+    np.testing.assert_array_equal(formula.sum(axis=1, weight=weight), (formula * weight).sum(axis=1))
+
+
+@pytest.mark.parametrize("name", ["prod", "mean", "any", "all", "count", "var", "std"])
+def test_reduction_has_its_longer_name(name, rng):
+    formula = values(rng, np.float64)
+    longer = getattr(formula, f"{name}_reduction")
+    np.testing.assert_array_equal(longer(axis=1), getattr(formula, name)(axis=1))
+    with pytest.raises(AxisError, match="axis is -1"):
+        longer(axis=-1)
+
+
 def test_ties_go_to_the_lowest_index():
     formula = columns_of([2, 1, 3, 1, 3])
     assert formula.argmin(axis=1)[0, 0] == 1
@@ -142,7 +238,20 @@ def empty_columns():
     return Vi(np.ones((M, D))) * Vj(np.ones((0, D)))
 
 
-@pytest.mark.parametrize(("kind", "value"), [("sum", 0.0), ("min", INF), ("max", -INF), ("mean", NAN)])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("sum", 0.0),
+        ("min", INF),
+        ("max", -INF),
+        ("mean", NAN),
+        ("prod", 1.0),
+        ("var", NAN),
+        ("any", False),
+        ("all", True),
+        ("count", 0),
+    ],
+)
 def test_reduction_over_nothing_is_neutral(kind, value):
     np.testing.assert_array_equal(getattr(empty_columns(), kind)(axis=1), np.full((M, D), value))
 

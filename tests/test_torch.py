@@ -203,13 +203,77 @@ def test_no_grad_and_detached_tensors_make_no_graph(tensors):
     assert not LazyTensor(tensors["x"].detach()).sum(-1).sum(axis=1).requires_grad
 
 
-def test_positions_have_no_gradient_and_values_say_so(tensors):
+def test_positions_and_truths_have_no_gradient(tensors):
     formula = LazyTensor(tensors["x"]).sqdist(LazyTensor(tensors["y"]))
     smallest, positions = formula.min_argmin(axis=1)
     assert smallest.requires_grad
     assert not positions.requires_grad
-    with pytest.raises(UnsupportedError, match="the gradient of min is not implemented"):
-        smallest.sum().backward()
+    assert not formula.argKmin(2, axis=1).requires_grad
+    assert not (formula > 1).any(axis=1).requires_grad
+    assert not (formula > 1).count(axis=1).requires_grad
+
+
+SELECTIONS = {
+    "min": lambda f, axis: f.min(axis=axis),
+    "max": lambda f, axis: f.max(axis=axis, keepdim=True),
+    "min_argmin": lambda f, axis: f.min_argmin(axis=axis)[0],
+    "Kmin": lambda f, axis: f.Kmin(2, axis=axis),
+    "KMax": lambda f, axis: f.KMax_argKmax(2, axis=axis)[0],
+    "prod": lambda f, axis: f.prod(axis=axis),
+    "mean": lambda f, axis: f.mean(axis=axis),
+    "var": lambda f, axis: f.var(axis=axis),
+    "std": lambda f, axis: f.std(axis=axis, ddof=1),
+}
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize(("x_batch", "y_batch"), [((), ()), ((2,), (1,)), ((), (2,)), ((2, 1), (3,))])
+def test_gradients_of_selections_and_spreads_match_differences(x_batch, y_batch, name, axis):
+    torch.manual_seed(4)
+    x = torch.rand((*x_batch, 4, 1, D), dtype=torch.float64, requires_grad=True)
+    y = torch.rand((*y_batch, 1, N, D), dtype=torch.float64, requires_grad=True)
+    p = torch.rand(D, dtype=torch.float64, requires_grad=True)
+    number = max(len(x_batch), len(y_batch)) + axis
+
+    def reduce_vectors(x, y, p):
+        return SELECTIONS[name](((LazyTensor(x) - LazyTensor(y)) * LazyTensor(p)).sin(), number)
+
+    def reduce_scalars(x, y, p):
+        return SELECTIONS[name](((LazyTensor(x) - LazyTensor(y)) * LazyTensor(p)).sqnorm2(), number)
+
+    assert torch.autograd.gradcheck(reduce_vectors, (x, y, p))
+    assert torch.autograd.gradcheck(reduce_scalars, (x, y, p))
+
+
+def test_selected_values_are_the_same_with_and_without_a_graph(tensors):
+    for name in ("min", "Kmin", "KMax"):
+        found = SELECTIONS[name]((LazyTensor(tensors["x"]) * LazyTensor(tensors["y"])).sin(), 1)
+        with torch.no_grad():
+            expected = SELECTIONS[name]((LazyTensor(tensors["x"]) * LazyTensor(tensors["y"])).sin(), 1)
+        assert torch.equal(found, expected)
+
+
+def test_selection_takes_arrays_numbers_and_symbols():
+    y = torch.rand((N, D), dtype=torch.float64, requires_grad=True)
+    x = np.random.default_rng(0).random((M, D)).astype(np.float32)
+    assert torch.autograd.gradcheck(lambda y: (Vi(x).sqdist(Vj(y)) * 0.5).min(axis=1), y)
+    assert torch.autograd.gradcheck(lambda y: Vj(y).Kmin(2, axis=1, keepdim=True), y)
+    symbolic = Vi(0, D).sqdist(Vj(1, D)).max(axis=0)
+    assert torch.autograd.gradcheck(lambda y: symbolic(torch.from_numpy(x).double(), y), y)
+
+
+def test_product_with_zeros_has_a_gradient():
+    for zeros in (1, 2):
+        b = torch.rand((6, 1), dtype=torch.float64)
+        b[:zeros] = 0
+        assert torch.autograd.gradcheck(lambda b: Vj(b).prod(axis=1), b.requires_grad_())
+
+
+def test_selection_of_nothing_has_gradient_zero():
+    x = torch.rand((M, D), requires_grad=True)
+    (Vi(x) * Vj(torch.ones(0, D))).min(axis=1).sum().backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
 
 
 def test_second_derivative_says_that_it_is_not_there(tensors):

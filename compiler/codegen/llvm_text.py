@@ -19,11 +19,13 @@ _FLOAT_INTRINSICS = (
     "sqrt|fma|fmuladd|fabs|floor|ceil|trunc|round|roundeven|rint|nearbyint|copysign|minnum|maxnum|minimum|maximum"
     "|minimumnum|maximumnum|is\\.fpclass"
 )
-_INTEGER_INTRINSICS = "smin|smax|umin|umax|abs|ctpop|ctlz|cttz|fshl|fshr|bswap|[su](?:add|sub|mul)\\.with\\.overflow"
+_INTEGER_INTRINSICS = (
+    "smin|smax|umin|umax|abs|ctpop|ctlz|cttz|fshl|fshr|bswap|[su](?:add|sub|mul)\\.with\\.overflow|usub\\.sat"
+)
 _STRUCTURE_INTRINSICS = "vector\\.(?:reduce|insert|extract)|masked|lifetime|experimental\\.noalias\\.scope\\.decl"
 _X86_INTRINSICS = (
     r"x86\.avx512\.mask\.(?:scalef|range|rndscale|reduce|getexp|getmant)\.p[sd]\.\d+"
-    r"|x86\.avx512\.(?:rsqrt14|rcp14)\.p[sd]\.\d+|x86\.avx512\.vpermi2var\.p[sd]\.\d+"
+    r"|x86\.avx512\.(?:rsqrt14|rcp14|fpclass)\.p[sd]\.\d+|x86\.avx512\.vpermi2var\.p[sd]\.\d+"
 )
 _COMMON = rf"(?:{_FLOAT_INTRINSICS}|{_INTEGER_INTRINSICS}|{_STRUCTURE_INTRINSICS}){_ANY_TYPE}|assume|prefetch\.p0"
 _CPU_INTRINSIC = re.compile(rf"llvm\.(?:{_COMMON})")

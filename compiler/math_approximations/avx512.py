@@ -1,11 +1,12 @@
-"""Exponentials, logarithms and reciprocal square roots with the instructions that AVX-512 has for them.
+"""Exponentials, logarithms and square roots with the instructions that AVX-512 has for them.
 
 The instruction counts decide: on Zen 4 multiplications and comparisons (class A) leave one pipe a cycle, additions,
 roundings and minima (class B) another, and table look-ups and integer operations (class E) take a free slot of either.
 Polynomials are class A only, so a table that shortens one is a gain.
 
 Special values are those of Intel's Software Developer's Manual: scalef(NaN, inf) = inf, scalef(NaN, -inf) = 0,
-getexp(0) = -inf, getmant(inf) = 1, getmant of a negative number NaN (as asked for), rsqrt14(0) = inf.
+getexp(0) = -inf, getmant(inf) = 1, getmant of a negative number NaN (as asked for), rsqrt14(0) = inf. Of two
+operands of which one is NaN, the maximum is the second.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
-__all__ = ["emit_exp", "emit_exp2", "emit_mantissa_and_exponent", "emit_rsqrt"]
+__all__ = ["emit_exp", "emit_exp2", "emit_mantissa_and_exponent", "emit_rsqrt", "emit_sqrt"]
 
 LOG2_E = 1.4426950408889634
 _LOG2_E_F32 = (1.4426950216293335, 1.9259629911266175e-08)
@@ -21,8 +22,9 @@ _LOG_2_F64 = (0.6931471805599453, 2.3190468138462996e-17)
 _LOG_2_F32 = (0.6931471824645996, -1.904654299957768e-09)
 
 _CURRENT_ROUNDING = 4
-_SMALLER_MAGNITUDE = 0b0010  # VRANGE: of two values the one nearer to 0, with the sign of the first
 _MANTISSA_3_4_TO_3_2 = 0b1011  # VGETMANT: in [0.75, 1.5), NaN for negative numbers
+_ZERO_OR_INFINITY = 0b1110  # VFPCLASS: 0, -0 and inf
+_SUBNORMAL = 0b100000  # VFPCLASS
 
 # 2^r for |r| <= 1/2, c0 = 1; the other coefficients are fitted one after the other, each after the rounding of the
 # one before, which gains 0.7 ulp over rounding a minimax polynomial.
@@ -86,12 +88,12 @@ def _round_to_fraction(m: VectorMath, a: ir.Value, fraction_bits: int) -> ir.Val
 
 
 def _bound(m: VectorMath, r: ir.Value) -> ir.Value:
-    """Return r, but 1 or -1 where it is larger or NaN.
+    """Return r where it is below 2, otherwise something below 2.
 
-    The reduced argument of a huge finite number is noise of any size; bounded noise is all that scalef needs to make
-    0 or inf of it.
+    The reduced argument of a huge finite number is noise of any size, that of an infinity NaN; bounded noise is all
+    that scalef needs to make 0 or inf of it. The highest bit of the exponent is 0 in numbers below 2 only.
     """
-    return _call(m, "mask.range", [r, m.const(1.0), m.immediate(_SMALLER_MAGNITUDE, 32)], rounds=True)
+    return m.from_bits(m.integer("andi", m.to_bits(r), ~(1 << (m.bits - 2))))
 
 
 def _look_up(m: VectorMath, index: ir.Value, table: Sequence[float]) -> ir.Value:
@@ -118,10 +120,18 @@ def _table_index(m: VectorMath, n: ir.Value, entries_bits: int) -> ir.Value:
     return m.to_bits(m.add(n, m.const(1.5 * 2.0 ** (m.mantissa_bits - entries_bits))))
 
 
+def _without_sign(x: ir.Value) -> tuple[ir.Value, float]:
+    """Return y and a sign with x = sign * y: factors that are constants take a sign for nothing."""
+    owner = x.owner
+    is_negation = not isinstance(owner, ir.Block) and owner.operation.name == "arith.negf"
+    return (owner.operands[0], -1.0) if is_negation else (x, 1.0)
+
+
 def _emit_exp_by_table_f32(m: VectorMath, x: ir.Value) -> ir.Value:
-    n = _round_to_fraction(m, m.mul(x, m.const(LOG2_E)), 5)
+    x, sign = _without_sign(x)
+    n = _round_to_fraction(m, m.mul(x, m.const(sign * LOG2_E)), 5)
     first, second = _LOG2_E_F32
-    r = m.muladd(x, m.const(second), m.muladd(x, m.const(first), m.neg(n)))
+    r = m.muladd(x, m.const(sign * second), m.muladd(x, m.const(sign * first), m.neg(n)))
     r = _bound(m, r)
     power = _look_up(m, _table_index(m, n, 5), _table_of_powers(32))
     small = m.mul(r, m.polynomial(r, _EXP2_NEAR_0_F32))
@@ -129,7 +139,8 @@ def _emit_exp_by_table_f32(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def _emit_exp_by_table_f64(m: VectorMath, x: ir.Value) -> ir.Value:
-    n = _round_to_fraction(m, m.mul(x, m.const(LOG2_E)), 4)
+    y, sign = _without_sign(x)
+    n = _round_to_fraction(m, m.mul(y, m.const(sign * LOG2_E)), 4)
     first, second = _LOG_2_F64
     r = _bound(m, m.muladd(n, m.const(-second), m.muladd(n, m.const(-first), x)))
     power = _look_up(m, _table_index(m, n, 4), _table_of_powers(16))
@@ -170,12 +181,70 @@ def _call_one(m: VectorMath, name: str, x: ir.Value) -> ir.Value:
     return _call(m, name, [x], rounds=True)
 
 
+def _halve(m: VectorMath, y: ir.Value) -> ir.Value:
+    """Return y / 2 for a normal number, 0 for 0, and something finite for an infinity.
+
+    One is subtracted from the exponent, in words of 16 bits that stop at 0.
+    """
+    assert m.lanes is not None
+    words = m.bits * m.lanes // 16
+    word_type = m.word_type(words)
+    one = m.iconst(1 << m.mantissa_bits)
+    halved = m.call_intrinsic(
+        f"llvm.usub.sat.v{words}i16",
+        [m.op("llvm.bitcast", (y,), word_type), m.op("llvm.bitcast", (one,), word_type)],
+        word_type,
+    )
+    return m.op("llvm.bitcast", (halved,), m.float_type)
+
+
 def emit_rsqrt(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Return 1 / sqrt(x) by Newton's method from 14 bits: one step for f32, two for f64."""
+    """Return 1 / sqrt(x) by Newton's method from 14 bits: one step for f32, two for f64.
+
+    Where x is 0 or inf, y is right already and its error NaN: a small bound replaces that, which does not change y.
+    """
     y = _call(m, "rsqrt14", [x], rounds=False)
-    for _ in range(1 if m.bits == 32 else 2):
-        product = m.mul(x, y)
-        error = m.muladd(m.neg(product), y, m.const(1.0))
-        better = m.muladd(m.mul(y, m.const(0.5)), error, y)
-        y = m.select(m.is_nan(error), y, better)  # 0 * inf, where y is right already
+    for bound in (-(2.0**-12),) if m.bits == 32 else (-(2.0**-12), -(2.0**-24)):
+        error = m.muladd(m.neg(m.mul(x, y)), y, m.const(1.0))
+        known = m.select(m.compare("ogt", error, m.const(bound)), error, m.const(bound))
+        y = m.muladd(_halve(m, y), known, y)
     return y
+
+
+def emit_sqrt(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return the square root by Goldschmidt's method; roots that a float can hold are exact.
+
+    f32: sqrt(x) = s + s (1/2 - s h) with s near sqrt(x) and h near 1 / (2 sqrt(x)), whose last rounding is the only
+    one that matters.
+    """
+    assert m.lanes is not None
+    y = _call(m, "rsqrt14", [x], rounds=False)
+    root, half_inverse = m.mul(x, y), _halve(m, y)
+    rest = m.muladd(m.neg(root), half_inverse, m.const(0.5))
+    root = m.muladd(root, rest, root)
+    if m.bits == 32:
+        return m.select(_is_class(m, x, _ZERO_OR_INFINITY), x, root)
+    half_inverse = m.muladd(half_inverse, rest, half_inverse)
+    error = m.muladd(m.neg(root), root, x)
+    root = m.muladd(error, half_inverse, root)
+    return _emit_root_of_special(m, x, root)
+
+
+def _is_class(m: VectorMath, x: ir.Value, classes: int) -> ir.Value:
+    """Return whether x is of one of the classes of VFPCLASS; NaN and negative numbers need no test for a root."""
+    assert m.lanes is not None
+    suffix = f"p{'s' if m.bits == 32 else 'd'}.{m.bits * m.lanes}"
+    return m.call_intrinsic(f"llvm.x86.avx512.fpclass.{suffix}", [x, m.immediate(classes, 32)], m.bool_type)
+
+
+def _emit_root_of_special(m: VectorMath, x: ir.Value, root: ir.Value) -> ir.Value:
+    """Take the slow instruction where a number is 0, infinite, or so small that errors of its root underflow."""
+    special = _is_class(m, x, _ZERO_OR_INFINITY | _SUBNORMAL)
+    kind = ir.Attribute.parse("#vector.kind<or>", m.loc.context)
+    any_special = m.op("vector.reduction", (special,), m.bool_element_type, {"kind": kind})
+    branch = m.region_op("scf.if", [any_special], [m.float_type], regions=2)
+    slow = ir.InsertionPoint(branch.regions[0].blocks.append())
+    exact = m.with_shape(bits=m.bits, lanes=m.lanes, ip=slow).sqrt(x)
+    for ip, value in ((slow, exact), (ir.InsertionPoint(branch.regions[1].blocks.append()), root)):
+        ir.Operation.create("scf.yield", operands=[value], ip=ip, loc=m.loc)
+    return branch.results[0]

@@ -151,6 +151,10 @@ class VectorMath:
         """The type of one condition."""
         return self._constants.element_type("i1")
 
+    def word_type(self, lanes: int) -> ir.Type:
+        """Return a vector of integers of 16 bits."""
+        return self._constants.type_of("i16", lanes)
+
     def with_shape(self, *, bits: int, lanes: int | None, ip: ir.InsertionPoint | None = None) -> "VectorMath":
         """Return the same arithmetic on another type, or at another place."""
         return VectorMath(

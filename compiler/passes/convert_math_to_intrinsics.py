@@ -1,4 +1,4 @@
-"""Turn the math operations that a GPU has into calls of LLVM's intrinsics."""
+"""Turn the operations on numbers that a GPU has into calls of LLVM's intrinsics."""
 
 from collections.abc import Mapping
 
@@ -14,13 +14,15 @@ _INTRINSICS: Mapping[str, str] = {
     "math.trunc": "trunc",
     "math.roundeven": "roundeven",
     "math.fma": "fma",
+    "arith.minnumf": "minnum",
+    "arith.maxnumf": "maxnum",
 }
 # Without branches, and within 2^-23 of the root (PTX ISA manual, sqrt): half the instructions of a Laplacian kernel.
 _APPROXIMATIONS: Mapping[tuple[str, int], str] = {("math.sqrt", 32): "llvm.nvvm.sqrt.approx.f"}
 
 
 def convert_math_to_intrinsics(module: ir.Module, *, target: Target) -> None:
-    """Replace scalar `math` operations by `llvm.call_intrinsic`.
+    """Replace scalar `math` operations, and minima that leave NaN out, by `llvm.call_intrinsic`.
 
     Runs after lower-math, which leaves operations that are instructions of the target, and before convert-gpu-to-nvvm,
     which would turn these into calls of NVIDIA's library, and refuses the `llvm.intr` operations that

@@ -170,9 +170,7 @@ class _Conversion:
         rule: Callable[..., ir.Value] | None = FORMULA_LOWERING.get(op_name)
         if rule is None:
             raise CompileError(f"reduction.{op_name} has no lowering to a kernel: add a row to formula_lowering.py")
-        attributes = {
-            name: attribute(operation, name) for name in ("exponent", "start", "size") if name in operation.attributes
-        }
+        attributes = {name: attribute(operation, name) for name in FORMULA_OPS[op_name].attributes}
         if FORMULA_OPS[op_name].result == "elementwise":
             operands = [_widen(operand, lazy_dim(operation.results[0])) for operand in operands]
         elif op_name in {"dot", "sqdist"}:

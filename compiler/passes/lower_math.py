@@ -44,6 +44,7 @@ _ANY_TYPE: Mapping[str, Emitter] = {
     "math.log": logarithm.emit_log,
     "math.log2": logarithm.emit_log2,
     "math.rsqrt": power.emit_rsqrt,
+    "math.sqrt": power.emit_sqrt,
     "math.sin": trigonometric.emit_sin,
     "math.cos": trigonometric.emit_cos,
     "math.tanh": hyperbolic.emit_tanh,
@@ -79,7 +80,7 @@ _CPU: Mapping[int, Mapping[str, Emitter]] = {
     },
 }
 _NVIDIA: Mapping[int, Mapping[str, Emitter]] = {
-    64: _CPU[64],
+    64: {**_CPU[64], "math.exp": nvidia.emit_exp_f64, "math.exp2": nvidia.emit_exp2_f64},
     32: {
         **_CPU[32],
         "math.exp": nvidia.emit_exp,
@@ -91,7 +92,8 @@ _NVIDIA: Mapping[int, Mapping[str, Emitter]] = {
     },
 }
 # Operations that LLVM turns into instructions on every target.
-_KEPT = frozenset({"math.sqrt", "math.absf", "math.copysign", "math.absi", "math.isnan", "math.isinf", "math.isfinite"})
+_KEPT = frozenset({"math.absf", "math.copysign", "math.absi", "math.isnan", "math.isinf", "math.isfinite"})
+_KEPT_WITHOUT_AVX512 = frozenset({"math.sqrt"})
 _KEPT_WITH_ROUNDING = frozenset({"math.floor", "math.ceil", "math.trunc", "math.roundeven"})
 _KEPT_WITH_FMA = frozenset({"math.fma", "vector.fma"})
 _LARGEST_INTEGER_POWER = 64
@@ -109,6 +111,8 @@ def lower_math(module: ir.Module, *, target: CpuTarget | NvidiaTarget) -> None:
     """
     table = _NVIDIA if isinstance(target, NvidiaTarget) else _CPU
     kept = _KEPT
+    if not target.has_avx512:
+        kept = kept | _KEPT_WITHOUT_AVX512
     if target.has_rounding:
         kept = kept | _KEPT_WITH_ROUNDING
     if target.has_fma:

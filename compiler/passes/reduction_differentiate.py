@@ -9,6 +9,7 @@ from pylazy.compiler.derivatives import (
     Application,
     Cotangents,
     ReductionApplication,
+    Static,
     Term,
     cotangents,
     reduction_cotangents,
@@ -57,7 +58,7 @@ def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
 class _Formulas:
     """Terms as level-1 IR, built at the current insertion point."""
 
-    def apply(self, name: str, operands: Sequence[ir.Value], attributes: Mapping[str, int]) -> ir.Value:
+    def apply(self, name: str, operands: Sequence[ir.Value], attributes: Mapping[str, Static]) -> ir.Value:
         return emit_formula_op(name, *operands, **attributes)
 
     def number(self, number: float, like: ir.Value) -> ir.Value:

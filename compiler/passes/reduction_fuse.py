@@ -84,11 +84,12 @@ def _append_body(kernel: Any, operation: Any) -> None:
 def _join_accumulations(body: Any) -> None:
     """Join accumulations of one value, one kind and one k of which one gives values and the other indices."""
     seen: dict[Any, Any] = {}
+    numbers = _value_numbers(body)
     for operation in list(body.operations):
         if name_of(operation) != "reduction.accumulate" or attribute(operation, "kind") not in _INDEXED:
             continue
-        value = _source(operation.operands[0])
-        key = (value, attribute(operation, "kind"), attribute(operation, "k", 0))
+        value = operation.operands[0]
+        key = (numbers.get(value, value), attribute(operation, "kind"), attribute(operation, "k", 0))
         partner = seen.get(key)
         if partner is None or _segments(partner)[2:] == _segments(operation)[2:]:
             seen[key] = operation
@@ -114,10 +115,14 @@ def _segments(operation: Any) -> list[int]:
     return list(operation.attributes["operandSegmentSizes"])
 
 
-def _source(value: ir.Value) -> Any:
-    """Give a key under which equal computations meet: before `cse`, two bodies hold them twice."""
-    owner = value.owner
-    if isinstance(owner, ir.Block):
-        return value
-    attributes = tuple(sorted((name, str(owner.attributes[name])) for name in owner.attributes))
-    return (name_of(owner), attributes, str(value.type), tuple(_source(operand) for operand in owner.operands))
+def _value_numbers(body: Any) -> dict[ir.Value, int]:
+    """Number the values of a body, equal computations alike: before `cse`, two bodies hold them twice."""
+    numbers: dict[ir.Value, int] = {}
+    known: dict[Any, int] = {}
+    for operation in body.operations:
+        attributes = tuple(sorted((name, str(operation.attributes[name])) for name in operation.attributes))
+        operands = tuple(numbers.get(operand, operand) for operand in operation.operands)
+        for position, result in enumerate(operation.results):
+            key = (name_of(operation), attributes, str(result.type), operands, position)
+            numbers[result] = known.setdefault(key, len(known))
+    return numbers

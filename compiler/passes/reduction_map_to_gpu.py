@@ -3,7 +3,8 @@
 from typing import Any
 
 from pylazy.compiler.dialects.reduction import name_of
-from pylazy.compiler.gpu_nests import MapNest, ReduceNest, integer_attribute
+from pylazy.compiler.gpu_accumulators import index_type, partial_slots
+from pylazy.compiler.gpu_nests import MapNest, MergeNest, Partials, ReduceNest, integer_attribute
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.target import Target
 
@@ -18,8 +19,12 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
     Results of more than `result_chunk` elements are computed in sweeps over the columns, `result_chunk` elements in
     each.
 
-    A kernel takes the pointers of all buffers of the program, then the numbers of rows and columns as i64. Its
-    attribute `reduction.launch` says how to launch it; the module's `reduction.buffers` describes the buffers.
+    The second dimension of the grid cuts the columns in splits, for launches with too few rows to fill the processor.
+    With several splits, each leaves its unfinished states in scratch, and the kernel `..._merge` merges them in order.
+
+    A kernel takes the pointers of all buffers of the program, then, as i64, rows, columns, columns of a split, and
+    splits. Its attribute `reduction.launch` says how to launch it; the module's `reduction.buffers` describes the
+    buffers.
 
     Raises:
         UnsupportedError: an accumulation whose state does not fit in registers.
@@ -44,6 +49,7 @@ class _Program:
         self.target = target
         self.name = ir.StringAttr(function.attributes["sym_name"]).value
         self.arguments = list(function.regions[0].blocks[0].arguments)
+        self.entries = [ir.DictAttr(entry) for entry in function.attributes["arg_attrs"]]
 
     def convert(self) -> None:
         self.module.operation.attributes["gpu.container_module"] = ir.UnitAttr.get()
@@ -53,15 +59,50 @@ class _Program:
             )
         block = container.regions[0].blocks.append()
         operations = [op for op in self.function.regions[0].blocks[0].operations if name_of(op) != "func.return"]
-        for position, operation in enumerate(operations):
-            nest = MapNest if name_of(operation) == "reduction.map" else ReduceNest
+        partials = [self._add_partials(operation, position) for position, operation in enumerate(operations)]
+        for position, (operation, scratch) in enumerate(zip(operations, partials, strict=True)):
+            name = f"{self.name}_{position}"
             with operation.location, ir.InsertionPoint(block):
-                nest(self.arguments, operation, f"{self.name}_{position}", self.target).build()
-        entries = zip(self.function.attributes["arg_attrs"], self.arguments, strict=True)
+                if name_of(operation) == "reduction.map":
+                    MapNest(self.arguments, operation, name, self.target).build()
+                else:
+                    ReduceNest(self.arguments, operation, name, self.target, scratch).build()
+                    MergeNest(self.arguments, operation, f"{name}_merge", self.target, scratch).build()
+        entries = zip(self.entries, self.arguments, strict=True)
         self.module.operation.attributes["reduction.buffers"] = ir.ArrayAttr.get(
-            [_describe_buffer(ir.DictAttr(entry), argument) for entry, argument in entries]
+            [_describe_buffer(entry, argument) for entry, argument in entries]
         )
         self.function.operation.erase()
+
+    def _add_partials(self, operation: Any, position: int) -> Partials:
+        """Add scratch for the unfinished states of each accumulation of an op."""
+        accumulations = [
+            op for op in operation.regions[0].blocks[0].operations if name_of(op) == "reduction.accumulate"
+        ]
+        found = {}
+        for number, accumulation in enumerate(accumulations):
+            element = ir.VectorType(accumulation.operands[0].type).element_type
+            parts = zip(("values", "indices"), partial_slots(accumulation), (element, index_type()), strict=True)
+            found[accumulation] = {
+                part: self._add_scratch(f"{self.name}_{position}_{part}{number}", operation, kind, dim)
+                for part, dim, kind in parts
+                if dim
+            }
+        return found
+
+    def _add_scratch(self, name: str, operation: Any, element: ir.Type, dim: int) -> ir.Value:
+        kind = ir.MemRefType.get([ir.ShapedType.get_dynamic_size(), dim], element)
+        argument = self.function.regions[0].blocks[0].add_argument(kind, operation.location)
+        text = ir.StringAttr.get
+        described = {
+            "reduction.name": text(name),
+            "reduction.role": text("scratch"),
+            "reduction.axis": operation.attributes["rows"],
+            "reduction.per_split": ir.BoolAttr.get(True),
+        }
+        self.entries.append(ir.DictAttr.get(described))
+        self.arguments.append(argument)
+        return argument
 
 
 def _describe_buffer(entry: ir.DictAttr, argument: ir.Value) -> ir.Attribute:
@@ -73,6 +114,6 @@ def _describe_buffer(entry: ir.DictAttr, argument: ir.Value) -> ir.Attribute:
             "axis": entry["reduction.axis"],
             "element": ir.TypeAttr.get(buffer.element_type),
             "dim": integer_attribute(buffer.shape[1]),
-            "per_split": ir.BoolAttr.get(False),
+            "per_split": ir.BoolAttr.get("reduction.per_split" in entry),
         }
     )

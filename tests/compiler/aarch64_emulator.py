@@ -79,9 +79,8 @@ def run(
         per_split = columns_per_split if phase.splittable and own_splits > 1 else max(columns, 1)
         sizes = memory.add(struct.pack("4q", rows, columns, per_split, own_splits))
         tiles = -(-rows // phase.rows_per_tile) * (1 if phase.merges else own_splits)
-        lines.append(
-            f"call void {_pointer(code + phase.entry)}(ptr {_pointer(table)}, ptr {_pointer(sizes)}, i64 0, i64 {tiles})"
-        )
+        arguments = f"ptr {_pointer(table)}, ptr {_pointer(sizes)}, i64 0, i64 {tiles}"
+        lines.append(f"call void {_pointer(code + phase.entry)}({arguments})")
     write, leave = (memory.add(_system_call(number)) for number in (_WRITE, _EXIT))
     for buffer, address, rows in outputs:
         size = rows * buffer.row_bytes

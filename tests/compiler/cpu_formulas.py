@@ -75,6 +75,7 @@ SUMS: Mapping[str, Formula] = {
     "gaussian_d3_e64": gaussian(3, 64),
     "over_i": lambda v: ((_scores(v)).exp() * (v.x(2) ** 2 + 1)).sum(axis=0, call=False),
     "parameter": lambda v: ((v.x(3) * v.parameter(3) * v.y(3)).exp() * 2.5).sum(axis=1, call=False),
+    "large_angles": lambda v: ((v.grid_distances() * 100_000).sin() + 2).sum(axis=1, call=False),
     "long_row": lambda v: (v.x(40).exp() * v.weights(40)).sum(-1).sum(axis=1, call=False),
     "concatenated": lambda v: (v.x(20).exp().concat(v.weights(3)) * v.weights(1)).sum(axis=1, call=False),
 }

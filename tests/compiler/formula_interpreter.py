@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pylazy.compiler.dialects.reduction import attribute, lazy_dim, name_of
+from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS
 from pylazy.compiler.mlir import ir
 from reference import OPERATIONS, reduce_dense
 
@@ -47,9 +48,7 @@ def _evaluate(operation: Any, operands: list[Array], rows: int, columns: int) ->
         return np.full((1, 1, 1), attribute(operation, "value"))
     if name == "reduce":
         return _reduce(operation, operands, rows, columns)
-    if name == "broadcast":
-        return np.broadcast_to(operands[0], (*operands[0].shape[:2], attribute(operation, "size")))
-    names = [key for key in ("exponent", "start", "size") if key in operation.attributes]
+    names = FORMULA_OPS[name].attributes
     result = np.asarray(OPERATIONS[name](*operands, **{key: attribute(operation, key) for key in names}))
     assert result.shape[2] == lazy_dim(operation.results[0])
     return result

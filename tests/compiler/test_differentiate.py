@@ -1,7 +1,7 @@
 """Every derivative against central differences in float64."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import formula_interpreter
@@ -119,7 +119,14 @@ def gaussian(x: Any, y: Any, b: Any) -> Any:
 
 # Every row of the table
 
-ATTRIBUTES = {"powi": {"exponent": 3}, "extract": {"start": 1, "size": 1}, "broadcast": {"size": 3}}
+ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
+    "powi": {"exponent": 3},
+    "extract": {"start": 1, "size": 1},
+    "broadcast": {"size": 3},
+    "one_hot": {"size": 3},
+    # A matrix (2, 3) times a tensor (3, 2, 2) along their axes of size 3 and one of size 2, transposed.
+    "contract": {"sizes": (2, 3, 2), "left": (0, 1), "right": (1, 2, 0), "kept": (2, 0)},
+}
 
 
 def operand_dims(op_name: str) -> list[tuple[int, ...]]:
@@ -129,11 +136,13 @@ def operand_dims(op_name: str) -> list[tuple[int, ...]]:
         return [(1,)]
     if result == "concat":
         return [(3, 2)]
+    if result == "contract":
+        return [(6, 12)]
     broadcasts = [tuple(1 if k == narrow else 3 for k in range(arity)) for narrow in range(arity)] if arity > 1 else []
     return [(3,) * arity, *broadcasts]
 
 
-def sum_of(op_name: str, **attributes: int) -> Formula:
+def sum_of(op_name: str, **attributes: Any) -> Formula:
     """Sum over j of an op; a weighting of components tells cotangents of components apart."""
 
     def formula(*operands: Any) -> Any:

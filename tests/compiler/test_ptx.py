@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_formulas import DIFFERENTIABLE, FORMULAS, Variables, request_of, traced, traced_gradient
 
+from gpu_formulas import DIFFERENTIABLE, FORMULAS, Variables, request_of, traced, traced_gradient
 from pylazy.compiler.codegen.ptx import PTX_VERSIONS, PtxModule, assemble, emit_ptx, find_ptxas, parse_resources
 from pylazy.compiler.compile import compile_ptx, ptx_as_text
 from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS
@@ -66,8 +66,14 @@ _BINARY = {"concat", "dot", "sqdist", "add", "sub", "mul", "div", "pow", "atan2"
 }
 _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or"}
 _TERNARY = {"where", "ifelse", "clamp"}
-_SPECIAL = {"powi", "extract", "broadcast"}
-_UNARY = set(FORMULA_OPS) - _BINARY - _COMPARISONS - _TERNARY - _SPECIAL
+_SPECIAL = {
+    "powi": "{exponent = 5 : i64}",
+    "extract": "{start = 1 : i64, size = 2 : i64}",
+    "broadcast": "{size = 3 : i64}",
+    "one_hot": "{size = 3 : i64}",
+    "contract": "{sizes = [3, 3], left = [0], right = [1], kept = [1, 0]}",
+}
+_UNARY = set(FORMULA_OPS) - _BINARY - _COMPARISONS - _TERNARY - set(_SPECIAL)
 _GROUP = 6
 
 
@@ -89,11 +95,9 @@ def module_text(names: tuple[str, ...], element: str) -> str:
     ]
     for k, name in enumerate(names):
         arity, rule = FORMULA_OPS[name].arity, FORMULA_OPS[name].result
-        attributes = {"powi": "{exponent = 5 : i64}", "extract": "{start = 1 : i64, size = 2 : i64}"}.get(name, "")
-        dim = {"concat": 6, "extract": 2, "scalar": 1, "pair": 1}.get(rule, 3)
-        operand, operand_type = ("%s0", one) if name == "broadcast" else ("%d", three)
-        if name == "broadcast":
-            attributes = "{size = 3 : i64}"
+        attributes = _SPECIAL.get(name, "")
+        dim = {"concat": 6, "extract": 2, "scalar": 1, "pair": 1, "contract": 9}.get(rule, 3)
+        operand, operand_type = ("%s0", one) if rule == "broadcast" else ("%d", three)
         operands, types = ", ".join([operand] * arity), ", ".join([operand_type] * arity)
         lines.append(f'%v{k} = "reduction.{name}"({operands}) {attributes} : ({types}) -> {lazy.format(dim)}')
         lines.append(f'%t{k} = "reduction.inner_sum"(%v{k}) : ({lazy.format(dim)}) -> {one}')

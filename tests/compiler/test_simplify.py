@@ -44,10 +44,15 @@ def random_formula(values: list[Any], generator: np.random.Generator, length: in
         chosen = [values[-1 - min(int(generator.exponential(3.0)), len(values) - 1)] for _ in range(signature.arity)]
         dims = [lazy_dim(operand) for operand in chosen]
         start = int(generator.integers(0, dims[0]))
-        offered = {"exponent": int(generator.integers(-2, 4)), "start": start, "size": int(generator.integers(1, 4))}
+        offered: dict[str, Any] = {
+            "exponent": int(generator.integers(-2, 4)),
+            "start": start,
+            "size": int(generator.integers(1, 4)),
+        }
+        if signature.result == "contract":
+            offered = {"sizes": tuple(dims), "left": (0,), "right": (1,), "kept": (1, 0)}
         attributes = {key: offered[key] for key in signature.attributes}
-        sizes = {key: attributes[key] for key in ("start", "size") if key in attributes}
-        dim = result_dim(name, dims, **sizes)
+        dim = result_dim(name, dims, **attributes)
         if dim is not None and dim <= 6:
             values.append(emit_formula_op(name, *chosen, **attributes))
     return values[-1]

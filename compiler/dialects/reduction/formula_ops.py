@@ -3,6 +3,7 @@
 Most ops follow one of six signatures, so they are rows of `FORMULA_OPS` and their classes are made from the rows.
 """
 
+import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class Signature:
     """How many operands an op takes, and which inner dimension its result has.
 
     `result` is "elementwise" (operands have dimension D or 1, the result D), "first" (as the first operand),
-    "scalar" (any D gives 1), "pair" (as elementwise, then 1), "concat", "extract" or "broadcast" (1 gives `size`).
+    "scalar" (any D gives 1), "pair" (as elementwise, then 1), "concat", "extract", "broadcast" (1 gives `size`), or
+    "contract". Attributes are integers, in the last case tuples of integers.
     """
 
     arity: int
@@ -46,13 +48,18 @@ FORMULA_OPS: Mapping[str, Signature] = {
     **_rows("add sub mul div pow atan2 minimum maximum hypot mod0", Signature(2, "elementwise")),
     **_rows("eq ne lt le gt ge logical_and logical_or", Signature(2, "elementwise")),
     **_rows("where ifelse clamp", Signature(3, "elementwise")),
-    **_rows("inner_sum inner_min inner_max inner_argmin inner_argmax sqnorm2 norm2", Signature(1, "scalar")),
+    **_rows("inner_sum inner_prod inner_min inner_max inner_argmin inner_argmax", Signature(1, "scalar")),
+    **_rows("sqnorm2 norm2", Signature(1, "scalar")),
     **_rows("normalize", Signature(1, "first")),
     **_rows("dot sqdist", Signature(2, "pair")),
     **_rows("concat", Signature(2, "concat")),
     **_rows("extract", Signature(1, "extract", ("start", "size"))),
-    **_rows("broadcast", Signature(1, "broadcast", ("size",))),
+    **_rows("broadcast one_hot", Signature(1, "broadcast", ("size",))),
+    **_rows("contract", Signature(2, "contract", ("sizes", "left", "right", "kept"))),
 }
+
+#: The value of an attribute of a formula op.
+Static = int | tuple[int, ...]
 
 #: Reductions whose result is an index along the reduced axis.
 INDEX_REDUCTIONS = frozenset({"argmin", "argmax", "argkmin", "argkmax"})
@@ -63,9 +70,31 @@ REDUCTIONS = frozenset({"sum", "mean", "prod", "logsumexp", "softmax", "min", "m
 WEIGHTED_REDUCTIONS = frozenset({"logsumexp", "softmax"})
 
 
-def result_dim(op_name: str, dims: "list[int]", *, start: int = 0, size: int = 0) -> "int | None":
+def contracted_dim(dims: "list[int]", labels: "Mapping[str, Any]") -> "int | None":
+    """Give the inner dimension of a contraction, None where the labels do not fit the operands or each other.
+
+    Each label numbers an entry of `sizes`. It stands at most once in `left`, `right` and `kept` each, and in two of
+    them at least: a label of one operand alone would be a sum of that operand, one of the result alone a broadcast.
+    """
+    sizes: tuple[int, ...]
+    lists: list[tuple[int, ...]]
+    sizes, *lists = (labels[name] for name in ("sizes", "left", "right", "kept"))
+    if any(size < 1 for size in sizes):
+        return None
+    if any(len(set(found)) != len(found) or not set(found) <= set(range(len(sizes))) for found in lists):
+        return None
+    if any(sum(label in found for found in lists) < 2 for label in range(len(sizes))):
+        return None
+    first, second, kept = (math.prod(sizes[label] for label in found) for found in lists)
+    return kept if [first, second] == dims else None
+
+
+def result_dim(op_name: str, dims: "list[int]", **attributes: Any) -> "int | None":
     """Give the inner dimension of an op's result, None where the operands' dimensions do not fit together."""
     rule = FORMULA_OPS[op_name].result
+    start, size = attributes.get("start", 0), attributes.get("size", 0)
+    if rule == "contract":
+        return contracted_dim(dims, attributes)
     if rule in {"elementwise", "pair"}:
         widest = max(dims)
         if any(dim not in {1, widest} for dim in dims):
@@ -82,10 +111,17 @@ def result_dim(op_name: str, dims: "list[int]", *, start: int = 0, size: int = 0
     return dims[0]
 
 
-def emit_formula_op(op_name: str, *operands: ir.Value, **attributes: int) -> ir.Value:
+def _static_attribute(value: Static) -> ir.Attribute:
+    integer = ir.IntegerType.get_signless(64)
+    if isinstance(value, int):
+        return ir.IntegerAttr.get(integer, value)
+    return ir.ArrayAttr.get([ir.IntegerAttr.get(integer, number) for number in value])
+
+
+def emit_formula_op(op_name: str, *operands: ir.Value, **attributes: Static) -> ir.Value:
     """Build a formula op at the current insertion point; its type follows from its operands."""
     dims = [lazy_dim(operand) for operand in operands]
-    dim = result_dim(op_name, dims, start=attributes.get("start", 0), size=attributes.get("size", 0))
+    dim = result_dim(op_name, dims, **attributes)
     if dim is None:
         raise ValueError(f"reduction.{op_name}: inner dimensions {dims} with {attributes} do not fit together")
     element = lazy_vector(operands[0]).element_type
@@ -94,9 +130,7 @@ def emit_formula_op(op_name: str, *operands: ir.Value, **attributes: int) -> ir.
         f"reduction.{op_name}",
         results=[lazy_type(axes, ir.VectorType.get([dim], element))],
         operands=list(operands),
-        attributes={
-            name: ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value) for name, value in attributes.items()
-        },
+        attributes={name: _static_attribute(value) for name, value in attributes.items()},
     )
     return operation.results[0]
 
@@ -180,13 +214,13 @@ def _verify_formula_op(op: Any) -> bool:
     if not all(is_lazy(value.type) for value in [*operands, result]):
         operation.location.emit_error(f"'reduction.{op_name}' op takes and gives !reduction.lazy values")
         return False
-    integers = {name: attribute(operation, name) for name in FORMULA_OPS[op_name].attributes}
-    for name, value in integers.items():
-        if not isinstance(value, int):
+    static = {name: attribute(operation, name) for name in FORMULA_OPS[op_name].attributes}
+    for name, value in static.items():
+        if not isinstance(value, tuple if FORMULA_OPS[op_name].result == "contract" else int):
             operation.location.emit_error(f"'reduction.{op_name}' op has no integer attribute `{name}`")
             return False
     dims = [lazy_dim(operand) for operand in operands]
-    dim = result_dim(op_name, dims, start=integers.get("start", 0), size=integers.get("size", 0))
+    dim = result_dim(op_name, dims, **static)
     if dim is None:
         operation.location.emit_error(
             f"'reduction.{op_name}' op has operands of inner dimensions {dims}, which do not fit together"
@@ -206,7 +240,8 @@ def _verify_formula_op(op: Any) -> bool:
 def _make_class(op_name: str, signature: Signature) -> type:
     operands = ["value"] if signature.arity == 1 else [f"operand{k}" for k in range(signature.arity)]
     annotations: dict[str, Any] = dict.fromkeys(operands, ext.Operand[Any])
-    annotations.update(dict.fromkeys(signature.attributes, ir.IntegerAttr))
+    kind = ir.ArrayAttr if signature.result == "contract" else ir.IntegerAttr
+    annotations.update(dict.fromkeys(signature.attributes, kind))
     annotations["result"] = ext.Result[Any]
     class_name = "".join(part.capitalize() for part in op_name.split("_")) + "Op"
     body = {

@@ -7,11 +7,12 @@ formula; after `reduction-vectorize` a second dimension holds the lanes. The ops
 from typing import Any
 
 from pylazy.compiler.dialects.reduction.dialect import Reduction, attribute
+from pylazy.compiler.dialects.reduction.formula_ops import contracted_dim
 from pylazy.compiler.mlir import ext, ir
 
 #: How an accumulation combines pairs; `min` to `kmax` may give values, indices or both.
 ACCUMULATIONS = frozenset({"sum", "mean", "prod", "logsumexp", "softmax", "min", "max", "kmin", "kmax"})
-INNER_REDUCTIONS = frozenset({"add", "minimum", "maximum", "argmin", "argmax"})
+INNER_REDUCTIONS = frozenset({"add", "mul", "minimum", "maximum", "argmin", "argmax"})
 
 
 def _refuse(op: Any, message: str) -> bool:
@@ -148,6 +149,41 @@ class ConcatOp(Reduction.Operation, name="concat_rows", traits=[ext.Pure]):
         first, second, result = (ir.VectorType(value.type) for value in (self.first, self.second, self.result))
         if result.shape != [first.shape[0] + second.shape[0], *first.shape[1:]] or first.shape[1:] != second.shape[1:]:
             return _refuse(self, f"joins {first} and {second} to {result}")
+        return True
+
+
+class ContractOp(Reduction.Operation, name="contract_rows", traits=[ext.Pure]):
+    """Sum products of two tensors by rows: the `contract` of level 1, with the same labels."""
+
+    first: ext.Operand[Any]
+    second: ext.Operand[Any]
+    sizes: ir.ArrayAttr
+    left: ir.ArrayAttr
+    right: ir.ArrayAttr
+    kept: ir.ArrayAttr
+    result: ext.Result[Any]
+
+    def verify_invariants(self) -> bool:
+        """Check that the labels give the dimensions of the vectors."""
+        types = [ir.VectorType(value.type) for value in (*self.operation.operands, self.operation.results[0])]
+        names = ("sizes", "left", "right", "kept")
+        labels = {name: attribute(self.operation, name) for name in names}
+        complete = all(isinstance(found, tuple) for found in labels.values())
+        dim = contracted_dim([vector.shape[0] for vector in types[:2]], labels) if complete else None
+        if dim is None or types[2].shape != [dim, *types[0].shape[1:]]:
+            return _refuse(self, f"contracts {types[0]} and {types[1]} to {types[2]}, which its labels do not say")
+        return True
+
+
+class PositionsOp(Reduction.Operation, name="positions", traits=[ext.Pure]):
+    """The vector 0, 1, 2..."""
+
+    result: ext.Result[Any]
+
+    def verify_invariants(self) -> bool:
+        """Check that the numbers are floats, as those that they are compared with."""
+        if not isinstance(ir.VectorType(self.result.type).element_type, ir.FloatType):
+            return _refuse(self, f"counts in {self.result.type}, expected floats")
         return True
 
 

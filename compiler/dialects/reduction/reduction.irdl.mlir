@@ -392,6 +392,12 @@ module {
       %1 = irdl.any
       irdl.results(result: %1)
     }
+    irdl.operation @inner_prod {
+      %0 = irdl.any
+      irdl.operands(value: %0)
+      %1 = irdl.any
+      irdl.results(result: %1)
+    }
     irdl.operation @inner_min {
       %0 = irdl.any
       irdl.operands(value: %0)
@@ -472,6 +478,26 @@ module {
       %2 = irdl.any
       irdl.results(result: %2)
     }
+    irdl.operation @one_hot {
+      %0 = irdl.any
+      irdl.operands(value: %0)
+      %1 = irdl.base "#builtin.integer" 
+      irdl.attributes {"size" = %1}
+      %2 = irdl.any
+      irdl.results(result: %2)
+    }
+    irdl.operation @contract {
+      %0 = irdl.any
+      %1 = irdl.any
+      irdl.operands(operand0: %0, operand1: %1)
+      %2 = irdl.base "#builtin.array" 
+      %3 = irdl.base "#builtin.array" 
+      %4 = irdl.base "#builtin.array" 
+      %5 = irdl.base "#builtin.array" 
+      irdl.attributes {"sizes" = %2, "left" = %3, "right" = %4, "kept" = %5}
+      %6 = irdl.any
+      irdl.results(result: %6)
+    }
     irdl.operation @var {
       %0 = irdl.any
       irdl.operands(tensor: %0)
@@ -545,6 +571,22 @@ module {
       irdl.operands(first: %0, second: %1)
       %2 = irdl.any
       irdl.results(result: %2)
+    }
+    irdl.operation @contract_rows {
+      %0 = irdl.any
+      %1 = irdl.any
+      irdl.operands(first: %0, second: %1)
+      %2 = irdl.base "#builtin.array" 
+      %3 = irdl.base "#builtin.array" 
+      %4 = irdl.base "#builtin.array" 
+      %5 = irdl.base "#builtin.array" 
+      irdl.attributes {"sizes" = %2, "left" = %3, "right" = %4, "kept" = %5}
+      %6 = irdl.any
+      irdl.results(result: %6)
+    }
+    irdl.operation @positions {
+      %0 = irdl.any
+      irdl.results(result: %0)
     }
     irdl.operation @yield 
   }

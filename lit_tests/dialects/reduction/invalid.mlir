@@ -285,8 +285,8 @@ func.func @f(%x: memref<?x3xf32>, %p: memref<?x1xf32>, %n: memref<?x1xi64>) {
   ^bb0(%i: index, %j: index):
     %0 = "reduction.load"(%x, %i) : (memref<?x3xf32>, index) -> vector<3xf32>
     %1 = "reduction.inner_reduce"(%0) {kind = "add"} : (vector<3xf32>) -> vector<1xf32>
-    // expected-error@below {{'reduction.inner_reduce' op has kind "mul", expected one of add}}
-    %2 = "reduction.inner_reduce"(%0) {kind = "mul"} : (vector<3xf32>) -> vector<1xf32>
+    // expected-error@below {{'reduction.inner_reduce' op has kind "middle", expected one of add}}
+    %2 = "reduction.inner_reduce"(%0) {kind = "middle"} : (vector<3xf32>) -> vector<1xf32>
     "reduction.yield"() : () -> ()
   }) {columns = "j", rows = "i"} : () -> ()
   return
@@ -417,5 +417,46 @@ func.func @f() {
   ^bb0(%i: f32):
     "reduction.yield"() : () -> ()
   }) {rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.contract' op has operands of inner dimensions [3, 3], which do not fit together}}
+  %1 = "reduction.contract"(%0, %0) {sizes = [3, 2], left = [0, 1], right = [0], kept = [1]} : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<2xf32>>
+  return
+}
+
+// -----
+
+// A label of one operand alone would be a sum of that operand.
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.contract' op has operands of inner dimensions [3, 3], which do not fit together}}
+  %1 = "reduction.contract"(%0, %0) {sizes = [3, 3], left = [0], right = [1], kept = [0]} : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<3xf32>>
+  return
+}
+
+// -----
+
+func.func @f(%x: memref<?x6xf32>, %y: memref<?x3xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%x, %i) : (memref<?x6xf32>, index) -> vector<6xf32>
+    %1 = "reduction.load"(%y, %j) : (memref<?x3xf32>, index) -> vector<3xf32>
+    // expected-error@below {{'reduction.contract_rows' op contracts vector<6xf32> and vector<3xf32> to vector<3xf32>, which its labels do not say}}
+    %2 = "reduction.contract_rows"(%0, %1) {sizes = [2, 3], left = [0, 1], right = [1], kept = [0]} : (vector<6xf32>, vector<3xf32>) -> vector<3xf32>
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
+func.func @f() {
+  // expected-error@below {{'reduction.positions' op counts in vector<3xi64>, expected floats}}
+  %0 = "reduction.positions"() : () -> vector<3xi64>
   return
 }

@@ -277,6 +277,35 @@ func.func @unary_broadcast(%x_rows: tensor<?x1xf32>) -> tensor<?x4xf32> {
   return %r0 : tensor<?x4xf32>
 }
 
+// CHECK-LABEL: @unary_one_hot
+// CHECK: "reduction.one_hot"(
+func.func @unary_one_hot(%x_rows: tensor<?x1xf32>) -> tensor<?x4xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %v0 = "reduction.one_hot"(%x) {size = 4 : i64} : (!reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"i", vector<4xf32>>
+  %r0 = "reduction.reduce"(%v0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<4xf32>>) -> tensor<?x4xf32>
+  return %r0 : tensor<?x4xf32>
+}
+
+// CHECK-LABEL: @unary_inner_prod
+// CHECK: "reduction.inner_prod"(
+func.func @unary_inner_prod(%x_rows: tensor<?x3xf32>) -> tensor<?x1xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %v0 = "reduction.inner_prod"(%x) : (!reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%v0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// A matrix of 2 rows and 3 columns times a vector.
+// CHECK-LABEL: @binary_contract
+// CHECK: "reduction.contract"(%{{.+}}, %{{.+}}) {kept = [0], left = [0, 1], right = [1], sizes = [2, 3]}
+func.func @binary_contract(%x_rows: tensor<?x6xf32>, %y_rows: tensor<?x3xf32>) -> tensor<?x2xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x6xf32>) -> !reduction.lazy<"i", vector<6xf32>>
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x3xf32>) -> !reduction.lazy<"j", vector<3xf32>>
+  %v0 = "reduction.contract"(%x, %y) {sizes = [2, 3], left = [0, 1], right = [1], kept = [0]} : (!reduction.lazy<"i", vector<6xf32>>, !reduction.lazy<"j", vector<3xf32>>) -> !reduction.lazy<"ij", vector<2xf32>>
+  %r0 = "reduction.reduce"(%v0) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<2xf32>>) -> tensor<?x2xf32>
+  return %r0 : tensor<?x2xf32>
+}
+
 // CHECK-LABEL: @leaves
 // CHECK: "reduction.var"(%arg0) {axis = "i"}
 // CHECK: "reduction.var"(%arg1) {axis = "j"}
@@ -365,7 +394,9 @@ func.func @one_row(%x_rows: tensor<?x3xf32>) -> tensor<1x3xf32> {
 // CHECK-NEXT: ^bb0(%{{.+}}: index, %{{.+}}: index):
 // CHECK: [[P:%.+]] = "reduction.load"({{%.+}}) : (memref<1x3xf32>) -> vector<3xf32>
 // CHECK: [[S:%.+]] = "reduction.inner_reduce"([[P]]) {kind = "add"} : (vector<3xf32>) -> vector<1xf32>
-// CHECK: "reduction.concat_rows"({{%.+}}, [[P]]) : (vector<3xf32>, vector<3xf32>) -> vector<6xf32>
+// CHECK: [[JOINED:%.+]] = "reduction.concat_rows"({{%.+}}, [[P]]) : (vector<3xf32>, vector<3xf32>) -> vector<6xf32>
+// CHECK: "reduction.contract_rows"([[JOINED]], [[P]]) {kept = [0], left = [0, 1], right = [1], sizes = [2, 3]}
+// CHECK: "reduction.positions"() : () -> vector<3xf32>
 // CHECK: "reduction.accumulate"([[S]], {{%.+}}) {kind = "sum"
 // CHECK: "reduction.accumulate"([[S]], {{%.+}}, {{%.+}}) {kind = "min"
 // CHECK: {columns = "j", rows = "i"}
@@ -382,6 +413,8 @@ func.func @kernel(%x: memref<?x3xf32>, %y: memref<?x3xf32>, %p: memref<1x3xf32>,
     %parameter = "reduction.load"(%p) : (memref<1x3xf32>) -> vector<3xf32>
     %total = "reduction.inner_reduce"(%parameter) {kind = "add"} : (vector<3xf32>) -> vector<1xf32>
     %joined = "reduction.concat_rows"(%column, %parameter) : (vector<3xf32>, vector<3xf32>) -> vector<6xf32>
+    %product = "reduction.contract_rows"(%joined, %parameter) {sizes = [2, 3], left = [0, 1], right = [1], kept = [0]} : (vector<6xf32>, vector<3xf32>) -> vector<2xf32>
+    %numbers = "reduction.positions"() : () -> vector<3xf32>
     "reduction.accumulate"(%total, %sum) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
     "reduction.accumulate"(%total, %least, %where) {kind = "min", operandSegmentSizes = array<i32: 1, 0, 1, 1>} : (vector<1xf32>, memref<?x1xf32>, memref<?x1xi64>) -> ()
     "reduction.yield"() : () -> ()

@@ -1,0 +1,1 @@
+"""What the subcommands of `pylazy` do; the command line itself is `pylazy.cli`."""

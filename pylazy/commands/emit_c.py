@@ -1,0 +1,328 @@
+"""A bundle as C: a header, one source file with every CPU kernel in it, a static library, a file for CMake.
+
+Code of kernels is laid into the program's own text by the assembler, so nothing is mapped at run time. One source file
+serves x86-64 and 64-bit Arm on Linux, and x86-64 on macOS: the compiler's macros choose.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pylazy.reductions import REDUCTIONS
+from pylazy.runtime.errors import CompileError, UnsupportedError
+from pylazy.runtime.kernel import CPU_LEVELS, DTYPE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pylazy.runtime.bundle import BundleFile
+    from pylazy.runtime.kernel import Buffer, KernelImage
+    from pylazy.runtime.manifest import Function, Kernel
+
+_MACROS = {"x86-64": "defined(__x86_64__) && (defined(__linux__) || defined(__APPLE__))",
+           "aarch64": "defined(__aarch64__) && defined(__linux__)"}  # fmt: skip
+_LEVELS = {"x86-64": 1, "x86-64-v3": 3, "x86-64-v4": 4, "aarch64": 1}
+_AXES = {"": "PLZ_NONE", "i": "PLZ_I", "j": "PLZ_J"}
+_ROLES = {"input": "PLZ_INPUT", "output": "PLZ_OUTPUT", "scratch": "PLZ_SCRATCH"}
+_TYPE_CODES = {"int64": 0, "float32": 2, "float64": 2}
+_MAX_PHASES = 64  # of loader.c
+_BYTES_PER_LINE = 24
+_RESERVED = frozenset({"last_error", "error_text"})
+_NO_PARAMETER = frozenset(
+    (
+        "auto", "bool", "break", "case", "catch", "char", "class", "const", "continue", "default", "delete", "do",
+        "double", "else", "enum", "extern", "float", "for", "friend", "goto", "if", "inline", "int", "long",
+        "namespace", "new", "operator", "private", "public", "register", "restrict", "return", "short", "signed",
+        "sizeof", "static", "struct", "switch", "template", "this", "throw", "try", "typedef", "typename", "union",
+        "unsigned", "using", "virtual", "void", "volatile", "while",
+        "scratch", "scratch_bytes", "cotangent", "result", "tensors", "m", "n",
+    )
+)  # fmt: skip
+
+
+def emit_c(file: BundleFile, stem: Path, emit: Sequence[str]) -> list[Path]:
+    """Write what is asked for, beside one another.
+
+    Args:
+        file: the bundle.
+        stem: files are called after it: k.h, k.c, libk.a and kConfig.cmake.
+        emit: some of "header", "source", "static".
+
+    Returns:
+        The files.
+
+    Raises:
+        UnsupportedError: no code for a CPU, a name that C does not take, or no C compiler.
+        CompileError: the C compiler refuses the source.
+    """
+    name = stem.name
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
+        raise UnsupportedError(f"C files are called after {name!r}, expected a C identifier: choose another --output")
+    written = [stem.with_name(f"{name}.h")]
+    written[0].write_text(header_text(file, name), encoding="utf-8")
+    source = source_text(file, name)
+    if "source" in emit:
+        written.append(stem.with_name(f"{name}.c"))
+        written[-1].write_text(source, encoding="utf-8")
+    if "static" in emit:
+        written += _build_library(source, written[0], stem.with_name(f"lib{name}.a"))
+    return written
+
+
+def header_text(file: BundleFile, name: str) -> str:
+    """Write the header: one function for each kernel of the bundle."""
+    guard = f"PLZ_{name.upper()}_H"
+    made_by = ", ".join(f"{what} {text}" for what, text in file.manifest.provenance.items())
+    lines = [
+        f"/* Kernels of {name}, compiled ahead of time: {made_by}.",
+        " *",
+        " * Every function runs on the calling thread, may be called from several threads at once, allocates nothing,",
+        " * and reports failure as a status, with a message for the thread. Arrays are contiguous, on the CPU; a last",
+        " * dimension of size 1 may be left out. Bundle: sha256 " + file.sha256 + ".",
+        " */",
+        f"#ifndef {guard}",
+        f"#define {guard}",
+        "",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        "",
+        _embedded("dltensor.h"),
+        "#ifndef PLZ_STATUS",
+        "#define PLZ_STATUS",
+        "enum { PLZ_OK = 0, PLZ_INVALID_ARGUMENT = 1, PLZ_UNSUPPORTED = 4 };",
+        "#endif",
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        "/* The message of the last failure in this thread; empty before the first. */",
+        "const char *plz_last_error(void);",
+    ]
+    for function, kernel in _kernels(file):
+        lines += ["", *_declaration(file, function, kernel)]
+    return "\n".join([*lines, "", "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""])
+
+
+def source_text(file: BundleFile, name: str) -> str:
+    """Write the source: the loader, every image as bytes, and the functions of the header."""
+    parts = [f'#include "{name}.h"\n', _embedded("loader.c")]
+    families = [family for family in _MACROS if any(_images(file, kernel, family) for _, kernel in _kernels(file))]
+    if not families:
+        raise UnsupportedError(f"the bundle has no code for a CPU, expected some of {', '.join(CPU_LEVELS)}")
+    for place, family in enumerate(families):
+        parts.append(f"#{'el' if place else ''}if {_MACROS[family]}\n")
+        alignment = 12 if family == "aarch64" else 6  # ADRP counts in pages; else the constants' own alignment
+        for number, (function, kernel) in enumerate(_kernels(file)):
+            parts.append(_kernel_text(file, function, kernel, family, number, alignment))
+    parts.append('#else\n#error "this file has no kernels for this processor and system"\n#endif\n')
+    for number, (function, kernel) in enumerate(_kernels(file)):
+        parts.append(_definition(function, kernel, number))
+    return "\n".join(parts)
+
+
+def _kernels(file: BundleFile) -> Iterator[tuple[Function, Kernel]]:
+    for function in file.manifest.functions:
+        if function.name in _RESERVED:
+            raise UnsupportedError(f"plz_{function.name} is a name of the C interface: choose another for the function")
+        for argument in function.arguments:
+            if argument.name in _NO_PARAMETER:
+                raise UnsupportedError(f"argument {argument.name} of {function.name}: C needs another name")
+        yield function, file.kernels[function.kernel]
+        for gradient in function.gradients:
+            yield function, file.kernels[gradient]
+
+
+def _images(file: BundleFile, kernel: Kernel, family: str) -> list[tuple[str, KernelImage]]:
+    codes = [code for code in kernel.code if code.target.startswith(family)]
+    return [(code.few_rows, file.image(kernel, code)) for code in codes]
+
+
+def _c_name(function: Function, kernel: Kernel) -> str:
+    if not kernel.of:
+        return f"plz_{function.name}"
+    return f"plz_{function.name}_gradient_{'_'.join(function.arguments[number].name for number in kernel.wrt)}"
+
+
+def _parameters(function: Function, kernel: Kernel) -> tuple[list[str], list[str]]:
+    """Names of inputs and of outputs, in the order of the buffers."""
+    inputs = [argument.name for argument in function.arguments]
+    results = ["result"] if len(function.results) == 1 else [f"result{k}" for k in range(len(function.results))]
+    if not kernel.of:
+        return inputs, results
+    saved = results if function.results[0].kind == "logsumexp" else []
+    return [*inputs, *saved, "cotangent"], [f"gradient_{function.arguments[number].name}" for number in kernel.wrt]
+
+
+def _prototype(function: Function, kernel: Kernel) -> tuple[str, str]:
+    inputs, outputs = _parameters(function, kernel)
+    # The arguments of the function in the order of a call; then what a gradient takes besides.
+    given = [argument.name for argument in sorted(function.arguments, key=lambda found: found.place)]
+    ordered = [*given, *inputs[len(given) :]]
+    tensors = ", ".join([f"const DLTensor *{name}" for name in ordered] + [f"DLTensor *{name}" for name in outputs])
+    name = _c_name(function, kernel)
+    return (
+        f"int32_t {name}({tensors}, void *scratch, size_t scratch_bytes)",
+        f"size_t {name}_scratch_bytes(int64_t m, int64_t n)",
+    )
+
+
+def _declaration(file: BundleFile, function: Function, kernel: Kernel) -> list[str]:
+    rows = {"i": "(M, {})", "j": "(N, {})", "": "({})"}
+    described = [f"{argument.name} {rows[argument.axis].format(argument.dim)}" for argument in function.arguments]
+    kept = "N" if function.reduced == "i" else "M"
+    results = [f"({kept}, {result.dim * (result.k or 1)}) {result.dtype}" for result in function.results]
+    what = f"{function.meaning}; {function.dtype}"
+    if kernel.of:
+        names = " and ".join(function.arguments[number].name for number in kernel.wrt)
+        what = f"the gradient of plz_{function.name} with respect to {names}, of their shapes"
+    call, size = _prototype(function, kernel)
+    del file
+    return [
+        f"/* {what}.",
+        f" * {', '.join(described)}; result {', '.join(results)}.",
+        " * scratch: as many bytes as the function below says for M and N, at any address; null for 0 bytes. */",
+        f"{call};",
+        f"{size};",
+    ]
+
+
+def _definition(function: Function, kernel: Kernel, number: int) -> str:
+    inputs, outputs = _parameters(function, kernel)
+    call, size = _prototype(function, kernel)
+    tensors = ", ".join([*inputs, *outputs])
+    return (
+        f"{call} {{\n  const DLTensor *const tensors[] = {{{tensors}}};\n"
+        f"  return plz_call(&plz_kernel_{number}, tensors, scratch, scratch_bytes);\n}}\n\n"
+        f"{size} {{ return plz_scratch_bytes(&plz_kernel_{number}, m, n); }}\n"
+    )
+
+
+def _kernel_text(file: BundleFile, function: Function, kernel: Kernel, family: str, number: int, alignment: int) -> str:
+    found = _images(file, kernel, family)
+    if not found:
+        raise UnsupportedError(f"the bundle has no code of {kernel.id} for {family}, and has some of other kernels")
+    names = [name for group in _parameters(function, kernel) for name in group]
+    text, rows = [], []
+    for place, (few, image) in enumerate(found):
+        if len(image.phases) > _MAX_PHASES:
+            raise UnsupportedError(f"{kernel.id} has {len(image.phases)} phases, C takes at most {_MAX_PHASES}")
+        label = f"plz_code_{number}_{place}"
+        text += [
+            _code_text(image.code, label, alignment),
+            _buffers_text(image, label, names),
+            _phases_text(image, label),
+        ]
+        rows.append(
+            f"    {{{_LEVELS[image.target]}, {_AXES[few]}, {label}, {label}_buffers, {len(image.buffers)}, "
+            f"{label}_phases, {len(image.phases)}}},"
+        )
+    results = [_result_text(function, kernel, place) for place in range(len(_parameters(function, kernel)[1]))]
+    images = "\n".join(rows)
+    reduced = _AXES[function.reduced]
+    own = f'"{_c_name(function, kernel)}", {reduced}, plz_images_{number}, {len(found)}, plz_results_{number}'
+    tables = (
+        f"static const plz_image plz_images_{number}[] = {{\n{images}\n}};",
+        f"static const plz_result plz_results_{number}[] = {{{', '.join(results)}}};",
+        f"static const plz_kernel plz_kernel_{number} = {{{own}}};\n",
+    )
+    return "\n".join([*text, *tables])
+
+
+def _result_text(function: Function, kernel: Kernel, place: int) -> str:
+    if kernel.of:
+        return "{1, 0.0, 0, 0}"
+    result = function.results[place]
+    neutral = REDUCTIONS[result.kind].empty
+    return f"{{{int(neutral is not None)}, {_number(neutral or 0.0)}, {result.k}, {int(result.kind == 'mean')}}}"
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return '__builtin_nan("")'
+    if math.isinf(value):
+        return f"{'-' if value < 0 else ''}__builtin_inf()"
+    return repr(value)
+
+
+def _code_text(code: bytes, label: str, alignment: int) -> str:
+    """Lay bytes into the text of the program; `%progbits` is understood by every assembler of ELF."""
+    lines = [
+        '__asm__(PLZ_TEXT_SECTION ".p2align ' + str(alignment) + '\\n" PLZ_SYMBOL("' + label + '") ":\\n"',
+    ]
+    for begin in range(0, len(code), _BYTES_PER_LINE):
+        row = ",".join(map(str, code[begin : begin + _BYTES_PER_LINE]))
+        lines.append(f'        ".byte {row}\\n"')
+    return "\n".join([*lines, "        PLZ_END_SECTION);", f"extern const unsigned char {label}[] PLZ_HIDDEN;"])
+
+
+def _buffers_text(image: KernelImage, label: str, names: Sequence[str]) -> str:
+    given = iter(names)
+    rows = [_buffer_text(buffer, next(given) if buffer.role != "scratch" else "scratch") for buffer in image.buffers]
+    return f"static const plz_buffer {label}_buffers[] = {{\n" + "\n".join(rows) + "\n};"
+
+
+def _buffer_text(buffer: Buffer, name: str) -> str:
+    return (
+        f'    {{"{name}", {_ROLES[buffer.role]}, {_AXES[buffer.axis]}, INT64_C({buffer.dim}), '
+        f"{DTYPE_BYTES[buffer.dtype]}, {_TYPE_CODES[buffer.dtype]}, {int(buffer.per_split)}}},"
+    )
+
+
+def _phases_text(image: KernelImage, label: str) -> str:
+    rows = [
+        f"    {{INT64_C({phase.entry}), INT64_C({phase.rows_per_tile}), INT64_C({phase.max_columns_per_split}), "
+        f"{phase.cost!r}, {_AXES[phase.rows]}, {_AXES[phase.columns]}, {int(phase.splittable)}, {int(phase.merges)}}},"
+        for phase in image.phases
+    ]
+    return f"static const plz_phase {label}_phases[] = {{\n" + "\n".join(rows) + "\n};"
+
+
+def _embedded(name: str) -> str:
+    return (resources.files("pylazy.runtime") / "embed" / name).read_text(encoding="utf-8")
+
+
+# The library ----------------------------------------------------------------------------------------------------------
+
+
+def _build_library(source: str, header: Path, library: Path) -> list[Path]:
+    compiler, archiver = os.environ.get("CC") or shutil.which("cc"), os.environ.get("AR") or shutil.which("ar")
+    if not compiler or not archiver:
+        raise UnsupportedError("no C compiler (cc, or CC) or archiver (ar, or AR) is there: use --emit header,source")
+    name = header.stem
+    with tempfile.TemporaryDirectory() as folder:
+        path, made = Path(folder) / f"{name}.c", Path(folder) / f"{name}.o"
+        path.write_text(source, encoding="utf-8")
+        include = f"-I{header.resolve().parent}"
+        _call([compiler, "-std=c11", "-O2", "-fPIC", "-fno-lto", include, "-c", str(path), "-o", str(made)])
+        library.unlink(missing_ok=True)
+        _call([archiver, "rcs", str(library.resolve()), str(made)])
+    config = library.with_name(f"{name}Config.cmake")
+    config.write_text(_CMAKE.replace("@NAME@", name), encoding="utf-8")
+    return [library, config]
+
+
+def _call(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603, the user's own compiler
+    if done.returncode:
+        raise CompileError(f"{command[0]} fails: {done.stderr.strip()[:2000]}")
+
+
+_CMAKE = """\
+# find_package(@NAME@ CONFIG) gives the target pylazy::@NAME@.
+if(NOT TARGET pylazy::@NAME@)
+  add_library(pylazy::@NAME@ STATIC IMPORTED)
+  set_target_properties(
+    pylazy::@NAME@
+    PROPERTIES IMPORTED_LOCATION "${CMAKE_CURRENT_LIST_DIR}/lib@NAME@.a"
+               INTERFACE_INCLUDE_DIRECTORIES "${CMAKE_CURRENT_LIST_DIR}")
+endif()
+"""

@@ -1,0 +1,165 @@
+"""`pylazy inspect`: what is in a bundle. No code is mapped and no driver is opened, whatever the file says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pylazy.commands.console import show_json, show_table, standard_output
+from pylazy.runtime.bundle import BundleFile, choose_code, read_bundle
+from pylazy.runtime.errors import UnsupportedError
+from pylazy.runtime.kernel import CPU_LEVELS
+from pylazy.runtime.manifest import to_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pylazy.runtime.manifest import Code, Function, Kernel
+
+_DISASSEMBLERS = {"x86-64": ("-m", "i386:x86-64"), "aarch64": ("-m", "aarch64")}
+
+
+def inspect_bundle(path: Path, *, ir: bool, asm: str, why: bool, verify: bool, as_json: bool) -> None:
+    """Show a bundle.
+
+    Args:
+        path: the file, which may come from anybody.
+        ir: write both levels of the dialect of every kernel.
+        asm: a target, whose code is written as text.
+        why: say which code this machine would take, and why.
+        verify: read every image, and check it against the manifest.
+        as_json: write the manifest for programs.
+    """
+    file = read_bundle(path)
+    if verify:
+        verify_all(file)
+    if as_json:
+        show_json({"bytes": len(file.data), "sha256": file.sha256, "manifest": to_json(file.manifest)})
+        return
+    console = standard_output()
+    if ir or asm:
+        for kernel in file.manifest.kernels:
+            if ir:
+                console.out(f"// {kernel.id}: formula\n{file.text(kernel.formula)}", highlight=False)
+                console.out(f"// {kernel.id}: kernel\n{file.text(kernel.kernel)}", highlight=False)
+            if asm:
+                console.out(_code_as_text(file, kernel, asm), highlight=False)
+        return
+    _show(console, path, file)
+    if why:
+        show_decisions(console, file)
+    if verify:
+        console.print("every hash, image and signature is as the manifest says")
+
+
+def verify_all(file: BundleFile) -> None:
+    """Read all code, which still is bytes.
+
+    Raises:
+        BundleFormatError: an image is damaged, or of another kernel than the manifest says.
+    """
+    for kernel in file.manifest.kernels:
+        for code in kernel.code:
+            if code.target in CPU_LEVELS:
+                file.image(kernel, code)
+            else:
+                file.launch(kernel, code)
+                file.text(code.blob)
+
+
+def show_decisions(console: Console, file: BundleFile) -> None:
+    """Write which code this machine takes for each kernel."""
+    from pylazy.bundled_functions import chosen_level
+
+    level = chosen_level()
+    rows = []
+    for kernel in file.manifest.kernels:
+        code = choose_code(kernel, level)
+        present = ", ".join(dict.fromkeys(found.target for found in kernel.code))
+        if code is None:
+            rows.append((kernel.id, "nothing", f"this processor is {level}, there is {present}"))
+        elif code.target == level:
+            rows.append((kernel.id, code.target, "the level of this processor"))
+        else:
+            rows.append((kernel.id, code.target, f"the highest that {level} runs of {present}"))
+    show_table(console, "what this machine takes", ("kernel", "code", "why"), rows)
+
+
+def _show(console: Console, path: Path, file: BundleFile) -> None:
+    manifest = file.manifest
+    version = ".".join(map(str, manifest.format))
+    console.print(f"{path}: bundle of format {version}, {len(file.data):,} bytes", markup=False)
+    console.print(f"sha256 {file.sha256}")
+    console.print(f"made by {', '.join(f'{name} {text}' for name, text in manifest.provenance.items())}", markup=False)
+    for function in manifest.functions:
+        console.print(f"\n{_signature(function)}", markup=False)
+        console.print(
+            f"    {function.meaning}, {function.dtype}; gradients: {_gradients(file, function)}", markup=False
+        )
+    sizes = {blob.path: blob.bytes for blob in manifest.blobs}
+    rows = [
+        (
+            kernel.id,
+            target,
+            sum(sizes[code.blob] for code in kernel.code if code.target == target),
+            _variants(kernel, target),
+        )
+        for kernel in manifest.kernels
+        for target in manifest.targets
+        if any(code.target == target for code in kernel.code)
+    ]
+    show_table(console, "", ("kernel", "target", "bytes", "for few rows"), rows)
+    for what, reason in manifest.absent.items():
+        console.print(f"not there: {what}: {reason}", markup=False)
+
+
+def _signature(function: Function) -> str:
+    shapes = {"i": "(M, {})", "j": "(N, {})", "": "({},)"}
+    arguments = sorted(function.arguments, key=lambda argument: argument.place)
+    given = [
+        f"{argument.name}={argument.default}"
+        if argument.default
+        else f"{argument.name}: {shapes[argument.axis].format(argument.dim)}"
+        for argument in arguments
+    ]
+    return f"{function.name}({', '.join(given)})"
+
+
+def _gradients(file: BundleFile, function: Function) -> str:
+    names = [argument.name for argument in function.arguments]
+    found = [" and ".join(names[number] for number in file.kernels[name].wrt) for name in function.gradients]
+    return "; ".join(found) or "none"
+
+
+def _variants(kernel: Kernel, target: str) -> str:
+    return ", ".join(code.few_rows for code in kernel.code if code.target == target and code.few_rows)
+
+
+def _code_as_text(file: BundleFile, kernel: Kernel, target: str) -> str:
+    code = next((found for found in kernel.code if found.target == target and not found.few_rows), None)
+    if code is None:
+        known = ", ".join(dict.fromkeys(found.target for found in kernel.code))
+        raise UnsupportedError(f"the bundle has no code of {kernel.id} for {target}, expected one of {known}")
+    if target not in CPU_LEVELS:
+        return f"// {kernel.id}\n{file.text(code.blob)}"
+    return f"; {kernel.id}\n{_disassemble(file, kernel, code)}"
+
+
+def _disassemble(file: BundleFile, kernel: Kernel, code: Code) -> str:
+    tool = shutil.which("objdump")
+    if tool is None:
+        raise UnsupportedError("objdump, which reads machine code, is not installed: install binutils")
+    image = file.image(kernel, code)
+    machine = _DISASSEMBLERS["aarch64" if code.target == "aarch64" else "x86-64"]
+    with tempfile.TemporaryDirectory() as folder:
+        flat = Path(folder) / "code"
+        flat.write_bytes(image.code)
+        command = [tool, "-D", "-b", "binary", *machine, "--no-show-raw-insn", str(flat)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603, a tool that we found
+    if done.returncode:
+        raise UnsupportedError(f"objdump does not read code for {code.target}: {done.stderr.strip()[:500]}")
+    entries = ", ".join(f"{phase.name} at {phase.entry:#x}" for phase in image.phases)
+    return f"; {entries}; constants follow the code\n{done.stdout.partition('<.data>:')[2].lstrip()}"

@@ -1,0 +1,150 @@
+"""The functions that formula texts may call, and the methods of LazyTensor that they stand for."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+FORMULA, INTEGER, INTEGERS = "formula", "integer", "list of integers"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a keyword.
+
+    Attributes:
+        name: for messages.
+        kind: `FORMULA`, `INTEGER` or `INTEGERS`; the last two are part of the formula.
+        optional: whether it can be left out; only the last ones can.
+    """
+
+    name: str
+    kind: str
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """One function of the language.
+
+    Attributes:
+        name: as pykeops writes it, where pykeops has it.
+        signature: its parameters: `f` is a formula, `n: int` an integer, `d: ints` a list of integers; a question mark
+            follows what can be left out.
+        build: the name of a method of LazyTensor, called with the first argument as its self; or a function. A method
+            that does not exist yet makes the keyword unsupported, and supported from the day it exists.
+    """
+
+    name: str
+    signature: str
+    build: str | Callable[..., Any]
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Read the signature."""
+        found = []
+        for word in self.signature.split(", "):
+            name, _, kind = word.removesuffix("?").partition(": ")
+            kinds = {"": FORMULA, "int": INTEGER, "ints": INTEGERS}
+            found.append(Parameter(name, kinds[kind], optional=word.endswith("?")))
+        return tuple(found)
+
+    def builder(self) -> Callable[..., Any] | None:
+        """The function to call, or None where it does not exist yet."""
+        return getattr(LazyTensor, self.build, None) if isinstance(self.build, str) else self.build
+
+
+def _zero(size: int) -> LazyTensor:
+    return LazyTensor(0) if size == 1 else LazyTensor(0).sumT(size)
+
+
+def _padded(f: LazyTensor, before: int, after: int) -> LazyTensor:
+    parts = [_zero(before)] if before > 0 else []
+    parts.append(f)
+    return LazyTensor.cat((*parts, _zero(after)) if after > 0 else parts)
+
+
+def _placed(f: LazyTensor, size: int, start: int) -> LazyTensor:
+    return _padded(f, start, size - start - f.ndim)
+
+
+def _inside(f: LazyTensor, low: int, high: int) -> LazyTensor:
+    return (f >= low).logical_and(f <= high)
+
+
+def _rows(signature: str, **builds: str | Callable[..., Any]) -> dict[str, Keyword]:
+    return {name: Keyword(name, signature, build) for name, build in builds.items()}
+
+
+KEYWORDS: Mapping[str, Keyword] = MappingProxyType(
+    {
+        # Variables and constants
+        **_rows("index: int, dim: int", Vi=Vi, Vj=Vj, Pm=Pm),
+        **_rows("index: int, dim: int, category: int", Var=Var),
+        **_rows("n: int", IntCst=LazyTensor, IntInv=lambda n: 1 / LazyTensor(n), Zero=_zero),
+        **_rows("p: int, q: int", RatCst=lambda p, q: LazyTensor(p) / q),
+        # Arithmetic
+        **_rows("f, g", Add=operator.add, Subtract=operator.sub, Mult=operator.mul, Divide=operator.truediv),
+        **_rows("f, n: int", Pow="__pow__", Round="round"),
+        **_rows("f, g", Powf="power", Atan2="atan2", Hypot="hypot", Minimum="minimum", Maximum="maximum"),
+        **_rows("f", Minus="__neg__", Inv="reciprocal", Square="square", Sqrt="sqrt", Rsqrt="rsqrt", Cbrt="cbrt"),
+        **_rows("f", Abs="abs", Sign="sign", Step="step", ReLU="relu", Floor="floor", Ceil="ceil", Trunc="trunc"),
+        # Exponentials and angles
+        **_rows("f", Exp="exp", Log="log", XLogX="xlogx", Exp2="exp2", Log2="log2", Log1p="log1p", Expm1="expm1"),
+        **_rows("f", Sin="sin", Cos="cos", Tan="tan", Asin="asin", Acos="acos", Atan="atan", SinXDivX="sinxdivx"),
+        **_rows("f", Sinh="sinh", Cosh="cosh", Tanh="tanh", Erf="erf", Erfc="erfc"),
+        **_rows("f", Sigmoid="sigmoid", Softplus="softplus"),
+        # Selection
+        **_rows("f, a, b", Clamp="clamp", IfElse="ifelse", Where="where"),
+        **_rows("f, m: int, n: int", ClampInt="clamp", DiffClampInt=_inside),
+        **_rows("f, m, offset?", Mod="mod"),
+        # Comparison and logic
+        **_rows("f, g", Equal=operator.eq, NotEqual=operator.ne, LessThan=operator.lt, LessOrEqual=operator.le),
+        **_rows("f, g", GreaterThan=operator.gt, GreaterOrEqual=operator.ge),
+        **_rows("f, g", LogicalAnd="logical_and", LogicalOr="logical_or"),
+        **_rows("f", LogicalNot="logical_not", IsNan="isnan"),
+        # Vectors
+        **_rows("f", Sum="sum", Max="max", Min="min", ArgMax="argmax", ArgMin="argmin"),
+        **_rows("f", SqNorm2="sqnorm2", Norm2="norm2", Normalize="normalize"),
+        **_rows("f, g", Scalprod="dot", SqDist="sqdist", Concat="concat"),
+        **_rows("f, n: int", SumT="sumT", OneHot="one_hot", Elem="elem"),
+        **_rows("f, start: int, dim: int", Extract="extract", ExtractT=lambda f, start, dim: _placed(f, dim, start)),
+        **_rows("f, dim: int, m: int", ElemT=_placed),
+        **_rows("knots, x, k: int", BSpline="bspline"),
+        # Weighted norms
+        **_rows("s, f", WeightedSqNorm=lambda s, f: f.weightedsqnorm(s), SymSqNorm=lambda s, f: f.weightedsqnorm(s)),
+        **_rows("s, f", SqNormIso=lambda s, f: s * f.sqnorm2(), SqNormDiag=lambda s, f: (s * f.square()).sum(-1)),
+        **_rows("s, f, g", WeightedSqDist=lambda s, f, g: f.weightedsqdist(g, s)),
+        # Tensors
+        **_rows("A, b", MatVecMult="matvecmult", VecMatMult="vecmatmult", TensorProd="tensorprod"),
+        **_rows("f, g, dimsf: ints, dimsg: ints, contf: ints, contg: ints, perm: ints?", TensorDot="keops_tensordot"),
+        **_rows("f, g, dimsf: ints, dimsg: ints", Kron="keops_kron"),
+        **_rows("f, g, gamma", SoftDTW_SqDist="softdtw_sqdist"),
+        # Derivatives
+        **_rows("f, v, e", Grad="grad"),
+        **_rows("f, v, u", Diff="diff", AdjointOperator="adjoint_operator"),
+        **_rows("f, v", GradMatrix="grad_matrix", Divergence="divergence", Laplacian="laplacian"),
+        **_rows("f, v", TraceOperator="trace_operator"),
+        **_rows("f, v, e, f0", Grad_WithSavedForward="grad_with_saved_forward"),
+        **_rows("f, v, u, f0", Diff_WithSavedForward="diff_with_saved_forward"),
+        **_rows("f", SumLinOperator="sum_linear_operator"),
+        # Sharing: equal parts of a formula are computed once in any case
+        **_rows("f, g", Factorize=lambda f, _: f),
+        **_rows("f", AutoFactorize="__pos__"),
+        # Complex numbers, as interleaved real and imaginary parts
+        **_rows("f", ComplexReal="complex_real", ComplexImag="complex_imag", Conj="complex_conj"),
+        **_rows("f", Real2Complex="complex_from_real", Imag2Complex="complex_from_imag", ComplexSum="complex_sum"),
+        **_rows("f", ComplexAbs="complex_abs", ComplexSquareAbs="complex_square_abs", ComplexAngle="complex_angle"),
+        **_rows("f", ComplexExp="complex_exp", ComplexExp1j="complex_exp1j"),
+        **_rows("f, g", ComplexAdd="complex_add", ComplexSubtract="complex_subtract", ComplexMult="complex_multiply"),
+        **_rows("f, g", ComplexDivide="complex_divide", ComplexRealScal="complex_real_scale"),
+        **_rows("f, n: int", ComplexSumT="complex_sumT"),
+    }
+)
+"""Every function of the language. To add one whose operation is a method already, add its name to a row."""

@@ -1,0 +1,232 @@
+"""The state of a LazyTensor, and how operations make new ones."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy as np
+
+from pylazy.execute import Extents, read_options
+from pylazy.expression import apply, at_user_line
+from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
+
+if TYPE_CHECKING:
+    from pylazy.expression import Attributes, Expression
+
+
+class LazyFormula:
+    """An expression with the sizes of its data; the groups of methods of LazyTensor add what can be done with it."""
+
+    __slots__ = ("__weakref__", "_backend", "_batch", "_columns", "_expression", "_rows")
+
+    _expression: Expression
+    _batch: tuple[int, ...]
+    _rows: int | None
+    _columns: int | None
+    _backend: str | None
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        rows = 1 if self._rows is None else self._rows
+        columns = 1 if self._columns is None else self._columns
+        return (*self._batch, rows, columns, self._expression.dim)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(*batch, M, N, D), without D where it is 1; an axis that the formula does not have counts 1."""
+        return self._shape if self._expression.dim > 1 else self._shape[:-1]
+
+    @property
+    def ndim(self) -> int:
+        """The inner dimension D, as in pykeops; the number of axes is `dim()`."""
+        return self._expression.dim
+
+    @property
+    def nbatchdims(self) -> int:
+        """The number of batch dimensions."""
+        return len(self._batch)
+
+    @property
+    def dtype(self) -> str | None:
+        """The name "float32" or "float64"; None for numbers alone, which take the dtype of what they meet."""
+        return self._expression.dtype
+
+    def dim(self) -> int:
+        """The number of axes of the full shape (*batch, M, N, D)."""
+        return len(self._batch) + 3
+
+    @property
+    def backend(self) -> str | None:
+        """Where reductions of this formula run unless they are told otherwise; None for "auto"."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, backend: str | None) -> None:
+        read_options({}, dtype=None, backend=backend)
+        self._backend = backend
+
+    @property
+    def ranges(self) -> None:
+        """Blocks of pairs to reduce over; not implemented yet, so None."""
+        return None
+
+    @ranges.setter
+    def ranges(self, ranges: object) -> None:
+        read_options({"ranges": ranges}, dtype=None)
+
+    def __repr__(self) -> str:
+        return f"<LazyTensor of shape {self.shape}, {self.dtype or 'any dtype'}>"
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            at_user_line(
+                "a LazyTensor is a formula and has no truth value: reduce it first, "
+                "or use a.where(b, c), a.minimum(b), a.logical_and(b)"
+            )
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return new, (self.__class__, self._expression, self._batch, self._rows, self._columns, self._backend)
+
+
+_T = TypeVar("_T", bound=LazyFormula)
+
+
+def new(
+    cls: type[_T],
+    expression: Expression,
+    batch: tuple[int, ...],
+    rows: int | None,
+    columns: int | None,
+    backend: str | None,
+) -> _T:
+    """Make a LazyTensor of this class; the sizes are those of the data, None for an axis that no data has."""
+    made = cls.__new__(cls)
+    made._expression = expression
+    made._batch = batch
+    made._rows = rows
+    made._columns = columns
+    made._backend = backend
+    return made
+
+
+def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
+    """Apply an operation to one LazyTensor.
+
+    Raises:
+        DtypeError: a method was called unbound, as in `LazyTensor.exp(x)`, with something else.
+    """
+    if not isinstance(x, LazyFormula):
+        refuse_unbound(op, x)
+    return new(x.__class__, apply(op, (x._expression,), attributes), x._batch, x._rows, x._columns, x._backend)
+
+
+def refuse_unbound(op: str, x: object) -> NoReturn:
+    """Refuse what a method was called with as its self."""
+    raise DtypeError(at_user_line(f"{op} was given {type(x).__name__}, expected a LazyTensor: wrap it first"))
+
+
+def apply_to(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> _T:
+    """Apply an operation to several LazyTensors, the first of which decides on the class of the result.
+
+    Raises:
+        ShapeError: sizes or inner dimensions do not fit.
+    """
+    expression = apply(op, tuple([operand._expression for operand in operands]), attributes)
+    batch, rows, columns = joint_extents(op, operands)
+    backend = None
+    for operand in operands:
+        if operand._backend is not None:
+            backend = operand._backend
+    return new(operands[0].__class__, expression, batch, rows, columns, backend)
+
+
+def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:
+    """The sizes of several LazyTensors together.
+
+    Raises:
+        ShapeError: they have different numbers of rows or columns, or batches that do not broadcast.
+    """
+    first = operands[0]
+    batch, rows, columns = first._batch, first._rows, first._columns
+    for operand in operands[1:]:
+        if operand._rows is not None and operand._rows != rows:
+            if rows is not None:
+                _refuse_extents(op, "M", "i", rows, operand._rows)
+            rows = operand._rows
+        if operand._columns is not None and operand._columns != columns:
+            if columns is not None:
+                _refuse_extents(op, "N", "j", columns, operand._columns)
+            columns = operand._columns
+        if operand._batch != batch:
+            try:
+                batch = np.broadcast_shapes(batch, operand._batch)
+            except ValueError:
+                raise ShapeError(
+                    at_user_line(
+                        f"{op} was given batch shapes {batch} and {operand._batch}, which do not broadcast: "
+                        "from the last dimension on, sizes must be equal or 1"
+                    )
+                ) from None
+    return Extents(batch, rows, columns)
+
+
+def _refuse_extents(op: str, size: str, axis: str, first: int, second: int) -> None:
+    raise ShapeError(
+        at_user_line(
+            f"{op} was given {size} = {first} and {size} = {second} along axis {axis}: arrays of one axis have one "
+            "size; if one of them varies along the other axis, say so by its shape, or by Vi and Vj"
+        )
+    )
+
+
+def read_index(value: Any, what: str) -> int:
+    """Read an integer argument, which a message calls `what`.
+
+    Raises:
+        DtypeError: this is no integer.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise DtypeError(
+            at_user_line(f"{what} is {value!r} of type {type(value).__name__}, expected an integer")
+        ) from None
+
+
+def axis_of(x: LazyFormula, axis: Any, dim: Any = None) -> str:
+    """Say which axis a number means: "inner", "i" or "j".
+
+    Raises:
+        AxisError: the LazyTensor has no such axis, or it is a batch dimension.
+    """
+    given = axis if dim is None else dim
+    if given == -1 and given is not True:
+        return "inner"
+    rank = len(x._batch)
+    expected = f"{rank} (or -3) for i, {rank + 1} (or -2) for j, or -1 for the components"
+    try:
+        number = operator.index(given)
+    except TypeError:
+        raise AxisError(at_user_line(f"axis is {given!r}, expected {expected}")) from None
+    position = number + rank + 3 if number < 0 else number
+    if position == rank + 1:
+        return "j"
+    if position == rank:
+        return "i"
+    if position == rank + 2:
+        return "inner"
+    reason = "a batch dimension, which cannot be reduced" if 0 <= position < rank else "no axis of this LazyTensor"
+    raise AxisError(at_user_line(f"axis is {number}, {reason}: its shape is {x._shape}, expected {expected}"))
+
+
+def outer_axis(x: LazyFormula, axis: Any, dim: Any) -> str:
+    """As `axis_of`, for reductions that need "i" or "j"."""
+    where = axis_of(x, axis, dim)
+    if where == "inner":
+        rank = len(x._batch)
+        raise AxisError(
+            at_user_line(f"axis is -1, the components, expected {rank} (or -3) for i or {rank + 1} (or -2) for j here")
+        )
+    return where

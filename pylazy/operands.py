@@ -1,0 +1,179 @@
+"""What may stand in a formula: LazyTensors, arrays, numbers, and variables whose data comes later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from pylazy import arrays
+from pylazy.expression import at_user_line, constant, variable
+from pylazy.lazy_formula import LazyFormula, apply_to, new, read_index, refuse_unbound
+from pylazy.runtime.errors import AxisError, DtypeError, ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pylazy.expression import Attributes
+
+_AXIS_NAMES = ("i", "j", "")
+_T = TypeVar("_T", bound=LazyFormula)
+
+
+def combine(op: str, x: _T, *others: Any, attributes: Attributes = ()) -> _T:
+    """Apply an operation to a LazyTensor and other operands, which are read as `operand` does."""
+    cls = x.__class__
+    if not issubclass(cls, LazyFormula):
+        refuse_unbound(op, x)
+    operands = (x, *[other if other.__class__ is cls else operand(cls, other) for other in others])
+    return apply_to(op, operands, attributes)
+
+
+def operand(cls: type[_T], value: Any) -> _T:
+    """Read an operand: a LazyTensor as it is, an array by its shape, a number or a list of numbers as a parameter."""
+    return value if isinstance(value, cls) else from_data(cls, value, None)
+
+
+def symbolic(cls: type[_T], index: Any, dim: Any, category: Any) -> _T:
+    """A variable whose data is an argument of the reduction.
+
+    Args:
+        cls: the class to make.
+        index: its place in the order of the arguments.
+        dim: its inner dimension.
+        category: 0 for rows, 1 for columns, 2 for parameters.
+
+    Raises:
+        ShapeError: the index is negative, or there is no component.
+        AxisError: there is no such category.
+    """
+    index = read_index(index, "the position of a symbolic variable")
+    dim = read_index(dim, "the inner dimension of a symbolic variable")
+    category = read_index(category, "the category of a symbolic variable")
+    if index < 0:
+        raise ShapeError(at_user_line(f"the position of a symbolic variable is {index}, expected 0 or more"))
+    if dim < 1:
+        raise ShapeError(at_user_line(f"the inner dimension of a symbolic variable is {dim}, expected at least 1"))
+    if category not in (0, 1, 2):
+        raise AxisError(
+            at_user_line(f"the category of a symbolic variable is {category}, expected 0 (rows), 1 (columns) or 2")
+        )
+    leaf = variable(arrays.Symbol(index), axis=_AXIS_NAMES[category], dim=dim, dtype=None)
+    return new(cls, leaf, (), None, None, None)
+
+
+def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
+    """Make a LazyTensor from an array, a number or a list of numbers; see the class.
+
+    Raises:
+        AxisError: the shape does not say which axes the array has, or contradicts `axis`.
+        DtypeError: this is no array, or not one of float32 or float64.
+        UnsupportedError: it is complex.
+    """
+    if isinstance(x, np.ndarray) or arrays.is_tensor(x):
+        if axis not in (None, 0, 1, 2):
+            _refuse_axis_argument(axis)
+        return _from_array(cls, x, axis, weak=x.ndim == 0)
+    if isinstance(x, list | tuple) and axis in (None, 0, 1, 2):
+        return _from_array(cls, _from_list(x), axis, weak=True)
+    if axis not in (None, 2):
+        raise AxisError(
+            at_user_line(f"axis is {axis} for {type(x).__name__} {x!r}, expected an array of shape (rows, D)")
+        )
+    if isinstance(x, complex | np.complexfloating):
+        raise UnsupportedError(
+            at_user_line(f"complex number {x} in a formula: complex formulas are not implemented yet")
+        )
+    if isinstance(x, int | np.integer | np.bool_):
+        value = int(x)
+        if value.bit_length() > 1023:
+            raise DtypeError(
+                at_user_line(f"an integer of {value.bit_length()} bits is beyond float64, expected at most 1023")
+            )
+        return new(cls, constant(value), (), None, None, None)
+    if isinstance(x, float | np.floating):
+        return new(cls, variable(arrays.number_source(float(x)), axis="", dim=1, dtype=None), (), None, None, None)
+    if isinstance(x, cls):
+        return x
+    raise DtypeError(
+        at_user_line(
+            f"{type(x).__name__} in a formula, expected a LazyTensor, a NumPy array, a torch tensor or a number"
+        )
+    )
+
+
+def _refuse_axis_argument(axis: Any) -> None:
+    raise AxisError(at_user_line(f"axis is {axis!r}, expected 0 (rows), 1 (columns), 2 (parameters) or None"))
+
+
+def _from_list(x: Sequence[Any]) -> Any:
+    try:
+        return np.array(x, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DtypeError(
+            at_user_line(f"the list {x!r} in a formula, expected numbers, in rows of one length")
+        ) from None
+
+
+def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool) -> _T:
+    shape = tuple(x.shape)
+    rank = len(shape)
+    batch: tuple[int, ...] = ()
+    rows = columns = None
+    if rank >= 3:
+        if axis is not None:
+            raise AxisError(
+                at_user_line(
+                    f"axis is {axis} for an array of shape {shape}, expected a 2-D array: with three or more "
+                    "dimensions the shape says it all, (*batch, M, 1, D), (*batch, 1, N, D) or (*batch, 1, 1, D)"
+                )
+            )
+        batch, (m, n, dim) = shape[:-3], shape[-3:]
+        if m == 1:
+            axis = 2 if n == 1 else 1
+        elif n == 1:
+            axis = 0
+        else:
+            raise AxisError(
+                at_user_line(
+                    f"an array of shape {shape} varies with i and j at once, expected (*batch, M, 1, D), "
+                    "(*batch, 1, N, D) or (*batch, 1, 1, D)"
+                )
+            )
+        rows = m if axis == 0 else None
+        columns = n if axis == 1 else None
+    elif rank == 2:
+        if axis is None:
+            raise AxisError(
+                at_user_line(
+                    f"axis is not given for a 2-D array of shape {shape}, expected axis=0 or Vi(x) for rows, "
+                    "axis=1 or Vj(x) for columns, or a third dimension, as by x[:, None, :]"
+                )
+            )
+        dim = shape[1]
+        if axis == 2:
+            batch = shape[:1] if shape[0] != 1 else ()
+        rows = shape[0] if axis == 0 else None
+        columns = shape[0] if axis == 1 else None
+    else:
+        if axis not in (None, 2):
+            raise AxisError(
+                at_user_line(
+                    f"axis is {axis} for an array of shape {shape}, expected a 2-D array of shape (rows, D): "
+                    "reshape it, as by x.reshape(-1, 1)"
+                )
+            )
+        axis = 2
+        dim = shape[0] if shape else 1
+    source = arrays.array_source(
+        x, what=f"the array of shape {shape}", batch=len(batch), view=str(len(batch)), weak=weak
+    )
+    leaf = variable(source, axis=_AXIS_NAMES[axis], dim=checked_dim(dim), dtype=None if weak else source.dtype)
+    return new(cls, leaf, batch, rows, columns, None)
+
+
+def checked_dim(dim: int) -> int:
+    """Refuse an array without components."""
+    if dim < 1:
+        raise ShapeError(at_user_line(f"an array of inner dimension {dim}, expected at least 1 component"))
+    return dim

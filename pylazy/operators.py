@@ -1,0 +1,121 @@
+"""Operators of LazyTensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from pylazy import arrays
+from pylazy.lazy_formula import LazyFormula, unary
+from pylazy.operands import combine, operand
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_MAX_STATIC_EXPONENT = 1024
+
+
+class Operators(LazyFormula):
+    """Python's operators, each one node of the formula; comparisons give 0 or 1."""
+
+    __slots__ = ()
+
+    __array_ufunc__ = None  # an array on the left of an operator then leaves the operation to us
+    __hash__ = object.__hash__  # by identity, since == makes a formula
+
+    def __add__(self, other: Any) -> Self:
+        return _operator("add", self, other)
+
+    def __radd__(self, other: Any) -> Self:
+        return _reflected("add", self, other)
+
+    def __sub__(self, other: Any) -> Self:
+        return _operator("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Self:
+        return _reflected("sub", self, other)
+
+    def __mul__(self, other: Any) -> Self:
+        return _operator("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Self:
+        return _reflected("mul", self, other)
+
+    def __truediv__(self, other: Any) -> Self:
+        return _operator("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Self:
+        return _reflected("div", self, other)
+
+    def __mod__(self, other: Any) -> Self:
+        return _operator("mod0", self, other)
+
+    def __rmod__(self, other: Any) -> Self:
+        return _reflected("mod0", self, other)
+
+    def __or__(self, other: Any) -> Self:
+        return _operator("dot", self, other)
+
+    def __ror__(self, other: Any) -> Self:
+        return _reflected("dot", self, other)
+
+    def __eq__(self, other: object) -> Self:  # type: ignore[override]
+        return _operator("eq", self, other)
+
+    def __ne__(self, other: object) -> Self:  # type: ignore[override]
+        return _operator("ne", self, other)
+
+    def __lt__(self, other: Any) -> Self:
+        return _operator("lt", self, other)
+
+    def __le__(self, other: Any) -> Self:
+        return _operator("le", self, other)
+
+    def __gt__(self, other: Any) -> Self:
+        return _operator("gt", self, other)
+
+    def __ge__(self, other: Any) -> Self:
+        return _operator("ge", self, other)
+
+    def __neg__(self) -> Self:
+        return unary("neg", self)
+
+    def __pos__(self) -> Self:
+        return self
+
+    def __abs__(self) -> Self:
+        return unary("abs", self)
+
+    def __pow__(self, exponent: Any) -> Self:
+        if isinstance(exponent, float):
+            if exponent == 0.5:
+                return unary("sqrt", self)
+            if exponent == -0.5:
+                return unary("rsqrt", self)
+            if exponent.is_integer():
+                exponent = int(exponent)
+        if isinstance(exponent, int | np.integer) and abs(exponent) <= _MAX_STATIC_EXPONENT:
+            if exponent == 2:
+                return unary("square", self)
+            return unary("powi", self, (("exponent", int(exponent)),))
+        return _operator("pow", self, exponent)
+
+    def __rpow__(self, base: Any) -> Self:
+        return _reflected("pow", self, base)
+
+
+_T = TypeVar("_T", bound=LazyFormula)
+_OPERANDS = (LazyFormula, int, float, complex, list, tuple, np.ndarray, np.generic)
+
+
+def _operator(op: str, x: _T, y: Any) -> _T:
+    if y.__class__ is not x.__class__ and not isinstance(y, _OPERANDS) and not arrays.is_tensor(y):
+        return NotImplemented  # type: ignore[no-any-return]
+    return combine(op, x, y)
+
+
+def _reflected(op: str, x: _T, y: Any) -> _T:
+    if not isinstance(y, _OPERANDS) and not arrays.is_tensor(y):
+        return NotImplemented  # type: ignore[no-any-return]
+    return combine(op, operand(x.__class__, y), x)

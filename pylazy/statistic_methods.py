@@ -1,0 +1,217 @@
+"""Methods of LazyTensor that reduce with logic, products, spreads and largest values."""
+
+# ruff: noqa: N802, N803, N815  these names are pykeops' own, and programs use them
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pylazy import arrays
+from pylazy.execute import Extents, Wanted, prepare, read_options
+from pylazy.expression import Expression, apply, at_user_line, variable
+from pylazy.lazy_formula import axis_of, new, outer_axis, read_index, unary
+from pylazy.operands import combine
+from pylazy.reduction_methods import ReductionMethods
+from pylazy.runtime.errors import UnsupportedError
+
+_EXACT_COUNTS = 2**24
+"""Up to here, float32 sums of ones are exact."""
+
+
+class StatisticMethods(ReductionMethods):
+    """Reductions that pykeops does not have."""
+
+    __slots__ = ()
+
+    def prod(self, axis: int | None = -1, dim: int | None = None, *, keepdim: bool = False, **options: Any) -> Any:
+        """Product over an axis; arguments and shapes as for `sum`."""
+        return self._reduce_any("prod", axis, dim, keepdim=keepdim, options=options)
+
+    def any(self, axis: int | None = -1, dim: int | None = None, *, keepdim: bool = False, **options: Any) -> Any:
+        """Whether any value along an axis is not 0, as bool: (*batch, M, D) over j; a NaN is not 0.
+
+        Over the components the answer is a value of the formula, 0 or 1. Arguments as for `sum`.
+        """
+        return self._reduce_truth("any", "inner_max", axis, dim, keepdim=keepdim, options=options)
+
+    def all(self, axis: int | None = -1, dim: int | None = None, *, keepdim: bool = False, **options: Any) -> Any:
+        """Whether no value along an axis is 0, as bool; as `any`."""
+        return self._reduce_truth("all", "inner_min", axis, dim, keepdim=keepdim, options=options)
+
+    def count(self, axis: int | None = -1, dim: int | None = None, *, keepdim: bool = False, **options: Any) -> Any:
+        """How many values along an axis are not 0, as int64; else as `any`."""
+        return self._reduce_truth("count", "inner_sum", axis, dim, keepdim=keepdim, options=options)
+
+    def var(
+        self,
+        axis: int | None = -1,
+        dim: int | None = None,
+        *,
+        ddof: int = 0,
+        keepdim: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Variance over an axis; accurate for means of any size, as it is found in two sweeps.
+
+        Args:
+            axis: as for `sum`; the result has the shape of a sum.
+            dim: another name for `axis`.
+            ddof: the divisor is the number of terms less this; 0 as in NumPy, 1 for what torch gives by default.
+            keepdim: keep the reduced axis i or j in the shape, with size 1.
+            **options: as for `sum`; `call=False` is not there.
+
+        Raises:
+            UnsupportedError: the formula has symbolic variables, or the reduction was to be run later.
+        """
+        where = axis_of(self, axis, dim)
+        freedom = read_index(ddof, "ddof")
+        if where == "inner":
+            read_options(options, dtype=self._expression.dtype)
+            mean = unary("inner_sum", self) / self._expression.dim
+            return unary("sqnorm2", self - mean) / (self._expression.dim - freedom)
+        return self._spread(where, freedom, root=False, keepdim=keepdim, options=options)
+
+    def std(
+        self,
+        axis: int | None = -1,
+        dim: int | None = None,
+        *,
+        ddof: int = 0,
+        keepdim: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Standard deviation: the square root of `var`, whose arguments it takes."""
+        where = axis_of(self, axis, dim)
+        if where == "inner":
+            return unary("sqrt", StatisticMethods.var(self, axis, dim, ddof=ddof, **options))
+        return self._spread(where, read_index(ddof, "ddof"), root=True, keepdim=keepdim, options=options)
+
+    def KMax(
+        self, K: int, axis: int | None = None, dim: int | None = None, *, keepdim: bool = False, **options: Any
+    ) -> Any:
+        """The K largest values over i or j, descending, NaN last; shapes as for `Kmin`."""
+        return self._reduce_k(("kmax",), K, axis, dim, options, keepdim=keepdim)
+
+    def argKmax(
+        self, K: int, axis: int | None = None, dim: int | None = None, *, keepdim: bool = False, **options: Any
+    ) -> Any:
+        """Positions of the K largest values, the lowest first on ties; int64; else as `Kmin`."""
+        return self._reduce_k(("argkmax",), K, axis, dim, options, keepdim=keepdim)
+
+    def KMax_argKmax(
+        self, K: int, axis: int | None = None, dim: int | None = None, *, keepdim: bool = False, **options: Any
+    ) -> Any:
+        """The K largest values and their positions, in one sweep; as `KMax`."""
+        return self._reduce_k(("kmax", "argkmax"), K, axis, dim, options, keepdim=keepdim)
+
+    Kmax = KMax
+    Kmax_argKmax = KMax_argKmax
+    KMax_reduction = KMax
+    argKmax_reduction = argKmax
+    KMax_argKmax_reduction = KMax_argKmax
+
+    def prod_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+        """`prod` over i or j."""
+        return self._outer_only("prod", axis, dim, options)
+
+    def mean_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+        """`mean` over i or j."""
+        return self._outer_only("mean", axis, dim, options)
+
+    def any_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+        """`any` over i or j."""
+        return self._outer_only("any", axis, dim, options)
+
+    def all_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+        """`all` over i or j."""
+        return self._outer_only("all", axis, dim, options)
+
+    def count_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+        """`count` over i or j."""
+        return self._outer_only("count", axis, dim, options)
+
+    def var_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+        """`var` over i or j."""
+        return self._outer_only("var", axis, dim, options)
+
+    def std_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
+        """`std` over i or j."""
+        return self._outer_only("std", axis, dim, options)
+
+    def _outer_only(self, name: str, axis: int | None, dim: int | None, options: dict[str, Any]) -> Any:
+        outer_axis(self, axis, dim)
+        return getattr(self, name)(axis, dim, **options)
+
+    def _reduce_truth(
+        self,
+        kind: str,
+        inner: str,
+        axis: int | None,
+        dim: int | None,
+        *,
+        keepdim: bool,
+        options: dict[str, Any],
+    ) -> Any:
+        where = axis_of(self, axis, dim)
+        truth = combine("ne", self, 0)
+        if where == "inner":
+            read_options(options, dtype=self._expression.dtype)
+            return unary(inner, truth)
+        extent = (self._columns if where == "j" else self._rows) or 1
+        if kind == "count" and extent > _EXACT_COUNTS and truth.dtype == "float32":
+            truth = combine("mul", truth, truth._float64_one())
+        return truth._reduce(where, (Wanted(kind, (0,)),), options, keepdim=keepdim)
+
+    def _float64_one(self) -> Any:
+        """A 1 that makes the whole formula one of float64."""
+        source = arrays.array_source(np.ones(1), what="one", batch=0, view="0")
+        return new(self.__class__, variable(source, axis="", dim=1, dtype="float64"), (), None, None, None)
+
+    def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
+        """Find the mean, then sum differences from it and their squares.
+
+        With m the rounded mean, var = (sum (f - m)**2 - (sum (f - m))**2 / N) / (N - ddof), the corrected two-pass
+        algorithm (Chan, Golub, LeVeque, Algorithms for Computing the Sample Variance, 1983). It is the variance
+        whatever m is, so m needs no derivative.
+        """
+        formula = self._expression
+        extents = Extents(self._batch, self._rows, self._columns)
+        mean = _mean(formula, where, extents)
+        read = read_options(options, dtype=mean.dtype, backend=self._backend)
+        if not read.call:
+            raise UnsupportedError(at_user_line("call=False is not there for var and std, which take two sweeps"))
+        difference = apply("sub", (formula, mean))
+        sums = prepare(
+            (apply("concat", (apply("square", (difference,)), difference)),),
+            (Wanted("sum", (0,)),),
+            reduced=where,
+            extents=extents,
+            keepdim=keepdim,
+        )
+        shape = (*sums.shapes[0][:-1], formula.dim)
+        if read.out is not None:
+            kind = arrays.check_devices(sums.sources)
+            arrays.check_out(read.out, kind=kind, shape=shape, dtype=sums.dtype, sources=sums.sources)
+        found = sums.run()[0]
+        squares, differences = found[..., : formula.dim], found[..., formula.dim :]
+        count = sums.reduced_extent
+        result = arrays.quotient(squares - arrays.quotient(differences * differences, count), count - ddof)
+        if root:
+            result = result**0.5
+        if read.out is None:
+            return result
+        read.out[...] = result
+        return read.out
+
+
+def _mean(formula: Expression, where: str, extents: Extents) -> Expression:
+    """Find the mean as a variable of the axis that is kept."""
+    job = prepare((formula,), (Wanted("mean", (0,)),), reduced=where, extents=extents)
+    if any(source.kind == arrays.SYMBOL for source in job.sources):
+        raise UnsupportedError(at_user_line("var and std of symbolic variables are not there: pass arrays"))
+    kind = arrays.check_devices(job.sources)
+    result = job.compute(kind)[0]
+    source = arrays.array_source(result, what="the mean", batch=len(extents.batch), view="mean")
+    return variable(source, axis="i" if where == "j" else "j", dim=formula.dim, dtype=job.dtype)

@@ -1,0 +1,109 @@
+"""Methods of LazyTensor that work on the vector of components."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pylazy.elementwise_methods import ElementwiseMethods
+from pylazy.expression import at_user_line
+from pylazy.lazy_formula import axis_of, read_index, unary
+from pylazy.operands import combine, operand
+from pylazy.runtime.errors import AxisError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from typing_extensions import Self
+
+
+class VectorMethods(ElementwiseMethods):
+    """Norms, products and selections."""
+
+    __slots__ = ()
+
+    def dot(self, other: Any) -> Self:
+        """Sum of the products of the components; also written x | y."""
+        return combine("dot", self, other)
+
+    vecdot = dot
+
+    def sqnorm2(self) -> Self:
+        """Sum of the squares of the components."""
+        return unary("sqnorm2", self)
+
+    def norm2(self) -> Self:
+        """Euclidean norm; its derivative is taken as 0 at 0."""
+        return unary("norm2", self)
+
+    def norm(self, dim: int = -1) -> Self:
+        """Euclidean norm over the components; `dim` can only be the last axis."""
+        if axis_of(self, dim) != "inner":
+            raise AxisError(at_user_line(f"dim is {dim}, expected -1: a norm is taken over the components"))
+        return unary("norm2", self)
+
+    def normalize(self) -> Self:
+        """The unit vector x / norm2(x); the zero vector stays the zero vector."""
+        return unary("normalize", self)
+
+    def sqdist(self, other: Any) -> Self:
+        """Sum of the squared differences of the components."""
+        return combine("sqdist", self, other)
+
+    def __getitem__(self, key: Any) -> Self:
+        if isinstance(key, tuple):
+            leading = key[:-1]
+            complete = len(key) == self.dim() or (Ellipsis in leading and len(leading) <= self.dim())
+            if not complete or any(part not in (Ellipsis, slice(None)) for part in leading):
+                raise AxisError(
+                    at_user_line(
+                        f"only the last of the {self.dim()} axes can be indexed, expected x[k], x[a:b] or x[..., k] "
+                        f"with whole slices before it, found {key}"
+                    )
+                )
+            key = key[-1]
+        if isinstance(key, slice):
+            if key.step not in (None, 1):
+                raise AxisError(at_user_line(f"a slice of components has step {key.step}, expected 1"))
+            start, stop, _ = key.indices(self._expression.dim)
+            return self.extract(start, stop - start)
+        return self.elem(read_index(key, "a component"))
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self.elem(k) for k in range(self._expression.dim))
+
+    def elem(self, i: int) -> Self:
+        """Component `i`; negative numbers count from the end."""
+        index, dim = read_index(i, "a component"), self._expression.dim
+        if not -dim <= index < dim:
+            raise ShapeError(
+                at_user_line(f"component {index} of a vector of inner dimension {dim}, expected {-dim} to {dim - 1}")
+            )
+        return unary("extract", self, (("start", index % dim), ("size", 1)))
+
+    def extract(self, i: int, d: int) -> Self:
+        """Components `i` to `i + d - 1`."""
+        start, size = read_index(i, "the first component"), read_index(d, "the number of components")
+        return unary("extract", self, (("start", start), ("size", size)))
+
+    def concat(self, other: Any) -> Self:
+        """The components of self, then those of `other`."""
+        return combine("concat", self, other)
+
+    @classmethod
+    def concatenate(cls, tensors: Sequence[Any], axis: int = -1) -> Self:
+        """The components of several LazyTensors, one after the other."""
+        operands = [operand(cls, tensor) for tensor in tensors]
+        if not operands:
+            raise ShapeError(at_user_line("no tensors to concatenate, expected at least one"))
+        for tensor in operands:
+            if axis_of(tensor, axis) != "inner":
+                raise AxisError(at_user_line(f"axis is {axis}, expected -1: only components can be concatenated"))
+        result = operands[0]
+        for tensor in operands[1:]:
+            result = combine("concat", result, tensor)
+        return result
+
+    @classmethod
+    def cat(cls, tensors: Sequence[Any], dim: int = -1) -> Self:
+        """`concatenate`, as torch names it."""
+        return cls.concatenate(tensors, axis=dim)
