@@ -2,6 +2,8 @@
 
 import io
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,7 +153,7 @@ def test_missing_extra_raises_a_pylazy_error(monkeypatch, tmp_path):
 
 def test_first_example_of_the_readme_runs():
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    first, stages = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    first, stages = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)[:2]
     names: dict = {}
     exec(first.replace("20_000", "200").replace("30_000", "300"), names)
     assert names["a"].shape == (200, 1)
@@ -163,6 +165,27 @@ def test_first_example_of_the_readme_runs():
     names["print"] = silent
     exec(f"from pylazy import Vj\n{stages}", names)
     np.testing.assert_allclose(names["product"](), names["a"], rtol=1e-6)
+
+
+def test_kernel_of_the_readme_ships(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("## Ship a kernel") :]
+    toml, commands, use = (
+        re.search(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL).group(1)
+        for language in ("toml", "sh", "python")
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("gaussian.toml").write_text(toml, encoding="utf-8")
+    for command in commands.splitlines():
+        if "static" in command and shutil.which("cc") is None:
+            continue
+        assert cli.main(shlex.split(command, comments=True)[1:]) == 0
+    random = np.random.default_rng(0)
+    x, y, b = (random.random(shape, dtype=np.float32) for shape in ((7, 3), (5, 3), (5, 1)))
+    names = {"x": x, "y": y, "b": b}
+    exec(use, names)
+    squared = np.square(x[:, None].astype(np.float64) - y).sum(axis=2)
+    np.testing.assert_allclose(names["a"], np.exp(-squared / 0.5) @ b, rtol=1e-5)
 
 
 def test_demo_command_of_the_readme_is_the_console_script():
