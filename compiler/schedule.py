@@ -6,10 +6,10 @@ Sources of the constants: `benchmarks/` and the port model of docs/design/cpu-sc
 from dataclasses import dataclass
 from typing import Any
 
-from pylazy.compiler.body_elements import inner_dim
-from pylazy.compiler.contraction import all_products, unrolled_products
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
+from pylazy.compiler.nests.body_elements import inner_dim
+from pylazy.compiler.nests.contraction import all_products, unrolled_products
 from pylazy.compiler.target import CpuTarget, NvidiaTarget, Target
 
 #: Inner dimensions up to this are unrolled and kept in registers; longer ones become loops.

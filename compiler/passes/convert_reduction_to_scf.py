@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pylazy.compiler.cpu_column_lanes import ColumnLaneNest
-from pylazy.compiler.cpu_nests import MapNest, MergeNest, ReduceNest
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
+from pylazy.compiler.nests.cpu_column_lanes import ColumnLaneNest
+from pylazy.compiler.nests.cpu_nests import MapNest, MergeNest, ReduceNest
 from pylazy.compiler.target import Target
 
 

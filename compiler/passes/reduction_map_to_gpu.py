@@ -3,9 +3,9 @@
 from typing import Any
 
 from pylazy.compiler.dialects.reduction import name_of
-from pylazy.compiler.gpu_accumulators import index_type, partial_slots
-from pylazy.compiler.gpu_nests import MapNest, MergeNest, Partials, ReduceNest, integer_attribute
 from pylazy.compiler.mlir import ir
+from pylazy.compiler.nests.gpu_accumulators import index_type, partial_slots
+from pylazy.compiler.nests.gpu_nests import MapNest, MergeNest, Partials, ReduceNest, integer_attribute
 from pylazy.compiler.target import Target
 
 

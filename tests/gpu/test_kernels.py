@@ -11,7 +11,7 @@ from ptx_text import PtxError
 from gpu_formulas import FORMULAS, Variables, expected, inputs_of, request_of, traced, traced_gradient
 from pylazy import Vi, Vj
 from pylazy.compiler.codegen.ptx import launch_geometry
-from pylazy.compiler.gpu_memory import STAGED_COLUMN_BYTES, column_layout
+from pylazy.compiler.nests.gpu_memory import STAGED_COLUMN_BYTES, column_layout
 from reference import assert_close
 
 DTYPES = (np.float32, np.float64)

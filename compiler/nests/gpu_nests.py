@@ -6,12 +6,13 @@ from math import gcd
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.body_elements import Block, BodyElements, Position, inner_dim
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
-from pylazy.compiler.cpu_memory import iadd, imin, imul, isub, number
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.gpu_accumulators import (
+from pylazy.compiler.mlir import gpu, ir, scf
+from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, inner_dim
+from pylazy.compiler.nests.cpu_memory import iadd, imin, imul, isub, number
+from pylazy.compiler.nests.gpu_accumulators import (
     Components,
     Exponentials,
     GpuAccumulator,
@@ -22,7 +23,7 @@ from pylazy.compiler.gpu_accumulators import (
     State,
     index_type,
 )
-from pylazy.compiler.gpu_memory import (
+from pylazy.compiler.nests.gpu_memory import (
     GLOBAL_SPACE,
     WORKGROUP_BYTES,
     ColumnTile,
@@ -41,7 +42,6 @@ from pylazy.compiler.gpu_memory import (
     thread_index,
     workgroup_address,
 )
-from pylazy.compiler.mlir import gpu, ir, scf
 from pylazy.compiler.target import Target
 from pylazy.runtime.errors import InternalError, UnsupportedError
 

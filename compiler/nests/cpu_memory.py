@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.body_elements import Position
 from pylazy.compiler.mlir import ir, llvm, scf
+from pylazy.compiler.nests.body_elements import Position
 
 _DYNAMIC = -(2**31)
 CACHE_LINE_BYTES = 64

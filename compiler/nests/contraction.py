@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.body_elements import Position, element_of, inner_dim
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
+from pylazy.compiler.nests.body_elements import Position, element_of, inner_dim
 
 if TYPE_CHECKING:
-    from pylazy.compiler.body_elements import BodyElements
+    from pylazy.compiler.nests.body_elements import BodyElements
 
 #: Products of a block in straight code; more of them become a loop over the summed axes.
 _UNROLLED_PRODUCTS = 512

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.body_elements import BodyElements, Position, inner_dim
 from pylazy.compiler.combiners import (
     BLOCKED_KINDS,
     COMPONENT_COMBINERS,
@@ -23,9 +22,10 @@ from pylazy.compiler.combiners import (
     logsumexp_finish,
     softmax_finish,
 )
-from pylazy.compiler.cpu_memory import Panel, for_range, number
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
+from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.cpu_memory import Panel, for_range, number
 
 Carried = list[ir.Value]
 
@@ -91,7 +91,7 @@ def make_accumulator(operation: Any, shape: Shape, index: ir.Type) -> Accumulato
         weight_dim = inner_dim(operation.operands[1]) if attribute_segments(operation)[1] else 1
         in_registers = (weight_dim + 2) * shape.row_vectors <= shape.register_limit
         return (RegisterExponentials if in_registers else PanelExponentials)(operation, shape)
-    from pylazy.compiler.selection import Selection
+    from pylazy.compiler.nests.cpu_selection import Selection
 
     return Selection(operation, shape, index)
 

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.accumulators import Accumulator, Shape, attribute_segments, make_accumulator
-from pylazy.compiler.body_elements import Block, BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.cpu_memory import (
+from pylazy.compiler.diagnostics import at_source_line
+from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.mlir import func, ir, scf
+from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
+from pylazy.compiler.nests.cpu_accumulators import Accumulator, Shape, attribute_segments, make_accumulator
+from pylazy.compiler.nests.cpu_memory import (
     Panel,
     address,
     broadcast,
@@ -19,9 +22,6 @@ from pylazy.compiler.cpu_memory import (
     load,
     number,
 )
-from pylazy.compiler.diagnostics import at_source_line
-from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.mlir import func, ir, scf
 from pylazy.runtime.errors import UnsupportedError
 
 #: Parameters of up to this many elements are loaded before the loops.

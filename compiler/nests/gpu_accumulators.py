@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.body_elements import BodyElements, Position, inner_dim
 from pylazy.compiler.combiners import (
     BLOCKED_KINDS,
     COMPONENT_COMBINERS,
@@ -19,6 +18,7 @@ from pylazy.compiler.combiners import (
 )
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
+from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
 
 State = list[ir.Value]
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.accumulators import Carried, Shape, for_positions, lanes_of
-from pylazy.compiler.body_elements import BodyElements, Position, inner_dim
 from pylazy.compiler.combiners import (
     Precedes,
     any_lane,
@@ -21,15 +19,28 @@ from pylazy.compiler.combiners import (
     selection_hit,
     selection_insert,
 )
-from pylazy.compiler.cpu_memory import Panel, address, allocate, broadcast, for_range, iadd, imul, load, number, store
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
+from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.cpu_accumulators import Carried, Shape, for_positions, lanes_of
+from pylazy.compiler.nests.cpu_memory import (
+    Panel,
+    address,
+    allocate,
+    broadcast,
+    for_range,
+    iadd,
+    imul,
+    load,
+    number,
+    store,
+)
 
 _UNROLLED_VECTORS = 4
 
 
 class Selection:
-    """The k smallest of each component: an accumulator, see `accumulators.Accumulator`."""
+    """The k smallest of each component: an accumulator, see `cpu_accumulators.Accumulator`."""
 
     def __init__(self, operation: Any, shape: Shape, index: ir.Type) -> None:
         self.value = operation.operands[0]

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.accumulators import Shape, make_accumulator
-from pylazy.compiler.body_elements import BodyElements, Position
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
-from pylazy.compiler.cpu_memory import (
+from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.mlir import ir, scf
+from pylazy.compiler.nests.body_elements import BodyElements, Position
+from pylazy.compiler.nests.cpu_accumulators import Shape, make_accumulator
+from pylazy.compiler.nests.cpu_memory import (
     Panel,
     address,
     broadcast,
@@ -22,9 +24,7 @@ from pylazy.compiler.cpu_memory import (
     load,
     number,
 )
-from pylazy.compiler.cpu_nests import Program, ReduceNest
-from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.mlir import ir, scf
+from pylazy.compiler.nests.cpu_nests import Program, ReduceNest
 
 
 class ColumnLaneNest(ReduceNest):

@@ -269,7 +269,7 @@ class BodyElements:
 
     def _contract_block(self, operation: Any, at: Position) -> None:
         """Emit one element of a contraction for every row vector and column of the block at once, sharing loops."""
-        from pylazy.compiler.contraction import emit_contraction
+        from pylazy.compiler.nests.contraction import emit_contraction
 
         result = operation.results[0]
         pairs = self._pairs(result)
@@ -335,7 +335,7 @@ class BodyElements:
 
     def _sums_products(self, value: ir.Value) -> bool:
         """Tell whether each element is a loop of its own, of which one a turn is enough."""
-        from pylazy.compiler.contraction import contraction_of
+        from pylazy.compiler.nests.contraction import contraction_of
 
         seen, stack = {value}, [value]
         while stack:
