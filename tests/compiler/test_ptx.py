@@ -1,6 +1,8 @@
 """PTX of many formulas, checked by NVIDIA's assembler: accepted, in registers, and as short as the schedule meant."""
 
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,20 @@ def test_kernels_of_gradients_stay_in_registers(name: str, dtype: Any, ptxas: Pa
 def test_every_architecture_is_accepted(arch: str, ptxas: Path) -> None:
     for name in ("gaussian_d3_e1", "logsumexp_weighted"):
         check_kernels(compile_ptx(traced(FORMULAS[name](Variables(ROWS, COLUMNS, np.float32))), arch), ptxas)
+
+
+def test_corpus_is_accepted_for_every_architecture(ptxas: Path) -> None:
+    """PTX of the lowest architecture is PTX of all: one compilation a formula, one assembly an architecture."""
+    texts = [
+        compile_ptx(traced(formula(Variables(ROWS, COLUMNS, dtype))), "sm_75").text
+        for formula in FORMULAS.values()
+        for dtype in DTYPES
+    ]
+    jobs = [(text, arch) for text in texts for arch in PTX_VERSIONS]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        binaries = list(pool.map(lambda job: assemble(job[0], arch=job[1], ptxas=ptxas)[0], jobs))
+    assert all(binary.startswith(b"\x7fELF") for binary in binaries)
+    assert len(binaries) == len(FORMULAS) * len(DTYPES) * len(PTX_VERSIONS)
 
 
 # Every operation
