@@ -15,7 +15,7 @@ from pylazy.compiler.driver import run_passes
 from pylazy.compiler.mlir import ir, mlir_root, new_context
 from pylazy.compiler.passes.lower_math import lower_math
 from pylazy.compiler.pipelines import CPU_PASSES, FORMULA_PASSES, KERNEL_PASSES, NVIDIA_PASSES
-from pylazy.compiler.target import CpuTarget, NvidiaTarget
+from pylazy.compiler.target import CpuTarget, NvidiaTarget, Target
 from pylazy.runtime.kernel import Buffer, KernelImage, Phase
 
 # One context serves the process: loading the dialect costs milliseconds, and the kernel cache keeps compilations rare.
@@ -63,19 +63,24 @@ def stages_as_text(traced: Any, target: str) -> dict[str, str]:
         Texts by stage: "formula", "kernel", "loops", "llvm" and "asm".
     """
     cpu = CpuTarget(target)
-    texts = {}
     with compilation():
         module = _clone(traced.module)
-        run_passes(module, FORMULA_PASSES, target=cpu)
-        texts["formula"] = str(module)
-        run_passes(module, KERNEL_PASSES, target=cpu)
-        texts["kernel"] = str(module)
+        texts = _upper_stages_as_text(module, cpu)
         split = CPU_PASSES.index(lower_math)
         run_passes(module, CPU_PASSES[:split], target=cpu)
         texts["loops"] = str(module)
         run_passes(module, CPU_PASSES[split:], target=cpu)
         texts["llvm"] = module_to_llvm_text(module, target=cpu)
         texts["asm"] = emit_assembly(texts["llvm"], target=cpu)
+    return texts
+
+
+def _upper_stages_as_text(module: ir.Module, target: Target) -> dict[str, str]:
+    """Bring a module to the level of kernels and write the two stages that all targets share."""
+    run_passes(module, FORMULA_PASSES, target=target)
+    texts = {"formula": str(module)}
+    run_passes(module, KERNEL_PASSES, target=target)
+    texts["kernel"] = str(module)
     return texts
 
 
@@ -110,13 +115,9 @@ def ptx_as_text(traced: Any, arch: str) -> dict[str, str]:
         Texts by stage: "formula", "kernel", "gpu", "llvm" and "ptx".
     """
     target = NvidiaTarget(arch)
-    texts = {}
     with compilation():
         module = _clone(traced.module)
-        run_passes(module, FORMULA_PASSES, target=target)
-        texts["formula"] = str(module)
-        run_passes(module, KERNEL_PASSES, target=target)
-        texts["kernel"] = str(module)
+        texts = _upper_stages_as_text(module, target)
         split = NVIDIA_PASSES.index(lower_math)
         run_passes(module, NVIDIA_PASSES[:split], target=target)
         texts["gpu"] = str(module)

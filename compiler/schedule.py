@@ -10,7 +10,7 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
-from pylazy.compiler.target import CpuTarget, NvidiaTarget, Target
+from pylazy.compiler.target import CpuTarget, NvidiaTarget
 
 #: Inner dimensions up to this are unrolled and kept in registers; longer ones become loops.
 UNROLL_LIMIT = 16
@@ -326,8 +326,3 @@ def _tile_columns(body: Any) -> int:
     while columns > 8 and columns * column_bytes > _TILE_BYTES:
         columns //= 2
     return columns
-
-
-def is_cpu(target: Target) -> bool:
-    """Tell whether a target is a CPU."""
-    return isinstance(target, CpuTarget)

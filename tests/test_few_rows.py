@@ -81,6 +81,16 @@ def test_nan_on_one_row_propagates_and_its_first_index_wins(column: int) -> None
     assert lazy.argKmin(998, axis=1).max() < 1000
 
 
+def test_lowest_index_wins_a_tie_between_lanes_and_between_splits() -> None:
+    x, y = np.zeros((1, 1)), np.ones((100_000, 1))
+    tied = [9, 16, 70_001, 99_998]  # the second stands in a lower lane than the first
+    y[tied] = 0
+    lazy = (Vi(x) - Vj(y)).abs()
+    assert lazy.argmin(axis=1).item() == 9
+    assert (-lazy).argmax(axis=1).item() == 9
+    np.testing.assert_array_equal(lazy.argKmin(6, axis=1), [[*tied, 0, 1]])
+
+
 def test_infinite_values_on_one_row() -> None:
     x, y = np.zeros((1, 1)), np.full((300, 1), np.inf)
     lazy = Vi(x) + Vj(y)

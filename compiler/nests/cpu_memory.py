@@ -1,6 +1,6 @@
 """Memory of a CPU kernel: addresses, loads and stores, and panels: rows transposed, so that vectors go across rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
@@ -169,8 +169,3 @@ _UNROLLED_SLOTS = 8
 def broadcast(value: ir.Value, lanes_type: ir.Type) -> ir.Value:
     """Build a vector with the same scalar in every lane; a scalar type is left as it is."""
     return kb.emit("vector.broadcast", (value,), lanes_type) if isinstance(lanes_type, ir.VectorType) else value
-
-
-def each(values: Sequence[ir.Value], function: Callable[[ir.Value], ir.Value]) -> list[ir.Value]:
-    """Apply a builder to several values."""
-    return [function(value) for value in values]
