@@ -14,8 +14,9 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.arrays import Source
-from pylazy.execute import Executable, Extents, Job, Wanted, complete_extents, host_target, result_shapes
+from pylazy.execute import Job, Wanted, complete_extents, result_shapes
 from pylazy.expression import Expression, Input, at_user_line, user_position
+from pylazy.programs import Executable, Extents, host_target
 from pylazy.reductions import REDUCTIONS, Output, ReductionRequest
 from pylazy.runtime.bundle import BundleFile, choose_code
 from pylazy.runtime.errors import BundleFormatError, DeviceError, DtypeError, ShapeError, UnsupportedError

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TARGETS", "Bundle", "BundledFunction", "LoadedBundle", "load_bundle"]
 
 DEFAULT_TARGETS = CPU_LEVELS
-_FEW_ROWS = ("", "i", "j")  # see pylazy.execute.few_rows
+_FEW_ROWS = ("", "i", "j")  # see pylazy.programs.few_rows
 _GPU = "sm_"
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
 from pylazy.expression import Expression, Flattened, at_user_line, promote
-from pylazy.reductions import REDUCTIONS, GradientRequest, Output, ReductionRequest
-from pylazy.runtime.errors import DeviceError, ShapeError, UnsupportedError
+from pylazy.programs import Executable, Extents, few_rows
+from pylazy.reductions import REDUCTIONS, Output, ReductionRequest
+from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pylazy.arrays import Located, Source
-    from pylazy.runtime.kernel import KernelImage
     from pylazy.runtime.launch import Program
 
 _MAX_EXTENT = 2**63 - 1
@@ -38,63 +34,6 @@ class Wanted(NamedTuple):
     kind: str
     operands: tuple[int, ...]
     k: int = 0
-
-
-class Extents(NamedTuple):
-    """The sizes of a formula: those of its batch, rows (axis "i") and columns (axis "j"); None where it has no axis."""
-
-    batch: tuple[int, ...]
-    rows: int | None
-    columns: int | None
-
-
-class Executable:
-    """A request with its programs, compiled when they are first needed; shared by all threads.
-
-    There is one program for ordinary sizes, and there may be others for few rows; see `few_rows`.
-
-    Attributes:
-        request: what the programs compute.
-    """
-
-    __slots__ = ("_gradients", "_programs", "request")
-
-    def __init__(self, request: ReductionRequest) -> None:
-        self.request = request
-        self._programs: dict[str, Program] = {}
-        self._gradients: dict[tuple[tuple[int, ...], str], Program] = {}
-
-    def load(self, few: str = "") -> Program:
-        """Return the program, compiled or taken from the disk; threads that ask at once get one and the same."""
-        program = self._programs.get(few)
-        if program is None:
-            program = self._programs[few] = _load(self.request, few)
-        return program
-
-    def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
-        """Return the program of the gradient with respect to the inputs of these numbers."""
-        program = self._gradients.get((wrt, few))
-        if program is None:
-            program = self._gradients[wrt, few] = _load(GradientRequest(self.request, wrt), few)
-        return program
-
-
-_MANY_COLUMNS = 256
-_VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 64}  # elsewhere 32; see compiler.schedule
-
-
-def few_rows(extents: Extents, dtype: str) -> str:
-    """Name the axes ("", "i" or "j") with no more rows than a vector has lanes, against many on the other axis.
-
-    Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle.
-    """
-    rows, columns = extents.rows or 1, extents.columns or 1
-    if rows > _MANY_COLUMNS and columns > _MANY_COLUMNS:
-        return ""
-    lanes = _VECTOR_BYTES.get(host_target(), 32) // (4 if dtype == "float32" else 8)
-    if rows <= lanes and columns >= _MANY_COLUMNS:
-        return "i"
-    return "j" if columns <= lanes and rows >= _MANY_COLUMNS else ""
 
 
 _MAX_EXECUTABLES = 4096
@@ -403,151 +342,3 @@ def _request(
         numbers = tuple(flat.roots[operand] for operand in operands)
         outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype)))
     return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs))
-
-
-@lru_cache(maxsize=1)
-def host_target() -> str:
-    """Name the best CPU level that this machine runs."""
-    from pylazy.runtime import launch
-
-    return launch.host_target()
-
-
-def _load(request: ReductionRequest | GradientRequest, few: str) -> Program:
-    """Take a program from the disk, or compile it and leave it there."""
-    from pylazy.runtime import kernel_cache
-
-    target = host_target()
-    key = kernel_cache.key(request.canonical_text(), few, target, *_compiler_versions())
-    return kernel_cache.default_cache().program(key, lambda: _compile(request, target, few))
-
-
-@lru_cache(maxsize=1)
-def _compiler_versions() -> tuple[str, ...]:
-    """What besides the request decides on the code: versions, and the compiler's own source."""
-    source = hashlib.sha256()
-    folder = Path(__file__).parent
-    # A release changes its version, a checkout does not: the text of the compiler stands for both.
-    for path in (folder / "trace.py", folder / "reductions.py", *sorted((folder / "compiler").rglob("*.py"))):
-        if path.exists():
-            source.update(path.read_bytes())
-    return (_installed_version("llvmlite"), _installed_version("torch-mlir"), source.hexdigest())
-
-
-def _installed_version(package: str) -> str:
-    """Give the name of a package's metadata folder, which holds its version; importlib.metadata takes 35 ms."""
-    spec = find_spec(package.replace("-", "_"))
-    if spec is None or spec.origin is None:
-        return f"no {package}"
-    folder = Path(spec.origin).parent.parent
-    return " ".join(sorted(found.name for found in folder.glob(f"{package.replace('-', '_')}-*.dist-info")))
-
-
-def _compile(request: ReductionRequest | GradientRequest, target: str, few: str) -> KernelImage:
-    """Compile a request for a CPU level such as "x86-64-v3"; the only road from here to the compiler."""
-    from pylazy import trace
-    from pylazy.compiler.compile import compile_cpu
-
-    tracer: Any = trace.trace_gradient if isinstance(request, GradientRequest) else trace.trace
-    return compile_cpu(tracer(request, few_rows=few), target)
-
-
-# Options that reductions take -----------------------------------------------------------------------------------------
-
-_CPU_BACKENDS = ("auto", "CPU")
-_GPU_BACKENDS = ("GPU", *(f"GPU_{n}D{memory}" for n in (1, 2) for memory in ("", "_device", "_host")))
-
-
-class Options(NamedTuple):
-    """The keyword arguments of a reduction that say how to run it.
-
-    Attributes:
-        call: run now; else return the `Reduction`.
-        out: where to write the result.
-    """
-
-    call: bool = True
-    out: Any = None
-
-
-_DEFAULT_OPTIONS = Options()
-
-
-def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | None = None) -> Options:
-    """Check the options of a reduction.
-
-    Args:
-        given: keyword arguments as the user wrote them.
-        dtype: of the formula, None for numbers alone.
-        backend: the one that the LazyTensor asks for, if any.
-
-    Raises:
-        TypeError: no option has this name.
-        UnsupportedError: the option would change the result, and is not implemented.
-    """
-    if not given and backend is None:
-        return _DEFAULT_OPTIONS
-    unknown = given.keys() - _OPTION_NAMES
-    if unknown:
-        names = ", ".join(sorted(_OPTION_NAMES))
-        raise TypeError(at_user_line(f"a reduction takes no argument {min(unknown)!r}, expected one of {names}"))
-    _check_backend(given.get("backend") or backend or "auto")
-    _check_accumulator(given, dtype)
-    _check_summation(given.get("sum_scheme", "auto"))
-    if given.get("ranges") is not None:
-        raise UnsupportedError(at_user_line("ranges is not implemented yet: every row is reduced over every column"))
-    return Options(call=bool(given.get("call", True)), out=given.get("out"))
-
-
-_OPTION_NAMES = frozenset(
-    (
-        "call",
-        "out",
-        "backend",
-        "device_id",
-        "dtype_acc",
-        "use_double_acc",
-        "sum_scheme",
-        "enable_chunks",
-        "use_fast_math",
-        "ranges",
-    )
-)
-
-
-def _check_backend(backend: object) -> None:
-    if backend in _CPU_BACKENDS:
-        return
-    if backend in _GPU_BACKENDS:
-        raise UnsupportedError(
-            at_user_line(f"backend is {backend!r}, and launch on GPUs is not there yet: use 'auto' or 'CPU'")
-        )
-    names = ", ".join((*_CPU_BACKENDS, *_GPU_BACKENDS))
-    raise DeviceError(at_user_line(f"backend is {backend!r}, expected one of {names}"))
-
-
-def _check_accumulator(given: Mapping[str, Any], dtype: str | None) -> None:
-    own = dtype or "float64"
-    wanted = given.get("dtype_acc", "auto")
-    if given.get("use_double_acc"):
-        if wanted not in ("auto", "float64"):
-            raise UnsupportedError(
-                at_user_line(f"use_double_acc asks for float64 and dtype_acc for {wanted}: give one")
-            )
-        wanted = "float64"
-    if wanted not in ("auto", own):
-        raise UnsupportedError(
-            at_user_line(
-                f"dtype_acc (or use_double_acc) asks for {wanted} accumulators in a formula of dtype {own}, which is "
-                "not implemented yet: convert the inputs to get wider sums"
-            )
-        )
-
-
-def _check_summation(scheme: object) -> None:
-    if scheme not in ("auto", "block_sum", "direct_sum"):
-        raise UnsupportedError(
-            at_user_line(
-                f"sum_scheme is {scheme!r}, which is not implemented yet: expected auto, block_sum or direct_sum"
-            )
-        )

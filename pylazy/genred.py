@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from pylazy.execute import Extents, Wanted, flatten, read_options
+from pylazy.execute import Wanted, flatten
 from pylazy.expression import at_user_line
 from pylazy.formula_parser import parse_alias, parse_formula
 from pylazy.lazy_formula import read_index
+from pylazy.options import read_options
+from pylazy.programs import Extents
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import AxisError, DtypeError, FormulaError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction

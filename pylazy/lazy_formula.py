@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from pylazy.execute import Extents, read_options
 from pylazy.expression import apply, at_user_line
+from pylazy.options import read_options
+from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
 
 if TYPE_CHECKING:

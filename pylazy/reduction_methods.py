@@ -7,11 +7,13 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from pylazy.execute import Extents, Wanted, read_options
+from pylazy.execute import Wanted
 from pylazy.expression import at_user_line
 from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, outer_axis, read_index, unary
 from pylazy.operands import combine, operand
 from pylazy.operators import Operators
+from pylazy.options import read_options
+from pylazy.programs import Extents
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 from pylazy.stages import reduce_or_postpone
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pylazy import arrays
-from pylazy.execute import flatten, host_target, prepare, read_options
+from pylazy.execute import flatten, prepare
 from pylazy.expression import at_user_line
+from pylazy.options import read_options
+from pylazy.programs import host_target
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.templates import Template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pylazy.execute import Executable, Extents, Job, Wanted
+    from pylazy.execute import Job, Wanted
     from pylazy.expression import Expression
+    from pylazy.programs import Executable, Extents
 
 STAGES = ("expression", "formula", "kernel", "loops", "gpu", "llvm", "asm", "ptx")
 """What `as_text` can show.

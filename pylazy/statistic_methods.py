@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from pylazy import arrays
-from pylazy.execute import Extents, Wanted, prepare, read_options
+from pylazy.execute import Wanted, prepare
 from pylazy.expression import Expression, apply, at_user_line, variable
 from pylazy.lazy_formula import axis_of, new, outer_axis, read_index, unary
 from pylazy.operands import combine
+from pylazy.options import read_options
+from pylazy.programs import Extents
 from pylazy.reduction_methods import ReductionMethods
 from pylazy.runtime.errors import UnsupportedError
 

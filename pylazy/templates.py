@@ -8,18 +8,10 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.arrays import Source
-from pylazy.execute import (
-    Executable,
-    Extents,
-    Job,
-    Wanted,
-    complete_extents,
-    find_executable,
-    formula_dtype,
-    read_options,
-    result_shapes,
-)
+from pylazy.execute import Job, Wanted, complete_extents, find_executable, formula_dtype, result_shapes
 from pylazy.expression import Flattened, at_user_line, promote
+from pylazy.options import read_options
+from pylazy.programs import Executable, Extents
 from pylazy.runtime.errors import DtypeError, ShapeError
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 from pylazy import arrays
-from pylazy.execute import Extents, Job, Wanted, find_executable, flatten, prepare, result_shapes
+from pylazy.execute import Job, Wanted, find_executable, flatten, prepare, result_shapes
 from pylazy.expression import Expression, at_user_line
+from pylazy.programs import Extents
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.torch_ops import FirstGradient, sum_to_shape
 

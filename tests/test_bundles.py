@@ -16,7 +16,7 @@ import pylazy
 from fuzz_bundles import FROZEN
 from pylazy import LazyTensor, Pm, Vi, Vj
 from pylazy.bundled_functions import LEVEL_VARIABLE, BundledExecutable
-from pylazy.execute import host_target
+from pylazy.programs import host_target
 from pylazy.runtime import launch
 from pylazy.runtime.bundle import BundleFile
 from pylazy.runtime.errors import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pylazy import LazyTensor, Vi, Vj, get_num_threads, set_num_threads
-from pylazy.execute import Extents, few_rows
+from pylazy.programs import Extents, few_rows
 
 Array = np.ndarray[Any, Any]
 

@@ -1,0 +1,119 @@
+"""Programs of requests: found in memory or on the disk, or compiled."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pylazy.reductions import GradientRequest, ReductionRequest
+
+if TYPE_CHECKING:
+    from pylazy.runtime.kernel import KernelImage
+    from pylazy.runtime.launch import Program
+
+
+class Extents(NamedTuple):
+    """The sizes of a formula: those of its batch, rows (axis "i") and columns (axis "j"); None where it has no axis."""
+
+    batch: tuple[int, ...]
+    rows: int | None
+    columns: int | None
+
+
+class Executable:
+    """A request with its programs, compiled when they are first needed; shared by all threads.
+
+    There is one program for ordinary sizes, and there may be others for few rows; see `few_rows`.
+
+    Attributes:
+        request: what the programs compute.
+    """
+
+    __slots__ = ("_gradients", "_programs", "request")
+
+    def __init__(self, request: ReductionRequest) -> None:
+        self.request = request
+        self._programs: dict[str, Program] = {}
+        self._gradients: dict[tuple[tuple[int, ...], str], Program] = {}
+
+    def load(self, few: str = "") -> Program:
+        """Return the program, compiled or taken from the disk; threads that ask at once get one and the same."""
+        program = self._programs.get(few)
+        if program is None:
+            program = self._programs[few] = _load(self.request, few)
+        return program
+
+    def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
+        """Return the program of the gradient with respect to the inputs of these numbers."""
+        program = self._gradients.get((wrt, few))
+        if program is None:
+            program = self._gradients[wrt, few] = _load(GradientRequest(self.request, wrt), few)
+        return program
+
+
+_MANY_COLUMNS = 256
+_VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 64}  # elsewhere 32; see compiler.schedule
+
+
+def few_rows(extents: Extents, dtype: str) -> str:
+    """Name the axes ("", "i" or "j") with no more rows than a vector has lanes, against many on the other axis.
+
+    Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle.
+    """
+    rows, columns = extents.rows or 1, extents.columns or 1
+    if rows > _MANY_COLUMNS and columns > _MANY_COLUMNS:
+        return ""
+    lanes = _VECTOR_BYTES.get(host_target(), 32) // (4 if dtype == "float32" else 8)
+    if rows <= lanes and columns >= _MANY_COLUMNS:
+        return "i"
+    return "j" if columns <= lanes and rows >= _MANY_COLUMNS else ""
+
+
+@lru_cache(maxsize=1)
+def host_target() -> str:
+    """Name the best CPU level that this machine runs."""
+    from pylazy.runtime import launch
+
+    return launch.host_target()
+
+
+def _load(request: ReductionRequest | GradientRequest, few: str) -> Program:
+    """Take a program from the disk, or compile it and leave it there."""
+    from pylazy.runtime import kernel_cache
+
+    target = host_target()
+    key = kernel_cache.key(request.canonical_text(), few, target, *_compiler_versions())
+    return kernel_cache.default_cache().program(key, lambda: _compile(request, target, few))
+
+
+@lru_cache(maxsize=1)
+def _compiler_versions() -> tuple[str, ...]:
+    """What besides the request decides on the code: versions, and the compiler's own source."""
+    source = hashlib.sha256()
+    folder = Path(__file__).parent
+    # A release changes its version, a checkout does not: the text of the compiler stands for both.
+    for path in (folder / "trace.py", folder / "reductions.py", *sorted((folder / "compiler").rglob("*.py"))):
+        if path.exists():
+            source.update(path.read_bytes())
+    return (_installed_version("llvmlite"), _installed_version("torch-mlir"), source.hexdigest())
+
+
+def _installed_version(package: str) -> str:
+    """Give the name of a package's metadata folder, which holds its version; importlib.metadata takes 35 ms."""
+    spec = find_spec(package.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        return f"no {package}"
+    folder = Path(spec.origin).parent.parent
+    return " ".join(sorted(found.name for found in folder.glob(f"{package.replace('-', '_')}-*.dist-info")))
+
+
+def _compile(request: ReductionRequest | GradientRequest, target: str, few: str) -> KernelImage:
+    """Compile a request for a CPU level such as "x86-64-v3"; the only road from here to the compiler."""
+    from pylazy import trace
+    from pylazy.compiler.compile import compile_cpu
+
+    tracer: Any = trace.trace_gradient if isinstance(request, GradientRequest) else trace.trace
+    return compile_cpu(tracer(request, few_rows=few), target)
