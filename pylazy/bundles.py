@@ -150,6 +150,12 @@ class Bundle:
         save_bundle(path, data)
         return BundleFile(data).sha256
 
+    def reductions(self) -> dict[str, Reduction]:
+        """The reductions by the names of their functions, on arrays of the kinds that they were added with."""
+        from pylazy.stages import Reduction
+
+        return {name: Reduction(part.job, None, single=len(part.job.wanted) == 1) for name, part in self._parts.items()}
+
     def __repr__(self) -> str:
         state = f"{len(self._data)} bytes" if self._data is not None else "not compiled"
         return f"<Bundle of {', '.join(self._parts) or 'nothing'}, {state}>"

@@ -100,6 +100,19 @@ def compile_command(
 
 
 @app.command()
+def explain(
+    formulas: Annotated[Path, typer.Argument(metavar="FORMULAS.toml", help="a table for each function")],
+    target: Annotated[str, typer.Option("-t", "--target", help="x86-64-v4, sm_90, ...; default: this machine")] = "",
+    output: Annotated[Path, typer.Option("-o", "--output", help="the page")] = Path("report.html"),
+    json: Json = False,
+) -> None:
+    """Write a page about how formulas are compiled: every pass and what it changed, schedule, times, instructions."""
+    from pylazy.commands.explain_formulas import explain_formulas
+
+    explain_formulas(formulas, target=target, output=output, as_json=json)
+
+
+@app.command()
 def inspect(
     bundle: BundleFile,
     ir: Annotated[bool, typer.Option("--ir", help="write the kernels as MLIR, at both levels")] = False,

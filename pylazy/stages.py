@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pylazy.execute import Job, Wanted
+    from pylazy.explain import Explanation
     from pylazy.expression import Expression
     from pylazy.programs import Executable, Extents
 
@@ -87,6 +88,19 @@ class Reduction:
         if target is None and stage in _GPU_STAGES:
             target = _DEFAULT_GPU
         return self.lower(target).as_text(stage)
+
+    def explain(self, target: str | None = None) -> Explanation:
+        """Write a page about how the formula is compiled, by default for this machine: a notebook shows it.
+
+        Args:
+            target: a CPU level such as "x86-64-v4", of this machine or not, or a GPU such as "sm_90".
+
+        Raises:
+            UnsupportedError: the formula needs what the target does not have.
+        """
+        from pylazy.explain import explain
+
+        return explain({"reduction": self}, target or host_target())
 
     def lower(self, target: str | None = None) -> Lowered:
         """Lower the formula for a target, by default this machine: a CPU level such as "x86-64-v3", or "sm_90"."""
