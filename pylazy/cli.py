@@ -90,7 +90,7 @@ def compile_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle; C files are named after it")] = Path(
         "kernels.plzb"
     ),
-    emit: Annotated[str, typer.Option(help="some of bundle,header,source,static")] = "bundle",
+    emit: Annotated[str, typer.Option(help="some of bundle,header,source,static,shared")] = "bundle",
     json: Json = False,
 ) -> None:
     """Compile formulas ahead of time, for machines that need not be this one. No Python in the file is executed."""
