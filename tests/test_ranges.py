@@ -121,6 +121,8 @@ def dense(x: Array, y: Array) -> tuple[Array, Array]:
 
 def oracle(kind: str, operands: list[Array], mask: Array, *, axis: str, k: int = 0) -> Array:
     """Reduce every row by itself, over the columns that the mask leaves it."""
+    outer = np.broadcast_shapes(*(operand.shape[:-1] for operand in operands))
+    operands = [np.broadcast_to(operand, (*outer, operand.shape[-1])) for operand in operands]
     if axis == "i":
         operands, mask = [np.swapaxes(operand, -3, -2) for operand in operands], mask.T
     found = []
@@ -185,6 +187,10 @@ def test_wide_formula_over_ranges_matches_oracle() -> None:
     found = (LazyTensor(x) * LazyTensor(y)).sum(axis=1, ranges=COVERING.ranges())
     expected = x[:, 0] * (COVERING.mask() @ y[0])
     assert_close(found, expected, dtype="float64", columns=n, scale=np.abs(x[:, 0]) * n)
+    f, weight = (LazyTensor(x[..., :1]) * LazyTensor(y[..., :1])), LazyTensor(np.exp(y))
+    lazy = f.logsumexp(axis=1, weight=weight, ranges=COVERING.ranges())
+    operands = [x[..., :1] * y[..., :1], np.exp(y)]
+    assert_close(lazy, oracle("logsumexp", operands, COVERING.mask(), axis="j"), dtype="float64", columns=n)
 
 
 def test_product_with_an_array_takes_ranges() -> None:
