@@ -25,7 +25,12 @@ from pylazy import (
     ranges,
     set_num_threads,
 )
+from pylazy.compiler.compile import compile_cpu
+from pylazy.execute import launch
 from pylazy.reductions import REDUCTIONS
+from pylazy.runtime.kernel import CPU_LEVELS
+from pylazy.runtime.launch import Program, is_runnable
+from pylazy.trace import trace
 from reference import assert_close, reduce_dense
 
 Array = Any
@@ -223,6 +228,23 @@ def test_results_have_the_same_bits_for_any_number_of_threads() -> None:
     finally:
         set_num_threads(before)
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("level", CPU_LEVELS)
+def test_every_level_of_processors_compiles_ranges_and_those_of_this_machine_run_them(level: str) -> None:
+    x, y = clouds(COVERING, dtype="float32")
+    f, _ = formula(LazyTensor(x), LazyTensor(y))
+    for name in ("sum", "max_argmax"):
+        job = METHODS[name][1](f, None, axis=1, ranges=COVERING.ranges(), call=False)._job
+        image = compile_cpu(trace(job.executable.request), level)
+        assert [buffer.name for buffer in image.arguments if buffer.role == "table"] == ["ranges_i"]
+        if not is_runnable(level):
+            continue
+        results = [np.empty(shape, dtype) for shape, dtype in zip(job.shapes, ("float32", "int64"), strict=False)]
+        launch(Program(image), job.locate(), results, job.extents, job.ranges)
+        for kind, result in zip(METHODS[name][0], results, strict=True):
+            expected = oracle(kind, [dense(x, y)[0]], COVERING.mask(), axis="j")
+            assert_close(result, expected.astype(float), dtype="float32", columns=700)
 
 
 def test_many_short_intervals_match_oracle() -> None:
