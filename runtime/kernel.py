@@ -36,7 +36,8 @@ _PREFIX = struct.Struct("<4sIQQ")
 _HASH_BYTES = hashlib.sha256().digest_size
 _GPU_TARGET = re.compile(r"sm_[0-9]{2,3}[a-z]?")
 _INT64_MAX = (1 << 63) - 1
-_LATER_FIELDS: Mapping[str, object] = MappingProxyType({"tile_table": -1})  # absent from images made before they were
+# Absent from images made before they were.
+_LATER_FIELDS: Mapping[str, object] = MappingProxyType({"tile_table": -1, "windows_entry": -1})
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Phase:
         cost: estimated cycles for one (row, column) pair on one core.
         max_columns_per_split: the most columns that one call takes; 0 for no limit.
         tile_table: number of the buffer that lists the tiles; -1 if they are cut from the extents.
+        windows_entry: byte offset of the function for callers on Windows; -1 if `entry` serves them too.
     """
 
     entry: int
@@ -95,6 +97,7 @@ class Phase:
     cost: float
     max_columns_per_split: int
     tile_table: int = -1
+    windows_entry: int = -1
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,7 @@ def _check_phase(phase: Phase, *, code_bytes: int, what: str) -> None:
     _require(type(phase) is Phase, f"{what} is not a Phase")
     _require_text(phase.name, what=f"name of {what}")
     _require_int(phase.entry, 0, code_bytes - 1, what=f"entry of {what}")
+    _require_int(phase.windows_entry, -1, code_bytes - 1, what=f"windows_entry of {what}")
     _require_choice(phase.rows, AXES, what=f"rows of {what}")
     _require_choice(phase.columns, AXES, what=f"columns of {what}")
     _require_int(phase.rows_per_tile, 1, 1 << 31, what=f"rows_per_tile of {what}")

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,7 +153,8 @@ def _c_buffers(buffers: tuple[Buffer, ...]) -> "ctypes.Array[CBuffer]":
 def _c_phases(phases: tuple[Phase, ...]) -> "ctypes.Array[CPhase]":
     found = (CPhase * len(phases))()
     for target, source in zip(found, phases, strict=True):
-        target.entry = source.entry
+        is_foreign = sys.platform == "win32" and source.windows_entry >= 0
+        target.entry = source.windows_entry if is_foreign else source.entry
         target.rows_per_tile = source.rows_per_tile
         target.max_columns_per_split = source.max_columns_per_split
         target.cost = source.cost
