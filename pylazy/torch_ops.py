@@ -37,7 +37,7 @@ def run_differentiable(job: Job) -> tuple[Any, ...]:
 
         return select(job, tuple(numbers), tensors)
     if kind == "mean":
-        total = _derived(job, (Wanted("sum", (0,)),), job.shapes)
+        total = _derived(job, (job.wanted[0]._replace(kind="sum"),), job.shapes)
         results = _Reduction.apply(total, tuple(numbers), *tensors)  # type: ignore[no-untyped-call]
         return (results[0] / job.reduced_extent,)
     return tuple(_Reduction.apply(job, tuple(numbers), *tensors))  # type: ignore[no-untyped-call]
@@ -142,12 +142,15 @@ def sum_to_shape(gradient: torch.Tensor, shape: tuple[int, ...], own_batch: int,
 def _softmax(job: Job) -> torch.Tensor:
     """Compose the weighted softmax of reductions that have gradients: the sum of exp(f - logsumexp f) g."""
     f, g = job.expressions
-    logsumexp = prepare((f,), (Wanted("logsumexp", (0,)),), reduced=job.reduced, extents=job.extents).run()[0]
+    summation = job.wanted[0].summation
+    maxima = prepare((f,), (Wanted("logsumexp", (0,), 0, summation),), reduced=job.reduced, extents=job.extents)
+    logsumexp = maxima.unrounded(arrays.TORCH)[0]
     source = arrays.array_source(logsumexp, what="logsumexp", batch=len(job.extents.batch), view="softmax")
     kept = variable(source, axis="i" if job.reduced == "j" else "j", dim=1, dtype=job.dtype)
     weight = apply("exp", (apply("sub", (f, kept)),))
-    total = prepare((apply("mul", (weight, g)),), (Wanted("sum", (0,)),), reduced=job.reduced, extents=job.extents)
-    result: torch.Tensor = total.run()[0].reshape(job.shapes[0])
+    wanted = (Wanted("sum", (0,), 0, summation),)
+    total = prepare((apply("mul", (weight, g)),), wanted, reduced=job.reduced, extents=job.extents)
+    result: torch.Tensor = total.unrounded(arrays.TORCH)[0].reshape(job.shapes[0])
     return result
 
 
