@@ -348,8 +348,8 @@ def weight_of(reduce_op: Any) -> "ir.Value | None":
 class ReduceOp(Reduction.Operation, name="reduce", traits=[ext.Pure]):
     """Reduce a formula over one axis: one row of results for each index of the other.
 
-    The attribute `accumulator` is the type of running sums where that is not the type of the formula; `scheme` says
-    how sums are added up where that is not by blocks: "direct" or "kahan". A formula that varies with the reduced axis at most may have a result of type `tensor<1xDxT>`: one row in all.
+    A formula that varies with the reduced axis at most may have a result of type `tensor<1xDxT>`: one row in all. The
+    attributes `accumulator` and `scheme` say how to add up; see `summation`.
     """
 
     value: ext.Operand[Any]
