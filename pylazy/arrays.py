@@ -301,7 +301,7 @@ def is_array(value: Any) -> bool:
 
 
 _CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
-_UNREADABLE = (BufferError, RuntimeError, TypeError, ValueError)
+_UNREADABLE = (AttributeError, BufferError, RuntimeError, TypeError, ValueError)
 
 
 def readable(value: Any) -> Any:
@@ -392,7 +392,7 @@ def given_back(result: Any, sources: Sequence[Source]) -> Any:
     (namespace,) = _libraries(sources).values()
     try:
         return namespace.from_dlpack(result)
-    except (AttributeError, *_UNREADABLE):
+    except _UNREADABLE:
         return namespace.asarray(result)
 
 
