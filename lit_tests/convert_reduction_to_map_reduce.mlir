@@ -160,3 +160,12 @@ func.func @no_reduction(%x: tensor<?x3xf32>) -> tensor<?x3xf32> {
   %0 = arith.addf %x, %x : tensor<?x3xf32>
   return %0 : tensor<?x3xf32>
 }
+
+// How sums are added up is said on.
+// CHECK-LABEL: func.func @wide_sum(
+// CHECK: "reduction.accumulate"({{.+}}) {accumulator = f64, kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "kahan"}
+func.func @wide_sum(%x_rows: tensor<?x3xf32>) -> tensor<?x3xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %r = "reduction.reduce"(%x) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %r : tensor<?x3xf32>
+}
