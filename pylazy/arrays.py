@@ -297,7 +297,8 @@ def _numpy_dtype_name(dtype: Any) -> str | None:
 
 def is_array(value: Any) -> bool:
     """Whether this is an array: NumPy's, torch's, or of a library that speaks DLPack."""
-    return isinstance(value, np.ndarray | Imported) or is_tensor(value) or hasattr(value, "__dlpack__")
+    known = isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported
+    return known or hasattr(value, "__dlpack__")
 
 
 _CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
@@ -314,7 +315,7 @@ def readable(value: Any) -> Any:
         DeviceError: it lies where the CPU cannot read it.
         DtypeError: NumPy cannot read it.
     """
-    if isinstance(value, np.ndarray | Imported) or is_tensor(value):
+    if isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported:
         return value
     kind = type(value).__name__
     try:

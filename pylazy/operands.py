@@ -70,7 +70,7 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
         DtypeError: this is no array, or of a dtype that no formula reads.
         UnsupportedError: it is complex.
     """
-    if isinstance(x, np.ndarray | arrays.Imported) or arrays.is_tensor(x):
+    if isinstance(x, np.ndarray) or arrays.is_tensor(x) or x.__class__ is arrays.Imported:
         if axis not in (None, 0, 1, 2):
             _refuse_axis_argument(axis)
         return _from_array(cls, x, axis, weak=x.ndim == 0)
