@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
@@ -60,7 +61,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
-    elif few_rows and _column_dim(body) <= COLUMN_LANE_DIM:
+    elif few_rows and _column_dim(body) <= COLUMN_LANE_DIM and not has_direct_sums(body):
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
     return CpuSchedule(
         lanes=lanes,

@@ -182,3 +182,12 @@ func.func @ranged(%x_rows: tensor<?x1xf32>) -> (tensor<?x1xf32>, tensor<1x1xf32>
   %c = "reduction.reduce"(%rows) {axis = "i", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<1x1xf32>
   return %a, %c : tensor<?x1xf32>, tensor<1x1xf32>
 }
+
+// How sums are added up is said on.
+// CHECK-LABEL: func.func @wide_sum(
+// CHECK: "reduction.accumulate"({{.+}}) {accumulator = f64, kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "kahan"}
+func.func @wide_sum(%x_rows: tensor<?x3xf32>) -> tensor<?x3xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %r = "reduction.reduce"(%x) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %r : tensor<?x3xf32>
+}

@@ -298,3 +298,56 @@ func.func @ranged_mean(
   }) {columns = "j", lanes = 1, row_vectors = 1, rows = "i"} : (memref<?x1xi64>) -> ()
   return
 }
+
+// -----
+
+// One running sum: no chunk has a sum of its own, and no split or lane a part of the columns.
+// CHECK-LABEL: func.func @direct_0(
+// CHECK-SAME: splittable = false
+// CHECK: scf.for {{.+}} iter_args([[OUTER:%[a-z0-9]+]] = {{.+}} -> (vector<4xf32>)
+// CHECK: [[SUM:%.+]] = scf.for {{.+}} iter_args([[STATE:%[a-z0-9]+]] = [[OUTER]]) -> (vector<4xf32>)
+// CHECK: arith.addf [[STATE]],
+// CHECK: scf.yield [[SUM]] : vector<4xf32>
+// CHECK-NOT: _merge(
+func.func @direct(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x1xf32>
+    "reduction.accumulate"(%y, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "direct"} : (vector<1x1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {column_step = 1, columns = "j", lane_axis = "rows", lanes = 4, row_vectors = 1, rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
+// A compensated sum in double precision: two numbers a lane, of which the second takes the errors of all additions.
+// CHECK: axis = "i", dim = 2 : i64, element = f64, {{.+}}, per_split = true, role = "scratch"
+// CHECK-LABEL: func.func @compensated_0(
+// CHECK: scf.for {{.+}} -> (vector<4xf64>, vector<4xf64>)
+// CHECK: scf.for {{.+}} iter_args([[TOTAL:%[a-z0-9]+]] = {{.+}}, [[CORRECTION:%[a-z0-9]+]] = {{.+}} -> (vector<4xf64>, vector<4xf64>)
+// CHECK: [[VALUE:%.+]] = arith.extf {{.+}} : vector<4xf32> to vector<4xf64>
+// CHECK: [[NEXT:%.+]] = arith.addf [[TOTAL]], [[VALUE]] : vector<4xf64>
+// CHECK: [[OF_VALUE:%.+]] = arith.subf [[NEXT]], [[TOTAL]] :
+// CHECK: [[OF_TOTAL:%.+]] = arith.subf [[NEXT]], [[OF_VALUE]] :
+// CHECK: [[LOST:%.+]] = arith.subf [[TOTAL]], [[OF_TOTAL]] :
+// CHECK: [[LEFT:%.+]] = arith.subf [[VALUE]], [[OF_VALUE]] :
+// CHECK: [[ERROR:%.+]] = arith.addf [[LOST]], [[LEFT]] :
+// CHECK: [[ERRORS:%.+]] = arith.addf [[CORRECTION]], [[ERROR]] :
+// CHECK: scf.yield [[NEXT]], [[ERRORS]]
+// CHECK: arith.truncf {{.+}} : f64 to f32
+// CHECK-LABEL: func.func @compensated_0_merge(
+// CHECK: arith.truncf {{.+}} : f64 to f32
+func.func @compensated(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x1xf32>
+    "reduction.accumulate"(%y, %out) {accumulator = f64, kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "kahan"} : (vector<1x1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {column_step = 1, columns = "j", lane_axis = "rows", lanes = 4, row_vectors = 1, rows = "i"} : () -> ()
+  return
+}

@@ -87,7 +87,8 @@ class Bundle:
             arguments: names of the arrays, in the order in which the formula first uses them, of symbolic variables in
                 the order of their indices; by default x0, y1, p2 and so on, by axis and place. Numbers get such names
                 in any case, and the bundle keeps their values.
-            dtype: "float32" or "float64" for symbolic variables, by default float64; else that of the arrays.
+            dtype: "float32" or "float64" for symbolic variables, by default float64; else that of the arrays, where
+                16-bit floats count as float32: the function reads them, and gives float32.
 
         Raises:
             UnsupportedError: the name is taken or no identifier, or the names do not fit the arrays.

@@ -7,9 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
-from pylazy.expression import Expression, Flattened, at_user_line, promote
+from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
+from pylazy.expression import Expression, Flattened, at_user_line
 from pylazy.programs import Executable, Extents, few_rows
-from pylazy.reductions import REDUCTIONS, Output, ReductionRequest
+from pylazy.reductions import DEFAULT_SUMMATION, REDUCTIONS, Output, ReductionRequest, Summation
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ class Wanted(NamedTuple):
         kind: a row of `REDUCTIONS`.
         operands: positions among the expressions of the job: the formula, then the weight where there is one.
         k: how many are kept, 0 where the kind takes none.
+        summation: how it adds up, as the user wishes; see `_summation`.
     """
 
     kind: str
     operands: tuple[int, ...]
     k: int = 0
+    summation: Summation = DEFAULT_SUMMATION
 
 
 _MAX_EXECUTABLES = 4096
@@ -48,7 +51,8 @@ class Job:
         executable: the program.
         sources: the data of its inputs, in order; read at each run.
         expressions: the formula, and the weight where there is one.
-        dtype: "float32" or "float64": of the formula.
+        dtype: "float32" or "float64": of the arithmetic.
+        storage: dtype of results that are values of the formula; that of the arithmetic, or a 16-bit float.
         extents: sizes.
         few: the axis with few rows, if any; see `few_rows`.
         reduced: the axis that is reduced, "i" or "j".
@@ -58,8 +62,18 @@ class Job:
     """
 
     __slots__ = (
-        "dtype", "executable", "expressions", "extents", "few", "ranges", "reduced", "shapes", "sources", "wanted"
-    )  # fmt: skip
+        "dtype",
+        "executable",
+        "expressions",
+        "extents",
+        "few",
+        "ranges",
+        "reduced",
+        "shapes",
+        "sources",
+        "storage",
+        "wanted",
+    )
 
     def __init__(
         self,
@@ -73,11 +87,13 @@ class Job:
         wanted: tuple[Wanted, ...],
         shapes: tuple[tuple[int, ...], ...],
         ranges: Ranges | None = None,
+        storage: str | None = None,
     ) -> None:
         self.executable = executable
         self.sources = sources
         self.expressions = expressions
         self.dtype = dtype
+        self.storage = storage or dtype
         self.extents = extents
         self.few = few_rows(extents, dtype) if ranges is None else ""
         self.reduced = reduced
@@ -129,24 +145,37 @@ class Job:
                     at_user_line(f"out has {len(out)} arrays, expected {len(self.shapes)}, one for each result")
                 )
             for array, shape, wanted in zip(out, self.shapes, self.wanted, strict=True):
-                dtype = REDUCTIONS[wanted.kind].result_dtype(self.dtype)
+                dtype = REDUCTIONS[wanted.kind].result_dtype(self.storage)
                 arrays.check_out(array, kind=kind, shape=shape, dtype=dtype, sources=self.sources)
+        results = self.unrounded(kind)
+        if self.storage != self.dtype:
+            results = tuple(
+                [
+                    arrays.converted(result, REDUCTIONS[wanted.kind].result_dtype(self.storage))
+                    for result, wanted in zip(results, self.wanted, strict=True)
+                ]
+            )
+        if out is None:
+            if kind == arrays.DLPACK:
+                return tuple([arrays.given_back(result, self.sources) for result in results])
+            return results
+        for array, result in zip(out, results, strict=True):
+            array[...] = result
+        return tuple(out)
+
+    def unrounded(self, kind: str) -> tuple[Any, ...]:
+        """Compute the results in the dtype of the arithmetic; arrays of other libraries are NumPy's here.
+
+        Args:
+            kind: what `check_devices` says.
+        """
         if kind == arrays.TORCH and sys.modules["torch"].is_grad_enabled():
             for source in self.sources:
                 if source.kind == arrays.TORCH and source.array.requires_grad:
                     from pylazy.torch_ops import run_differentiable
 
-                    results = run_differentiable(self)
-                    break
-            else:
-                results = self.compute(kind)
-        else:
-            results = self.compute(kind)
-        if out is None:
-            return results
-        for array, result in zip(out, results, strict=True):
-            array[...] = result
-        return tuple(out)
+                    return run_differentiable(self)
+        return self.compute(kind)
 
     def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
         """Compute the results without a word to autograd.
@@ -279,7 +308,8 @@ def prepare(
     extents = complete_extents(wanted, reduced, extents)
     if ranges is not None:
         check_terms(wanted, reduced, extents, ranges)
-    dtype = formula_dtype(expressions, flat.sources)
+    storage = formula_dtype(expressions, flat.sources)
+    dtype = arithmetic_dtype(storage)
     return Job(
         find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranges is not None),
         flat.sources,
@@ -290,6 +320,7 @@ def prepare(
         wanted=wanted,
         shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
         ranges=ranges,
+        storage=storage,
     )
 
 
@@ -300,14 +331,14 @@ def flatten(expressions: Sequence[Expression]) -> Flattened:
 
 
 def formula_dtype(expressions: Sequence[Expression], sources: Sequence[Source]) -> str:
-    """The dtype of the arithmetic: that of the arrays, or of numbers where there is nothing else."""
+    """The dtype of values of a formula: that of the arrays, or of numbers where there is nothing else."""
     dtype: str | None = None
     for expression in expressions:
         dtype = promote(dtype, expression.dtype)
     if dtype is None:
         for source in sources:
             dtype = promote(dtype, source.dtype if source.kind != arrays.NUMBER else None)
-    return dtype or "float64"
+    return result_dtype(dtype)
 
 
 def find_executable(
@@ -381,7 +412,7 @@ def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, .
             )
         )
     axis, extent = ("j", columns) if reduced == "j" else ("i", rows)
-    for kind, _, k in wanted:
+    for kind, _, k, _ in wanted:
         if k > extent:
             raise ShapeError(
                 at_user_line(f"K is {k}, and axis {axis} has {extent} elements: {kind} needs a K of at most {extent}")
@@ -401,7 +432,7 @@ def check_terms(wanted: tuple[Wanted, ...], reduced: str, extents: Extents, rang
         ShapeError: they are out of bounds or overlap, or a row has fewer terms than the k best, or no position.
     """
     table = kept_table(ranges, reduced, extents)
-    least = max((k or int(REDUCTIONS[kind].empty is None) for kind, _, k in wanted), default=0)
+    least = max((some.k or int(REDUCTIONS[some.kind].empty is None) for some in wanted), default=0)
     if not least or not len(table.terms):
         return
     terms, row = table.fewest()
@@ -431,9 +462,28 @@ def _request(
     ranged: bool,
 ) -> ReductionRequest:
     outputs = []
-    for kind, operands, k in wanted:
+    for kind, operands, k, summation in wanted:
         dim = expressions[operands[-1]].dim * (k or 1)
         row = REDUCTIONS[kind]
         numbers = tuple(flat.roots[operand] for operand in operands)
-        outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype)))
+        chosen = _summation(kind, summation, dtype)
+        outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype), chosen))
     return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs), ranged)
+
+
+def _summation(kind: str, wish: Summation, dtype: str) -> Summation:
+    """What a wish means for a kind: nothing where it adds nothing up, and equal programs have equal ones.
+
+    Raises:
+        UnsupportedError: the kind does not have this scheme.
+    """
+    row = REDUCTIONS[kind]
+    if wish.scheme and row.schemes and wish.scheme not in row.schemes:
+        raise UnsupportedError(
+            at_user_line(
+                f"sum_scheme is 'kahan_scheme' for {kind}, whose sums are scaled on the way, which is rounded too: "
+                "use dtype_acc='float64'"
+            )
+        )
+    accumulator = wish.accumulator if row.accumulates and wish.accumulator != dtype else ""
+    return Summation(accumulator, wish.scheme if row.schemes else "")

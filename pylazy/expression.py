@@ -9,6 +9,7 @@ from os.path import dirname
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pylazy.dtypes import promote
 from pylazy.operations import OPERATIONS, elementwise_dim
 from pylazy.runtime.errors import ShapeError
 
@@ -89,7 +90,8 @@ class Expression:
         attributes: static integers of the operation, or tuples of them: (name, value) pairs in the order of the table.
         axes: the axes the value varies with: "", "i", "j" or "ij".
         dim: inner dimension, at least 1.
-        dtype: "float32", "float64", or None where only numbers are involved, which take the dtype of the rest.
+        dtype: what the dtypes of the arrays promote to, see `pylazy.dtypes`; None where only numbers are involved,
+            which take the dtype of the rest.
         source: what a leaf stands for: the data slot of a variable, the number of a constant; else None.
         position: where the user built the node; see `location`.
     """
@@ -207,13 +209,6 @@ def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()
         except ShapeError as error:
             raise ShapeError(at_user_line(str(error))) from None
     return Expression(op, operands, attributes, axes, dim, dtype, None, user_position())
-
-
-def promote(first: str | None, second: str | None) -> str | None:
-    """The wider of two dtypes; a number has none and adapts."""
-    if first is None:
-        return second
-    return first if second is None or second == first else "float64"
 
 
 def join_axes(first: str, second: str) -> str:

@@ -104,7 +104,6 @@ class Genred:
             "enable_chunks": enable_chunks,
             "use_fast_math": use_fast_math,
         }
-        read_options({"sum_scheme": sum_scheme}, dtype=None)
         self._template = _template(self)
         self._reduction = Reduction(None, self._template, single=len(self._template.wanted) == 1)
 
@@ -128,7 +127,7 @@ class Genred:
         Raises:
             TypeError: too many or too few arrays.
             ShapeError: sizes do not fit; the message names the argument.
-            DtypeError: an argument is no array, or not one of float32 or float64.
+            DtypeError: an argument is no array, or of a dtype that no formula reads.
         """
         del device_id
         if backend != "auto":
@@ -231,9 +230,10 @@ def _template(wish: Genred) -> Template:
         )
     operands = tuple(range(len(expressions)))
     k = _checked_k(wish, takes_k=row.takes_k)
+    summation = read_options(wish._options, dtype=None).summation
     template = Template(
         expressions,
-        tuple(Wanted(kind, operands, k) for kind in kinds),
+        tuple(Wanted(kind, operands, k, summation) for kind in kinds),
         reduced=_reduced(wish.axis),
         extents=Extents((), None, None),
         flat=flatten(expressions),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
+from pylazy.dtypes import result_dtype
 from pylazy.expression import apply, at_user_line
 from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
@@ -51,8 +52,9 @@ class LazyFormula:
 
     @property
     def dtype(self) -> str | None:
-        """The name "float32" or "float64"; None for numbers alone, which take the dtype of what they meet."""
-        return self._expression.dtype
+        """The dtype of its values, as "float32"; None for numbers alone, which take the dtype of what they meet."""
+        dtype = self._expression.dtype
+        return None if dtype is None else result_dtype(dtype)
 
     def dim(self) -> int:
         """The number of axes of the full shape (*batch, M, N, D)."""

@@ -27,7 +27,7 @@ class LazyTensor(TensorMethods, StatisticMethods):
     """A symbolic tensor of shape (*batch, M, N, D) whose entries are computed when a reduction needs them.
 
     Args:
-        x: a NumPy array, a torch tensor, a number, or a list of numbers.
+        x: a NumPy array, a torch tensor, another array with `__dlpack__`, a number, or a list of numbers.
             With three or more dimensions its shape is (*batch, M, 1, D), (*batch, 1, N, D) or (*batch, 1, 1, D).
             With two, `axis` says what it is. With one or none it is a parameter, shared by all pairs.
             A tuple (index, dim, category) of integers is a symbolic variable; see `Var`.
@@ -37,7 +37,7 @@ class LazyTensor(TensorMethods, StatisticMethods):
 
     Raises:
         AxisError: the shape does not say which axes the array has, or contradicts `axis`.
-        DtypeError: this is no array, or not one of float32 or float64.
+        DtypeError: this is no array, or of a dtype that no formula reads; see docs/semantics.md.
     """
 
     __slots__ = ()
@@ -73,7 +73,8 @@ class LazyTensor(TensorMethods, StatisticMethods):
             return combine("mul", self, v)._reduce("j", wanted, options)
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        if not (isinstance(v, np.ndarray) or arrays.is_tensor(v)) or v.ndim == 0:
+        v = arrays.readable(v) if arrays.is_array(v) else v
+        if not arrays.is_array(v) or v.ndim == 0:
             raise ShapeError(
                 at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in K @ v")
             )

@@ -67,16 +67,16 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
 
     Raises:
         AxisError: the shape does not say which axes the array has, or contradicts `axis`.
-        DtypeError: this is no array, or not one of float32 or float64.
+        DtypeError: this is no array, or of a dtype that no formula reads.
         UnsupportedError: it is complex.
     """
-    if isinstance(x, np.ndarray) or arrays.is_tensor(x):
+    if isinstance(x, np.ndarray) or arrays.is_tensor(x) or x.__class__ is arrays.Imported:
         if axis not in (None, 0, 1, 2):
             _refuse_axis_argument(axis)
         return _from_array(cls, x, axis, weak=x.ndim == 0)
     if isinstance(x, list | tuple) and axis in (None, 0, 1, 2):
         return _from_array(cls, _from_list(x), axis, weak=True)
-    if axis not in (None, 2):
+    if axis not in (None, 2) and not arrays.is_array(x):
         raise AxisError(
             at_user_line(f"axis is {axis} for {type(x).__name__} {x!r}, expected an array of shape (rows, D)")
         )
@@ -95,9 +95,12 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
         return new(cls, variable(arrays.number_source(float(x)), axis="", dim=1, dtype=None), (), None, None, None)
     if isinstance(x, cls):
         return x
+    if arrays.is_array(x):
+        return from_data(cls, arrays.readable(x), axis)
     raise DtypeError(
         at_user_line(
-            f"{type(x).__name__} in a formula, expected a LazyTensor, a NumPy array, a torch tensor or a number"
+            f"{type(x).__name__} in a formula, expected a LazyTensor, a NumPy array, a torch tensor, an array with "
+            "__dlpack__ or a number"
         )
     )
 

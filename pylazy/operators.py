@@ -110,12 +110,12 @@ _OPERANDS = (LazyFormula, int, float, complex, list, tuple, np.ndarray, np.gener
 
 
 def _operator(op: str, x: _T, y: Any) -> _T:
-    if y.__class__ is not x.__class__ and not isinstance(y, _OPERANDS) and not arrays.is_tensor(y):
+    if y.__class__ is not x.__class__ and not isinstance(y, _OPERANDS) and not arrays.is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, x, y)
 
 
 def _reflected(op: str, x: _T, y: Any) -> _T:
-    if not isinstance(y, _OPERANDS) and not arrays.is_tensor(y):
+    if not isinstance(y, _OPERANDS) and not arrays.is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, operand(x.__class__, y), x)

@@ -5,12 +5,31 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pylazy.expression import Entry, Input, Node, canonical_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+
+class Summation(NamedTuple):
+    """How a reduction adds up.
+
+    Attributes:
+        accumulator: dtype of the running sums, "" for that of the arithmetic.
+        scheme: "" for sums of blocks, "direct" for one running sum, "kahan" for a compensated one.
+    """
+
+    accumulator: str = ""
+    scheme: str = ""
+
+    def __str__(self) -> str:
+        accumulator = f" accumulated in {self.accumulator}" if self.accumulator else ""
+        return f"{accumulator} summed by {self.scheme}" if self.scheme else accumulator
+
+
+DEFAULT_SUMMATION = Summation()
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,8 @@ class ReductionKind:
         differentiable: a gradient program exists for it.
         program: the kind that the kernel computes, where the result is made from that of another kind afterwards.
         dtype: of the result, where it is neither that of the formula nor an index.
+        accumulates: its state is rounded again and again, so a wider accumulator makes it more accurate.
+        schemes: the schemes of `Summation` that it has, where it adds up.
     """
 
     name: str
@@ -40,6 +61,8 @@ class ReductionKind:
     differentiable: bool = False
     program: str = ""
     dtype: str = ""
+    accumulates: bool = False
+    schemes: tuple[str, ...] = ()
 
     def result_dtype(self, dtype: str) -> str:
         """The dtype of the result for a formula of this dtype."""
@@ -57,9 +80,18 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
     {
         row.name: row
         for row in (
-            ReductionKind("sum", "sum of f", empty=0.0, differentiable=True),
-            ReductionKind("mean", "sum of f over the number of terms", empty=_NAN, program="sum"),
-            ReductionKind("prod", "product of f", empty=1.0, differentiable=True),
+            ReductionKind(
+                "sum", "sum of f", empty=0.0, differentiable=True, accumulates=True, schemes=("direct", "kahan")
+            ),
+            ReductionKind(
+                "mean",
+                "sum of f over the number of terms",
+                empty=_NAN,
+                program="sum",
+                accumulates=True,
+                schemes=("direct", "kahan"),
+            ),
+            ReductionKind("prod", "product of f", empty=1.0, differentiable=True, accumulates=True),
             ReductionKind(
                 "logsumexp",
                 "log of the sum of exp(f), or of exp(f) g",
@@ -67,9 +99,17 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
                 scalar=True,
                 empty=-_INF,
                 differentiable=True,
+                accumulates=True,
+                schemes=("direct",),
             ),
             ReductionKind(
-                "softmax", "sum of exp(f) g over the sum of exp(f)", weight="required", scalar=True, empty=_NAN
+                "softmax",
+                "sum of exp(f) g over the sum of exp(f)",
+                weight="required",
+                scalar=True,
+                empty=_NAN,
+                accumulates=True,
+                schemes=("direct",),
             ),
             ReductionKind("min", "smallest f; NaN if any is NaN", empty=_INF),
             ReductionKind("max", "largest f; NaN if any is NaN", empty=-_INF),
@@ -77,7 +117,15 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
             ReductionKind("argmax", "position of the first NaN, else of the first largest f", index=True),
             ReductionKind("any", "whether any f is not 0; f is 0 or 1", empty=0, program="max", dtype="bool"),
             ReductionKind("all", "whether no f is 0; f is 0 or 1", empty=1, program="min", dtype="bool"),
-            ReductionKind("count", "how many f are not 0; f is 0 or 1", empty=0, program="sum", dtype="int64"),
+            ReductionKind(
+                "count",
+                "how many f are not 0; f is 0 or 1",
+                empty=0,
+                program="sum",
+                dtype="int64",
+                accumulates=True,
+                schemes=("direct", "kahan"),
+            ),
             ReductionKind("kmin", "the k smallest f, ascending, NaN last", takes_k=True),
             ReductionKind("argkmin", "their positions, lowest first on ties", index=True, takes_k=True),
             ReductionKind("kmax", "the k largest f, descending, NaN last", takes_k=True),
@@ -99,6 +147,7 @@ class Output:
         k: how many are kept, 0 where the kind takes none.
         dim: elements of a row of the result; with k, element (rank, component) lies at rank * components + component.
         dtype: "float32", "float64" or "int64".
+        summation: how it adds up.
     """
 
     kind: str
@@ -107,11 +156,12 @@ class Output:
     k: int
     dim: int
     dtype: str
+    summation: Summation = DEFAULT_SUMMATION
 
     def __str__(self) -> str:
         operands = " ".join(f"%{operand}" for operand in self.operands)
         k = f" k={self.k}" if self.k else ""
-        return f"{self.kind} over {self.axis} {operands}{k} -> {self.dtype}x{self.dim}"
+        return f"{self.kind} over {self.axis} {operands}{k} -> {self.dtype}x{self.dim}{self.summation}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pylazy import arrays
-from pylazy.execute import flatten, prepare
+from pylazy.execute import flatten, formula_dtype, prepare
 from pylazy.expression import at_user_line
 from pylazy.options import ranges_of, read_options
 from pylazy.programs import host_target
@@ -60,7 +60,7 @@ class Reduction:
         Raises:
             TypeError: too many or too few arrays.
             ShapeError: an array has another inner dimension, or sizes that do not fit those of others.
-            DtypeError: an argument is no array, or not one of float32 or float64.
+            DtypeError: an argument is no array, or of a dtype that no formula reads.
             UnsupportedError: ranges are given to a reduction that has its data.
         """
         job = self._job
@@ -135,7 +135,7 @@ class Reduction:
             return f"<Reduction {kinds} over {self._template.reduced}, to be called with {arguments}>"
         assert self._job is not None
         kinds = ", ".join(wanted.kind for wanted in self._job.wanted)
-        return f"<Reduction {kinds} over {self._job.reduced}, {self._job.dtype}, shape {self.shape}>"
+        return f"<Reduction {kinds} over {self._job.reduced}, {self._job.storage}, shape {self.shape}>"
 
 
 def reduce_or_postpone(
@@ -168,22 +168,33 @@ def reduce_or_postpone(
     """
     flat = flatten(expressions)
     chosen = ranges_of(options, ranges)
-    for source in flat.sources:
-        if source.kind == arrays.SYMBOL:
-            return _postpone(
-                Template(
-                    expressions,
-                    wanted,
-                    reduced=reduced,
-                    extents=extents,
-                    flat=flat,
-                    keepdim=keepdim,
-                    drop_inner=drop_inner,
-                    options=options if backend is None else {"backend": backend, **options},
-                    ranges=chosen,
-                ),
-                options,
+    single = len(wanted) == 1
+    postponed = any(source.kind == arrays.SYMBOL for source in flat.sources)
+    read = None
+    if options or backend is not None:
+        dtype = None if postponed else formula_dtype(expressions, flat.sources)
+        read = read_options(options, dtype=dtype, backend=backend)
+        wanted = tuple([target._replace(summation=read.summation) for target in wanted])
+    if postponed:
+        if read is not None and read.out is not None:
+            raise UnsupportedError(
+                at_user_line("out is given for a formula with symbolic variables: give it when the Reduction is called")
             )
+        return Reduction(
+            None,
+            Template(
+                expressions,
+                wanted,
+                reduced=reduced,
+                extents=extents,
+                flat=flat,
+                keepdim=keepdim,
+                drop_inner=drop_inner,
+                options=options if backend is None else {"backend": backend, **options},
+                ranges=chosen,
+            ),
+            single=single,
+        )
     job = prepare(
         expressions,
         wanted,
@@ -194,23 +205,10 @@ def reduce_or_postpone(
         flat=flat,
         ranges=chosen,
     )
-    single = len(wanted) == 1
-    if not options and backend is None:
+    if read is None:
         return job.run()[0] if single else job.run()
-    read = read_options(options, dtype=job.dtype, backend=backend)
     reduction = Reduction(job, None, single=single)
     return reduction(out=read.out) if read.call else reduction
-
-
-def _postpone(template: Template, options: Mapping[str, Any]) -> Reduction:
-    # What depends on the dtype is checked when there is one.
-    later = ("dtype_acc", "use_double_acc")
-    read = read_options({name: value for name, value in options.items() if name not in later}, dtype=None)
-    if read.out is not None:
-        raise UnsupportedError(
-            at_user_line("out is given for a formula with symbolic variables: give it when the Reduction is called")
-        )
-    return Reduction(None, template, single=len(template.wanted) == 1)
 
 
 class Lowered:

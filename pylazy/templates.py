@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pylazy import arrays
-from pylazy.arrays import Source
+from pylazy.arrays import Imported, Source
+from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
 from pylazy.execute import Job, Wanted, check_terms, complete_extents, find_executable, formula_dtype, result_shapes
-from pylazy.expression import Flattened, at_user_line, promote
+from pylazy.expression import Flattened, at_user_line
 from pylazy.options import read_options
 from pylazy.programs import Executable, Extents
 from pylazy.runtime.errors import DtypeError, ShapeError
@@ -50,7 +51,7 @@ class Plan(NamedTuple):
 
     Attributes:
         executable: the programs.
-        dtype: of the formula.
+        storage: dtype of values of the formula.
         extents: sizes.
         shapes: of the results.
         specs: for each argument its kind of array, the number of its batch dimensions, its dtype, and whether that
@@ -58,7 +59,7 @@ class Plan(NamedTuple):
     """
 
     executable: Executable
-    dtype: str
+    storage: str
     extents: Extents
     shapes: tuple[tuple[int, ...], ...]
     specs: tuple[tuple[str, int, str, bool], ...]
@@ -142,7 +143,7 @@ class Template:
         Raises:
             TypeError: too many or too few arrays.
             ShapeError: an array has another inner dimension, or sizes that do not fit those of others.
-            DtypeError: an argument is no array, or not one of float32 or float64.
+            DtypeError: an argument is no array, or of a dtype that no formula reads.
         """
         ranges = self._ranges if ranges is None else ranges
         ranged = ranges is not None
@@ -156,6 +157,9 @@ class Template:
             check_terms(self.wanted, self.reduced, plan.extents, ranges)
         made = []
         for array, (kind, batch, dtype, weak) in zip(given, plan.specs, strict=True):
+            if array.__class__ is Imported:
+                made.append(arrays.array_source(array, what="an argument", batch=batch, view="", weak=weak))
+                continue
             if kind == arrays.TORCH and array.is_sparse:
                 arrays.array_source(array, what="an argument", batch=batch, view="")
             made.append(Source(kind, array, batch=batch, dtype=dtype, weak=weak, view=""))
@@ -163,12 +167,13 @@ class Template:
             plan.executable,
             [made[slot] if slot.__class__ is int else slot for slot in self._slots],
             self.expressions,
-            dtype=plan.dtype,
+            dtype=arithmetic_dtype(plan.storage),
             extents=plan.extents,
             reduced=self.reduced,
             wanted=self.wanted,
             shapes=plan.shapes,
             ranges=ranges,
+            storage=plan.storage,
         )
 
     def executable(self) -> Executable:
@@ -176,7 +181,8 @@ class Template:
         stored = [source for source in self._flat.sources if source.kind != arrays.SYMBOL]
         return self._executable(formula_dtype(self.expressions, stored), ranged=self._ranges is not None)
 
-    def _executable(self, dtype: str, *, ranged: bool) -> Executable:
+    def _executable(self, storage: str, *, ranged: bool) -> Executable:
+        dtype = arithmetic_dtype(storage)
         return find_executable(self._flat, self.expressions, self.wanted, self.reduced, dtype, ranged=ranged)
 
     def _read(self, given: Sequence[Any], *, ranged: bool) -> tuple[list[Any], Plan]:
@@ -205,8 +211,10 @@ class Template:
             dtype = promote(dtype, None if source.weak else source.dtype)
         if dtype is None:
             stored = [slot for slot in self._slots if slot.__class__ is not int]
-            dtype = formula_dtype((), [*stored, *sources])
-        read_options(self._options, dtype=dtype)
+            storage = formula_dtype((), [*stored, *sources])
+        else:
+            storage = result_dtype(dtype)
+        read_options(self._options, dtype=storage)
         shapes = result_shapes(
             self.expressions,
             self.wanted,
@@ -215,9 +223,9 @@ class Template:
             keepdim=self._keepdim,
             drop_inner=self._drop_inner,
         )
-        plan = Plan(self._executable(dtype, ranged=ranged), dtype, extents, shapes, tuple(specs))
+        plan = Plan(self._executable(storage, ranged=ranged), storage, extents, shapes, tuple(specs))
         found = [array for array, _ in read]
-        if not any(weak for _, weak in read):
+        if not any(weak or array.__class__ is Imported for array, weak in read):
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
             key = (ranged, *[(array.__class__, array.shape, array.dtype) for array in found])
@@ -231,13 +239,16 @@ class Template:
         """Read one argument as an array of enough dimensions; numbers and lists give way in dtype."""
         argument = self.arguments[place]
         weak = False
-        if not (isinstance(value, np.ndarray) or arrays.is_tensor(value)):
+        if arrays.is_array(value):
+            value = arrays.readable(value)
+        else:
             try:
                 value = np.array(value, dtype=np.float64)
             except (TypeError, ValueError):
                 raise DtypeError(
                     at_user_line(
-                        f"{self._called(place)} is {type(value).__name__}, expected a NumPy array or a torch tensor"
+                        f"{self._called(place)} is {type(value).__name__}, expected a NumPy array or a torch tensor, "
+                        "or one with __dlpack__"
                     )
                 ) from None
             weak = True

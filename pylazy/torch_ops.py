@@ -38,7 +38,7 @@ def run_differentiable(job: Job) -> tuple[Any, ...]:
 
         return select(job, tuple(numbers), tensors)
     if kind == "mean":
-        total = _derived(job, (Wanted("sum", (0,)),), job.shapes)
+        total = _derived(job, (job.wanted[0]._replace(kind="sum"),), job.shapes)
         results = _Reduction.apply(total, tuple(numbers), *tensors)  # type: ignore[no-untyped-call]
         return (arrays.quotient(results[0], job.terms(results[0])),)
     return tuple(_Reduction.apply(job, tuple(numbers), *tensors))  # type: ignore[no-untyped-call]
@@ -145,13 +145,15 @@ def sum_to_shape(gradient: torch.Tensor, shape: tuple[int, ...], own_batch: int,
 def _softmax(job: Job) -> torch.Tensor:
     """Compose the weighted softmax of reductions that have gradients: the sum of exp(f - logsumexp f) g."""
     f, g = job.expressions
+    summation = job.wanted[0].summation
     over: dict[str, Any] = {"reduced": job.reduced, "extents": job.extents, "ranges": job.ranges}
-    logsumexp = prepare((f,), (Wanted("logsumexp", (0,)),), **over).run()[0]
+    maxima = prepare((f,), (Wanted("logsumexp", (0,), 0, summation),), **over)
+    logsumexp = maxima.unrounded(arrays.TORCH)[0]
     source = arrays.array_source(logsumexp, what="logsumexp", batch=len(job.extents.batch), view="softmax")
     kept = variable(source, axis="i" if job.reduced == "j" else "j", dim=1, dtype=job.dtype)
     weight = apply("exp", (apply("sub", (f, kept)),))
-    total = prepare((apply("mul", (weight, g)),), (Wanted("sum", (0,)),), **over)
-    result: torch.Tensor = total.run()[0].reshape(job.shapes[0])
+    total = prepare((apply("mul", (weight, g)),), (Wanted("sum", (0,), 0, summation),), **over)
+    result: torch.Tensor = total.unrounded(arrays.TORCH)[0].reshape(job.shapes[0])
     if job.ranges is not None:
         result = result.masked_fill(job.terms(result) == 0, math.nan)
     return result

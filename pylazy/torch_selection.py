@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from pylazy import arrays
@@ -27,7 +28,7 @@ def select(job: Job, numbers: tuple[int, ...], tensors: list[torch.Tensor]) -> t
         numbers: of the inputs that are tensors.
         tensors: these, in the dtype of the formula.
     """
-    kind, operands, k = job.wanted[0]
+    kind, operands, k, _ = job.wanted[0]
     value = kind.removeprefix("arg")
     formula = job.expressions[0]
     if formula.op == "var" and formula.source is None:  # the formula of a bundle is known to its program only
@@ -126,7 +127,7 @@ def _pull_back(
     for number, spec in enumerate(inputs):
         source = job.sources[number]
         if spec.axis:
-            array = tensors[number] if number in tensors else torch.tensor(source.array)
+            array = tensors[number] if number in tensors else torch.tensor(np.asarray(source.array, job.dtype))
             rows = array.to(getattr(torch, job.dtype)).reshape(*source.shape[: source.batch], -1, spec.dim)
             gathered[number] = pairs.gather(rows, spec.axis)
         elif number in tensors:

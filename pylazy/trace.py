@@ -5,6 +5,7 @@ from typing import Any
 
 from pylazy.compiler.compile import compilation
 from pylazy.compiler.dialects.reduction.formula_ops import emit_constant, emit_formula_op, emit_reduce, emit_var
+from pylazy.compiler.dialects.reduction.summation import summation_attributes
 from pylazy.compiler.mlir import func, ir
 from pylazy.expression import Location, Node
 from pylazy.reductions import GradientRequest, ReductionRequest
@@ -66,6 +67,7 @@ def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) ->
                             axis=output.axis,
                             weight=weight[0] if weight else None,
                             k=output.k,
+                            summation=summation_attributes(*output.summation),
                         )
                     )
             func.ReturnOp(results)

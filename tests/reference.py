@@ -257,7 +257,7 @@ def evaluate_dense(expression: Any, arguments: Sequence[Array] = ()) -> Array:
                     array = np.asarray(arguments[source.position])
                     batch = array.ndim - (2 if node.axes else 1)
                 else:
-                    array = source.array.detach().numpy() if hasattr(source.array, "detach") else source.array
+                    array = source.array.detach().double().numpy() if hasattr(source.array, "detach") else source.array
                     batch = source.batch
                 value = dense_variable(array, axis=node.axes, batch=batch)
             else:
@@ -288,7 +288,7 @@ def assert_close(
         columns: number of terms of each result.
         scale: size of the terms that were added, where the result itself may cancel; by default that of the result.
     """
-    result = found.detach().numpy() if hasattr(found, "detach") else np.asarray(found)
+    result = found.detach().double().numpy() if hasattr(found, "detach") else np.asarray(found)
     assert result.shape == expected.shape, f"shape {result.shape}, expected {expected.shape}"
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(np.where(finite, 0.0, result), np.where(finite, 0.0, expected))

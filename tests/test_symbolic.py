@@ -253,8 +253,8 @@ CASES = {
     "K above N": (lambda: symbolic_gaussian().Kmin(6, axis=1)(X, Y), ShapeError, "K is 6, and axis j has 5"),
     "accumulator": (
         lambda: symbolic_gaussian().sum(axis=1, dtype_acc="float32")(X, Y),
-        UnsupportedError,
-        "float32 accumulators in a formula of dtype float64",
+        DtypeError,
+        "dtype_acc is 'float32' for a formula of float64",
     ),
     "option": (lambda: symbolic_gaussian().sum(axis=1, bakend="CPU"), TypeError, "no argument 'bakend'"),
     "operation of several sweeps": (

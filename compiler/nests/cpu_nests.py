@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import func, ir, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_accumulators import Accumulator, Shape, attribute_segments, make_accumulator
@@ -253,7 +254,7 @@ class ReduceNest(Nest):
 
     def __init__(self, program: Program, operation: Any, name: str) -> None:
         super().__init__(program, operation, name)
-        self.splittable = bool(attribute(operation, "splittable", True))
+        self.splittable = bool(attribute(operation, "splittable", True)) and not has_direct_sums(self.body_block)
         self.chunk = attribute(operation, "column_chunk", 1024)
         self.partials: list[Partial] = []
 
@@ -535,11 +536,22 @@ def write_results(
     accumulator.finish(carried, _count(nest, accumulator))
     values, indices = destinations(operation)
     if values is not None and accumulator.values is not None:
-        accumulator.values.unpack(nest.buffer_of(values), first_row, nest.rows, slots=accumulator.results)
+        element = ir.MemRefType(values.type).element_type
+        accumulator.values.unpack(
+            nest.buffer_of(values),
+            first_row,
+            nest.rows,
+            slots=accumulator.results,
+            convert=None if element == accumulator.values.element else lambda value: _narrowed(value, element),
+        )
     if indices is not None and accumulator.indices is not None:
         accumulator.indices.unpack(
             nest.buffer_of(indices), first_row, nest.rows, slots=accumulator.results, convert=nest.whole_index
         )
+
+
+def _narrowed(value: ir.Value, element: ir.Type) -> ir.Value:
+    return kb.emit("arith.truncf", (value,), element)
 
 
 def _count(nest: Any, accumulator: Accumulator) -> ir.Value:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction import attribute, lazy_dim, lazy_vector, name_of
 from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS
+from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.formula_lowering import FORMULA_LOWERING
 from pylazy.compiler.kernel_builder import constant, emit
 from pylazy.compiler.mlir import func, ir
@@ -155,6 +156,7 @@ class _Conversion:
         }
         if "k" in reduce_op.attributes:
             attributes["k"] = reduce_op.attributes["k"]
+        attributes.update(summation_of(reduce_op))
         ir.Operation.create("reduction.accumulate", operands=[*operands, buffer], attributes=attributes)
 
     def _lower(self, value: ir.Value, indices: Mapping[str, ir.Value], lowered: dict[ir.Value, ir.Value]) -> ir.Value:

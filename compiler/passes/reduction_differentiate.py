@@ -24,6 +24,7 @@ from pylazy.compiler.dialects.reduction.formula_ops import (
     emit_reduce_to_one_row,
     emit_var,
 )
+from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.mlir import func, ir
 from pylazy.compiler.target import Target
 from pylazy.runtime.errors import CompileError, UnsupportedError
@@ -85,6 +86,8 @@ class _Differentiation:
         self.wrt = self._read_wrt()
         self.axes = self._argument_axes()
         self.active = self._values_that_vary()
+        #: How the gradients add up: as the results do, which are those of one reduction wherever this is said.
+        self.summation = self._summation_of_results()
         #: Cotangents: of lazy values the sum so far, of tensors the tensors whose sum it is.
         self.of_lazy: dict[ir.Value, Term] = {}
         self.of_tensor: dict[ir.Value, list[ir.Value]] = {}
@@ -154,6 +157,12 @@ class _Differentiation:
             if any(operand in varying for operand in operation.operands):
                 varying.update(operation.results)
         return varying
+
+    def _summation_of_results(self) -> "dict[str, ir.Attribute]":
+        for result in self.terminator.operands:
+            if name_of(result.owner) == "reduction.reduce":
+                return summation_of(result.owner)
+        return {}
 
     # New arguments
 
@@ -236,7 +245,9 @@ class _Differentiation:
             so_far = self.of_argument.get(number)
             self.of_argument[number] = ct if so_far is None else so_far + ct
         else:
-            self.of_tensor.setdefault(tensor, []).append(_sum_over_pairs(ct, attribute(operation, "axis")))
+            self.of_tensor.setdefault(tensor, []).append(
+                _sum_over_pairs(ct, attribute(operation, "axis"), self.summation)
+            )
 
     def _pull_back_reduction(self, operation: Any) -> None:
         tensor = operation.results[0]
@@ -245,9 +256,10 @@ class _Differentiation:
         self._reduction_of(tensor)
         kind, axis = attribute(operation, "kind"), attribute(operation, "axis")
         kept = _OTHER_AXIS[axis]
+        summation = summation_of(operation)
 
         def reduce(other_kind: str, formula: Term) -> Term:
-            return _term(emit_var(emit_reduce(formula.value, kind=other_kind, axis=axis), kept))
+            return _term(emit_var(emit_reduce(formula.value, kind=other_kind, axis=axis, summation=summation), kept))
 
         first, *others = (_term(emit_var(part, kept)) for part in self.of_tensor.pop(tensor))
         for other in others:
@@ -269,7 +281,7 @@ class _Differentiation:
             zero = emit_constant(0.0, tensor_type.element_type)
             dim = tensor_type.shape[1]
             ct = _term(zero if dim == 1 else emit_formula_op("broadcast", zero, size=dim))
-        return _sum_over_pairs(ct, self.axes[number])
+        return _sum_over_pairs(ct, self.axes[number], self.summation)
 
 
 def _no_derivative(reduce_op: Any) -> UnsupportedError:
@@ -279,12 +291,12 @@ def _no_derivative(reduce_op: Any) -> UnsupportedError:
     )
 
 
-def _sum_over_pairs(ct: Term, axis: str) -> ir.Value:
+def _sum_over_pairs(ct: Term, axis: str, summation: Mapping[str, ir.Attribute]) -> ir.Value:
     """Sum a cotangent over the pairs that read one row of a tensor; all pairs read a tensor with axis ""."""
     if axis:
-        return emit_reduce(ct.value, kind="sum", axis=_OTHER_AXIS[axis])
-    rows = emit_var(emit_reduce(ct.value, kind="sum", axis="j"), "i")
-    return emit_reduce_to_one_row(rows, kind="sum", axis="i")
+        return emit_reduce(ct.value, kind="sum", axis=_OTHER_AXIS[axis], summation=summation)
+    rows = emit_var(emit_reduce(ct.value, kind="sum", axis="j", summation=summation), "i")
+    return emit_reduce_to_one_row(rows, kind="sum", axis="i", summation=summation)
 
 
 def _erase_dead(block: Any) -> None:

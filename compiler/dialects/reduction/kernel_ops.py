@@ -8,6 +8,7 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction.dialect import Reduction, attribute
 from pylazy.compiler.dialects.reduction.formula_ops import contracted_dim
+from pylazy.compiler.dialects.reduction.summation import fault_of_summation
 from pylazy.compiler.mlir import ext, ir
 
 #: How an accumulation combines pairs; `min` to `kmax` may give values, indices or both.
@@ -100,7 +101,8 @@ class AccumulateOp(Reduction.Operation, name="accumulate"):
     """Combine the pair's value into the row's result: the only way out of a `map_reduce`.
 
     `values` and `indices` are the buffers that receive the finished results; `min`, `max`, `kmin` and `kmax` may have
-    either or both, all others have `values`. `weight` belongs to `logsumexp` and `softmax`.
+    either or both, all others have `values`. `weight` belongs to `logsumexp` and `softmax`. The attributes
+    `accumulator` and `scheme` are those of `reduce`.
     """
 
     value: ext.Operand[Any]
@@ -120,7 +122,8 @@ class AccumulateOp(Reduction.Operation, name="accumulate"):
             return _refuse(self, "has no buffer for its result")
         if self.weight is not None and kind not in {"logsumexp", "softmax"}:
             return _refuse(self, f'of kind "{kind}" takes no weight')
-        return True
+        fault = fault_of_summation(self.operation, ir.VectorType(self.value.type).element_type)
+        return not fault or _refuse(self, fault)
 
 
 class InnerReduceOp(Reduction.Operation, name="inner_reduce", traits=[ext.Pure]):

@@ -435,3 +435,16 @@ func.func @listed_pairs(%x: memref<?x1xf32>, %sum: memref<?x1xf32>, %table: memr
   }) {columns = "i", rows = "j"} : (memref<?x1xi64>) -> ()
   return
 }
+
+// How sums are added up: the type of the running sum, and the scheme.
+// CHECK-LABEL: func.func @sums(
+// CHECK: "reduction.reduce"([[X:%.+]]) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"}
+// CHECK: "reduction.reduce"([[X]]) {axis = "j", kind = "mean", scheme = "direct"}
+// CHECK: "reduction.reduce"([[X]]) {accumulator = f64, axis = "j", kind = "prod"}
+func.func @sums(%x: tensor<?x3xf32>) -> (tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  %2 = "reduction.reduce"(%0) {axis = "j", kind = "mean", scheme = "direct"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  %3 = "reduction.reduce"(%0) {accumulator = f64, axis = "j", kind = "prod"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1, %2, %3 : tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x3xf32>
+}
