@@ -8,7 +8,7 @@ import formula_interpreter
 import numpy as np
 import pytest
 
-from pylazy.compiler.derivatives import REDUCTION_VJP, VJP
+from pylazy.compiler.derivatives import DERIVATIVES, REDUCTION_DERIVATIVES
 from pylazy.compiler.dialects.reduction import lazy_dim
 from pylazy.compiler.dialects.reduction.formula_ops import (
     FORMULA_OPS,
@@ -39,7 +39,7 @@ Array = Any  # an ndarray
 Formula = Callable[..., Any]
 
 
-def build(variables: Sequence[tuple[str, int]], formula: Formula, *, wrt: Sequence[int]) -> Any:
+def build(variables: Sequence[tuple[str, int]], formula: Formula, *, wrt: Sequence[int] = ()) -> Any:
     """Make a module with one function; `formula` gets lazy variables and returns tensors."""
     module = ir.Module.create()
     dynamic, f64 = ir.ShapedType.get_dynamic_size(), ir.F64Type.get()
@@ -54,7 +54,8 @@ def build(variables: Sequence[tuple[str, int]], formula: Formula, *, wrt: Sequen
             func.ReturnOp(results)
     function_type = ir.FunctionType.get(types, [value.type for value in results])
     function.attributes["function_type"] = ir.TypeAttr.get(function_type)
-    function.attributes["reduction.wrt"] = ir.Attribute.parse(str(list(wrt)))
+    if wrt:
+        function.attributes["reduction.wrt"] = ir.Attribute.parse(str(list(wrt)))
     function.attributes["arg_attrs"] = ir.ArrayAttr.get(
         [ir.DictAttr.get({"reduction.axis": ir.StringAttr.get(axis)}) for axis, _ in variables]
     )
@@ -64,6 +65,17 @@ def build(variables: Sequence[tuple[str, int]], formula: Formula, *, wrt: Sequen
 
 def evaluate(module: Any, arrays: Sequence[Array]) -> list[Array]:
     return formula_interpreter.run_function(module.body.operations[0], arrays, rows=ROWS, columns=COLUMNS)
+
+
+def differentiated(module: Any, mode: str, *, passes: Any = FORMULA_PASSES) -> Any:
+    """Give the vjp or the jvp with respect to all arguments as a module of its own."""
+    changed = ir.Module.parse(str(module))
+    function = changed.body.operations[0]
+    numbers = list(range(len(function.type.inputs)))
+    function.attributes[{"vjp": "reduction.wrt", "jvp": "reduction.tangents"}[mode]] = ir.Attribute.parse(str(numbers))
+    run_passes(changed, passes, target=TARGET)
+    changed.operation.verify()
+    return changed
 
 
 def rows_of(axis: str) -> int:
@@ -112,6 +124,45 @@ def check_gradients(
         np.testing.assert_allclose(gradient, differences, rtol=0, atol=TOLERANCE * scale, err_msg=f"argument {number}")
 
 
+def random_like(arrays: Sequence[Array], seed: int) -> list[Array]:
+    generator = np.random.default_rng(seed)
+    return [generator.normal(size=array.shape) for array in arrays]
+
+
+def inner(first: Sequence[Array], second: Sequence[Array]) -> float:
+    return sum(float((a * b).sum()) for a, b in zip(first, second, strict=True))
+
+
+def check_both_modes(module: Any, arrays: Sequence[Array], *, passes: Any = FORMULA_PASSES) -> None:
+    """Compare the tangents with a central difference, and the cotangents with the tangents: one is the other's adjoint.
+
+    Any module will do: one that is a derivative already has its saved results among its arguments.
+    """
+    results = evaluate(module, arrays)
+    tangents, weights = random_like(arrays, 1), random_like(results, 2)
+    ends = [evaluate(module, [a + step * t for a, t in zip(arrays, tangents, strict=True)]) for step in (STEP, -STEP)]
+    differences = [(end - start) / (2 * STEP) for end, start in zip(*ends, strict=True)]
+    saved = results if "logsumexp" in str(module) else []
+
+    found = evaluate(differentiated(module, "jvp", passes=passes), [*arrays, *saved, *tangents])
+    for tangent, difference in zip(found, differences, strict=True):
+        scale = max(1.0, float(np.abs(difference).max()))
+        np.testing.assert_allclose(tangent, difference, rtol=0, atol=TOLERANCE * scale)
+
+    gradients = evaluate(differentiated(module, "vjp", passes=passes), [*arrays, *saved, *weights])
+    assert [gradient.shape for gradient in gradients] == [array.shape for array in arrays]
+    scale = sum(float(np.abs(g * t).sum()) for g, t in zip(gradients, tangents, strict=True))
+    np.testing.assert_allclose(inner(gradients, tangents), inner(weights, found), rtol=0, atol=1e-11 * max(1.0, scale))
+
+
+def check_second_order(module: Any, arrays: Sequence[Array]) -> None:
+    """Check both modes on both first derivatives: vjp of vjp, jvp of vjp, vjp of jvp, jvp of jvp."""
+    saved = evaluate(module, arrays) if "logsumexp" in str(module) else []
+    given = {"vjp": random_like(evaluate(module, arrays), 3), "jvp": random_like(arrays, 4)}
+    for mode, more in given.items():
+        check_both_modes(differentiated(module, mode), [*arrays, *saved, *more])
+
+
 def gaussian(x: Any, y: Any, b: Any) -> Any:
     kernel = emit_formula_op("exp", emit_formula_op("neg", emit_formula_op("sqdist", x, y)))
     return emit_formula_op("mul", kernel, b)
@@ -151,13 +202,31 @@ def sum_of(op_name: str, **attributes: Any) -> Formula:
     return formula
 
 
-@pytest.mark.parametrize("passes", [ONLY_DIFFERENTIATE, FORMULA_PASSES], ids=["alone", "pipeline"])
-@pytest.mark.parametrize("op_name", sorted(VJP))
-def test_derivative_matches_finite_differences(op_name: str, passes: Any) -> None:
+def cases_of(op_name: str) -> list[tuple[list[tuple[str, int]], Formula]]:
+    """Give sums of an op of variables on all axes, with all inner dimensions to try."""
     axes = ("i", "j", "")
-    for dims in operand_dims(op_name):
-        variables = [(axes[k], dim) for k, dim in enumerate(dims)]
-        check_gradients(variables, sum_of(op_name, **ATTRIBUTES.get(op_name, {})), passes=passes)
+    formula = sum_of(op_name, **ATTRIBUTES.get(op_name, {}))
+    return [([(axes[k], dim) for k, dim in enumerate(dims)], formula) for dims in operand_dims(op_name)]
+
+
+@pytest.mark.parametrize("passes", [ONLY_DIFFERENTIATE, FORMULA_PASSES], ids=["alone", "pipeline"])
+@pytest.mark.parametrize("op_name", sorted(DERIVATIVES))
+def test_derivative_matches_finite_differences(op_name: str, passes: Any) -> None:
+    for variables, formula in cases_of(op_name):
+        check_gradients(variables, formula, passes=passes)
+
+
+@pytest.mark.parametrize("passes", [ONLY_DIFFERENTIATE, FORMULA_PASSES], ids=["alone", "pipeline"])
+@pytest.mark.parametrize("op_name", sorted(DERIVATIVES))
+def test_tangent_matches_finite_differences(op_name: str, passes: Any) -> None:
+    for variables, formula in cases_of(op_name):
+        check_both_modes(build(variables, formula), default_arrays(variables), passes=passes)
+
+
+@pytest.mark.parametrize("op_name", sorted(DERIVATIVES))
+def test_second_derivatives_match_finite_differences(op_name: str) -> None:
+    for variables, formula in cases_of(op_name):
+        check_second_order(build(variables, formula), default_arrays(variables))
 
 
 @pytest.mark.parametrize("exponent", [-2, -1, 0, 1, 2, 5])
@@ -181,7 +250,7 @@ def test_derivative_of_sinxdivx_is_accurate_at_all_scales(scale: float) -> None:
 
 
 def test_table_has_a_row_for_every_formula_op() -> None:
-    assert set(VJP) == set(FORMULA_OPS)
+    assert set(DERIVATIVES) == set(FORMULA_OPS)
 
 
 # Singular points
@@ -268,7 +337,7 @@ def weighted(kind: str, axis: str) -> Formula:
 
 
 @pytest.mark.parametrize("axis", ["i", "j"])
-@pytest.mark.parametrize("kind", sorted(REDUCTION_VJP))
+@pytest.mark.parametrize("kind", sorted(REDUCTION_DERIVATIVES))
 def test_gradient_of_reduction_matches_finite_differences(kind: str, axis: str) -> None:
     check_gradients(VARIABLES, weighted(kind, axis), saves=kind in {"logsumexp", "softmax"})
 
@@ -350,7 +419,7 @@ def test_logsumexp_of_minus_infinity_has_gradient_zero() -> None:
 # What is refused, and what is left behind
 
 
-@pytest.mark.parametrize("kind", sorted(REDUCTIONS - set(REDUCTION_VJP)))
+@pytest.mark.parametrize("kind", sorted(REDUCTIONS - set(REDUCTION_DERIVATIVES)))
 def test_reduction_without_derivative_is_refused_with_its_line(kind: str) -> None:
     def formula(x: Any) -> Any:
         k = 2 if kind.endswith(("kmin", "kmax")) else 0
@@ -360,7 +429,7 @@ def test_reduction_without_derivative_is_refused_with_its_line(kind: str) -> Non
     module = build([("j", 2)], formula, wrt=[0])
     with pytest.raises(UnsupportedError, match=rf'"{kind}" has no derivative\n  at .*test_differentiate.py:3'):
         run_passes(module, FORMULA_PASSES, target=TARGET)
-    assert set(INDEX_REDUCTIONS) <= REDUCTIONS - set(REDUCTION_VJP)
+    assert set(INDEX_REDUCTIONS) <= REDUCTIONS - set(REDUCTION_DERIVATIVES)
 
 
 def test_argument_number_out_of_range_is_refused() -> None:
