@@ -344,11 +344,11 @@ _FLAT_OPS = (
     "step sign floor ceil trunc round isnan logical_not eq ne lt le gt ge logical_and logical_or "
     "inner_argmin inner_argmax one_hot"
 )
-_FLAT = Derivative(lambda op, _: (None,) * len(op.operands), lambda _op, _tangents: None)
+FLAT = Derivative(lambda op, _: (None,) * len(op.operands), lambda _op, _tangents: None)
 
 DERIVATIVES: Mapping[str, Derivative] = {
     # Constant between jumps
-    **dict.fromkeys(_FLAT_OPS.split(), _FLAT),
+    **dict.fromkeys(_FLAT_OPS.split(), FLAT),
     # Functions of each component
     "neg": elementwise(lambda _, t: -t),
     "abs": elementwise(lambda op, t: t * sign(op.x)),
