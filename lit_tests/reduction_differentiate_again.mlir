@@ -154,3 +154,27 @@ func.func @vjp_of_a_sum_over_all_pairs(%x_rows: tensor<?x1xf32>) -> tensor<1x1xf
   %r0 = "reduction.reduce"(%rows) {axis = "i", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<1x1xf32>
   return %r0 : tensor<1x1xf32>
 }
+
+// Both orders at once: the cotangent of the cotangent is the tangent of x.
+// CHECK-LABEL: @two_orders_of_vjp
+// CHECK-SAME: %arg1: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"}
+// CHECK-SAME: %arg2: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0_2"}) -> (tensor<?x1xf32>, tensor<?x1xf32>) {
+// CHECK: return
+func.func @two_orders_of_vjp(%x_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [[0], [0, 1]]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %s = "reduction.exp"(%x) : (!reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%s) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// CHECK-LABEL: @two_orders_of_jvp
+// CHECK-SAME: {reduction.axis = "i", reduction.name = "tangent0"}
+// CHECK-SAME: {reduction.axis = "i", reduction.name = "tangent0_2"}
+// CHECK-SAME: {reduction.axis = "i", reduction.name = "tangent1"}) -> tensor<?x1xf32> {
+// CHECK: "reduction.add"
+func.func @two_orders_of_jvp(%x_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.tangents = [[0], [0, 1]]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %s = "reduction.exp"(%x) : (!reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%s) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}

@@ -46,6 +46,9 @@ def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
     with one tangent, of the same type, for each argument that `reduction.tangents` numbers, in its order; those of all
     other arguments are 0.
 
+    Each may also be an array of such arrays: then the derivative is differentiated again in the same mode, with respect
+    to the arguments that the second array numbers, and so on. For mixed modes the pass runs once for each.
+
     New arguments carry `reduction.name` ("saved0", "cotangent0" with the number of the result, "tangent0" with that of
     the argument; a name that is taken gets one more number) and `reduction.axis`. A derivative is a function of the
     same kind, so it can be differentiated again, in either mode; its `saved` arguments are arguments like all others.
@@ -63,14 +66,28 @@ def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
         function = operation.operation
         if name_of(function) != "func.func":
             continue
-        if _WRT in function.attributes and _TANGENTS in function.attributes:
-            raise CompileError(
-                at_source_line(f"a function has both `{_WRT}` and `{_TANGENTS}`, expected one", function.location)
-            )
-        if _WRT in function.attributes:
-            _ReverseSweep(_Function(function, _WRT)).run()
-        elif _TANGENTS in function.attributes:
-            _ForwardSweep(_Function(function, _TANGENTS)).run()
+        asked = [name for name in _SWEEPS if name in function.attributes]
+        if len(asked) > 1:
+            message = f"a function has both {' and '.join(f'`{name}`' for name in asked)}, expected one"
+            raise CompileError(at_source_line(message, function.location))
+        for name in asked:
+            for numbers in _read_orders(function, name):
+                _SWEEPS[name](_Function(function, numbers, name)).run()
+            del function.attributes[name]
+
+
+def _read_orders(function: Any, attribute_name: str) -> "list[tuple[int, ...]]":
+    """Read the argument numbers of each derivative, the innermost first."""
+    found = attribute(function, attribute_name)
+    try:
+        nested = [isinstance(element, ir.ArrayAttr) for element in found]
+        if nested and all(nested):
+            return [tuple(number.value for number in numbers) for numbers in found]
+        return [tuple(int(number) for number in found)]
+    except (AttributeError, TypeError, ValueError):
+        written = function.attributes[attribute_name]
+        message = f"`{attribute_name}` is {written}, expected an array of argument numbers, or of arrays of them"
+        raise CompileError(at_source_line(message, function.location)) from None
 
 
 class _Formulas:
@@ -105,12 +122,15 @@ class _Function:
         active: the values that depend on them.
     """
 
-    def __init__(self, function: Any, attribute_name: str) -> None:
+    def __init__(self, function: Any, numbers: "tuple[int, ...]", attribute_name: str) -> None:
         self.function = function
         self.block = function.regions[0].blocks[0]
         *self.forward, self.terminator = [op.operation for op in self.block.operations]
-        self.numbers = self._read_numbers(attribute_name)
-        del function.attributes[attribute_name]
+        count = len(self.block.arguments)
+        for number in numbers:
+            if not 0 <= number < count:
+                raise self.refusal(f"`{attribute_name}` asks for argument {number}, but the function has {count}")
+        self.numbers = numbers
         self.active = self._values_that_vary()
         self._old_attributes = self._argument_attributes()
         self._new_attributes: list[Any] = []
@@ -119,20 +139,6 @@ class _Function:
     def refusal(self, message: str) -> CompileError:
         """An error with the place of the function."""
         return CompileError(at_source_line(message, self.function.location))
-
-    def _read_numbers(self, attribute_name: str) -> tuple[int, ...]:
-        found = attribute(self.function, attribute_name)
-        arguments = self.block.arguments
-        try:
-            numbers = tuple(int(number) for number in found)
-        except (TypeError, ValueError):
-            raise self.refusal(f"`{attribute_name}` is {found}, expected an array of argument numbers") from None
-        for number in numbers:
-            if not 0 <= number < len(arguments):
-                raise self.refusal(
-                    f"`{attribute_name}` asks for argument {number}, but the function has {len(arguments)}"
-                )
-        return numbers
 
     def _argument_attributes(self) -> "list[Any]":
         if "arg_attrs" in self.function.attributes:
@@ -391,6 +397,9 @@ class _ForwardSweep:
     def _tangent(self, result: ir.Value) -> ir.Value:
         found = self.of_tensor.get(result)
         return _sum_like(result.owner.operation, _zeros(result)) if found is None else found
+
+
+_SWEEPS: Mapping[str, type[_ReverseSweep] | type[_ForwardSweep]] = {_WRT: _ReverseSweep, _TANGENTS: _ForwardSweep}
 
 
 def _zeros(tensor: ir.Value) -> Term:
