@@ -34,6 +34,7 @@ FORMULAS = {
     "pieces": lambda x, y, p: LazyTensor.cat((x[:2] * y[1:], (x[0] * p).exp())),
     "matrices": lambda x, y, p: x.tensorprod(y).matvecmult(x * p),
     "splines": lambda x, y, p: LazyTensor([0.0, 0.1, 0.1, 0.5, 0.7, 1.0, 1.0]).bspline(x[1] * p, 3) * y,
+    "knots": lambda x, y, p: LazyTensor.cat((x[0] - 2, x[0] * p - 1, y[0] * 0.1, y[0] + 1, x[1] + 2)).bspline(x[2], 2),
     "logistic": lambda x, y, p: (x | y).sigmoid() * x.tanh() + (p * y).softplus(),
     "constant": lambda x, y, p: x.step() + y.round() + (p > 0),
     "variable": lambda x, y, p: x,
