@@ -127,16 +127,15 @@ KEYWORDS: Mapping[str, Keyword] = MappingProxyType(
         **_rows("f, g, dimsf: ints, dimsg: ints", Kron="keops_kron"),
         **_rows("f, g, gamma", SoftDTW_SqDist="softdtw_sqdist"),
         # Derivatives
-        **_rows("f, v, e", Grad="grad"),
+        **_rows("f, v, e?", Grad="grad"),
         **_rows("f, v, u", Diff="diff", AdjointOperator="adjoint_operator"),
         **_rows("f, v", GradMatrix="grad_matrix", Divergence="divergence", Laplacian="laplacian"),
-        **_rows("f, v", TraceOperator="trace_operator"),
+        **_rows("f, v", TraceOperator="trace_operator", SumLinOperator="sum_linear_operator"),
         **_rows("f, v, e, f0", Grad_WithSavedForward="grad_with_saved_forward"),
         **_rows("f, v, u, f0", Diff_WithSavedForward="diff_with_saved_forward"),
-        **_rows("f", SumLinOperator="sum_linear_operator"),
         # Sharing: equal parts of a formula are computed once in any case
-        **_rows("f, g", Factorize=lambda f, _: f),
-        **_rows("f", AutoFactorize="__pos__"),
+        **_rows("f, g", Factorize="factorize"),
+        **_rows("f", AutoFactorize="auto_factorize"),
         # Complex numbers, as interleaved real and imaginary parts
         **_rows("f", ComplexReal="complex_real", ComplexImag="complex_imag", Conj="complex_conj"),
         **_rows("f", Real2Complex="complex_from_real", Imag2Complex="complex_from_imag", ComplexSum="complex_sum"),

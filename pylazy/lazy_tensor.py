@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylazy import arrays
+from pylazy.derivative_methods import DerivativeMethods
 from pylazy.execute import Wanted
 from pylazy.expression import Expression, at_user_line, variable
 from pylazy.lazy_formula import new
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _SWAPPED_AXES = {"": "", "i": "j", "j": "i", "ij": "ij"}
 
 
-class LazyTensor(TensorMethods, StatisticMethods):
+class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods):
     """A symbolic tensor of shape (*batch, M, N, D) whose entries are computed when a reduction needs them.
 
     Args:
