@@ -9,6 +9,7 @@ import formula_interpreter
 import numpy as np
 import pytest
 
+from pylazy.compiler.compile import compile_cpu, compile_ptx
 from pylazy.compiler.derivatives import DERIVATIVES, READS_RESULT, REDUCTION_DERIVATIVES
 from pylazy.compiler.dialects.reduction import attribute, lazy_dim
 from pylazy.compiler.dialects.reduction.formula_ops import (
@@ -26,6 +27,7 @@ from pylazy.compiler.passes.reduction_differentiate import reduction_differentia
 from pylazy.compiler.pipelines import FORMULA_PASSES
 from pylazy.compiler.target import CpuTarget
 from pylazy.runtime.errors import CompileError, UnsupportedError
+from pylazy.trace import Traced
 
 pytestmark = pytest.mark.usefixtures("context")
 
@@ -431,6 +433,16 @@ def test_second_derivatives_of_reduction_match_finite_differences(kind: str, axi
     module = build(VARIABLES, weighted(kind, axis))
     check_both_modes(module, default_arrays(VARIABLES))
     check_second_order(module, default_arrays(VARIABLES))
+
+
+@pytest.mark.parametrize("kind", ["prod", "softmax"])
+def test_derivatives_of_derivatives_compile_for_both_targets(kind: str) -> None:
+    module = differentiated(differentiated(build(VARIABLES, weighted(kind, "j")), "jvp"), "vjp")
+    traced = Traced(module)
+    roles = [(buffer.role, buffer.axis) for buffer in compile_cpu(traced, "x86-64").buffers]
+    gradients = [axis for role, axis in roles if role == "output"]
+    assert gradients == [axis for role, axis in roles if role == "input"][: len(gradients)]
+    assert compile_ptx(traced, "sm_80").kernels
 
 
 def test_third_derivatives_match_finite_differences() -> None:
