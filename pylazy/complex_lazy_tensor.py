@@ -1,0 +1,458 @@
+"""LazyTensors of complex numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy as np
+
+from pylazy import arrays
+from pylazy.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
+from pylazy.execute import Wanted
+from pylazy.expression import apply, at_user_line
+from pylazy.lazy_formula import LazyFormula, axis_of, unary
+from pylazy.lazy_tensor import LazyTensor, column_of
+from pylazy.operands import combine, from_data, is_complex, operand
+from pylazy.options import read_options
+from pylazy.reduction_methods import ReductionMethods
+from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.stages import Reduction
+
+if TYPE_CHECKING:
+    from pylazy.expression import Attributes, Expression
+
+_COMPLEX_NAMES = {"float16": "complex32", "float32": "complex64", "float64": "complex128"}
+_LINEAR_REDUCTIONS = frozenset({"sum", "mean"})
+_T = TypeVar("_T", bound=LazyTensor)
+
+
+class ComplexLazyTensor(LazyTensor):
+    """A LazyTensor of complex numbers, with NumPy's meaning for every operation that has one.
+
+    It is a vector of real numbers: D real parts, then D imaginary parts. `OPERATIONS_ON_COMPLEX` composes every
+    operation of real ones, so that derivatives, reductions and kernels are those of real formulas.
+
+    Args:
+        x: as for `LazyTensor`; numbers may be real or complex, and there is one component for each.
+        axis: as for `LazyTensor`.
+
+    Raises:
+        AxisError: the shape does not say which axes the array has, or contradicts `axis`.
+        DtypeError: this is no array, or not one of complex64, complex128 or a real dtype.
+    """
+
+    __slots__ = ("_planar",)
+
+    is_complex = True
+    _planar: Expression
+
+    def __init__(self, x: Any, axis: int | None = None) -> None:
+        made = from_data(LazyTensor, x, axis)
+        _copy_state(made if isinstance(made, ComplexLazyTensor) else complex_of(made, None), self)
+
+    # What has not learnt about complex numbers, and reads the formula as if it were real, is refused.
+    @property
+    def _expression(self) -> Expression:  # type: ignore[override]
+        raise UnsupportedError(
+            at_user_line("this is not there for complex LazyTensors: apply it to real ones, such as z.real and z.imag")
+        )
+
+    @_expression.setter
+    def _expression(self, expression: Expression) -> None:
+        self._planar = expression
+
+    @classmethod
+    def _real_class(cls) -> Any:
+        return LazyTensor
+
+    @property
+    def ndim(self) -> int:
+        """The inner dimension D, in complex numbers."""
+        return self._planar.dim // 2
+
+    @property
+    def dtype(self) -> str | None:
+        """The name "complex64" or "complex128"; None for numbers alone, which take the dtype of what they meet."""
+        real = self._planar.dtype
+        return None if real is None else _COMPLEX_NAMES.get(real)
+
+    def __repr__(self) -> str:
+        return f"<ComplexLazyTensor of shape {self.shape}, {self.dtype or 'any complex dtype'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_planar, (_planar_of(self),)
+
+    def t(self) -> ComplexLazyTensor:  # type: ignore[override]
+        """Exchange the axes i and j, without conjugation."""
+        return _from_planar(_planar_of(self).t())
+
+    def rmatvec(self, v: Any) -> Any:
+        """`K.conj().T @ v`, as scipy.sparse.linalg means it."""
+        return self.conj().T @ v
+
+    @property
+    def real(self) -> LazyTensor:
+        """The real part, as a real LazyTensor."""
+        return _part(self, 0)
+
+    @property
+    def imag(self) -> LazyTensor:
+        """The imaginary part, as a real LazyTensor."""
+        return _part(self, 1)
+
+    def conj(self) -> ComplexLazyTensor:
+        """The complex conjugate."""
+        return complex_of(self.real, -self.imag)
+
+    def angle(self) -> LazyTensor:
+        """The angle in radians, from -pi to pi, as `numpy.angle`."""
+        return self.imag.atan2(self.real)
+
+    def real2complex(self) -> NoReturn:
+        """Refuse: these numbers are complex already."""
+        _refuse_real_method("real2complex")
+
+    def imag2complex(self) -> NoReturn:
+        """Refuse: these numbers are complex already."""
+        _refuse_real_method("imag2complex")
+
+    def exp1j(self) -> NoReturn:
+        """Refuse, as pykeops does: (1j * z).exp() is the exponential of a complex angle."""
+        _refuse_real_method("exp1j")
+
+    def vecdot(self, other: Any) -> Any:
+        """Sum of the products of conj(self) and `other`, as `numpy.vecdot`; `dot` and | conjugate nothing."""
+        return self.conj().dot(other)
+
+    def weightedsqnorm(self, s: Any) -> Any:
+        """Weighted squared norm: w * sum of |z[k]|**2, sum of w[k] |z[k]|**2, or of conj(z[k]) w[k, l] z[l]."""
+        weight, dim = operand(LazyTensor, s), self.ndim
+        if weight.ndim == dim * dim > 1:
+            return self.vecdot(weight.matvecmult(self))
+        if weight.ndim not in (1, dim):
+            raise ShapeError(
+                at_user_line(
+                    f"s has inner dimension {weight.ndim}, expected 1, {dim} or {dim * dim} for a vector of "
+                    f"dimension {dim}"
+                )
+            )
+        return (weight * (self.real.square() + self.imag.square())).sum(-1)
+
+    # Reductions -------------------------------------------------------------------------------------------------------
+
+    def _reduce_any(
+        self, kind: str, axis: int | None, dim: int | None, *, keepdim: bool, options: dict[str, Any]
+    ) -> Any:
+        where = axis_of(self, axis, dim)
+        if where == "inner":
+            read_options(options, dtype=self._planar.dtype)
+            return unary(f"inner_{kind}", self)
+        if kind == "prod":
+            return self._multiply_all(where, keepdim=keepdim, options=options)
+        return self._reduce(where, (Wanted(kind, (0,)),), options, keepdim=keepdim)
+
+    def _reduce(
+        self,
+        axis: str,
+        wanted: tuple[Wanted, ...],
+        options: dict[str, Any],
+        *,
+        keepdim: bool = False,
+        drop_inner: bool = False,
+    ) -> Any:
+        for target in wanted:
+            if target.kind not in _LINEAR_REDUCTIONS:
+                _refuse(target.kind)
+        rest, out = _without_out(options)
+        found = _planar_of(self)._reduce(axis, wanted, rest, keepdim=keepdim)
+        if isinstance(found, Reduction):
+            if out is not None and options.get("call", True):
+                raise UnsupportedError(
+                    at_user_line(
+                        "out is given for a formula with symbolic variables: give it when the Reduction is called"
+                    )
+                )
+            return ComplexReduction(found, drop_inner=drop_inner)
+        return _delivered(complex_array(found, drop_inner=drop_inner), out)
+
+    def _multiply_all(self, where: str, *, keepdim: bool, options: dict[str, Any]) -> Any:
+        """Multiply sizes and add angles, as a product of complex numbers is not one of their parts."""
+        rest, out = _run_now("prod", self, options)
+        wanted = (Wanted("prod", (0,)),), (Wanted("sum", (0,)),)
+        sizes = abs(self)._reduce(where, wanted[0], rest, keepdim=keepdim)
+        angles = self.angle()._reduce(where, wanted[1], rest, keepdim=keepdim)
+        return _delivered(_polar(sizes, angles), out)
+
+    def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
+        """Add the variances of both parts, which is the mean of |z - mean|**2."""
+        rest, out = _run_now("var and std", self, options)
+        found = _planar_of(self)._spread(where, ddof, root=False, keepdim=keepdim, options=rest)
+        dim = self.ndim
+        result = found[..., :dim] + found[..., dim:]
+        return _delivered(result**0.5 if root else result, out)
+
+
+# Between real and complex LazyTensors ---------------------------------------------------------------------------------
+
+
+def complex_of(re: Any, im: Any) -> ComplexLazyTensor:
+    """Join two real LazyTensors; None stands for zeros.
+
+    Raises:
+        ShapeError: their sizes do not fit.
+    """
+    dim = max(part.ndim for part in (re, im) if part is not None)
+    parts = [_widened(zeros(1) if part is None else part, dim) for part in (re, im)]
+    return _from_planar(combine("concat", *parts))
+
+
+def from_complex_data(x: Any, axis: int | None) -> ComplexLazyTensor:
+    """Make a complex LazyTensor of an array, a number or a list of numbers, as `from_data` makes real ones."""
+    re, im, conjugated = _parts_of(x)
+    made = complex_of(from_data(LazyTensor, re, axis), from_data(LazyTensor, im, axis))
+    return made.conj() if conjugated else made
+
+
+def apply_rule(op: str, operands: tuple[Any, ...], attributes: Attributes) -> Any:
+    """Apply an operation to LazyTensors of which at least one is complex; see `apply_complex`."""
+    rule = OPERATIONS_ON_COMPLEX.get(op)
+    if rule is None:
+        _refuse(op)
+    result = rule(*map(_pair, operands), **dict(attributes))
+    return complex_of(*result) if isinstance(result, Complex) else result
+
+
+def interleaved(z: ComplexLazyTensor) -> LazyTensor:
+    """Write complex numbers as pykeops lays them out: (..., D) gives (..., 2 * D) reals, each real part first."""
+    return _transposed(_planar_of(z), 2, z.ndim)
+
+
+def from_interleaved(f: LazyTensor) -> ComplexLazyTensor:
+    """Read a vector of real and imaginary parts in turn: (..., 2 * D) gives (..., D).
+
+    Raises:
+        ShapeError: the number of components is odd.
+    """
+    if f.ndim % 2:
+        raise ShapeError(
+            at_user_line(f"a complex vector has {f.ndim} components, expected an even number: real, imaginary, real...")
+        )
+    return _from_planar(_transposed(f, f.ndim // 2, 2))
+
+
+def _transposed(f: LazyTensor, rows: int, columns: int) -> LazyTensor:
+    """See the components as a matrix by rows, and transpose it."""
+    if 1 in (rows, columns):
+        return f
+    before = f._expression
+    if before.op == "contract" and before.operands[1].op == "constant" and dict(before.attributes)["sizes"] == (
+        columns,
+        rows,
+    ):
+        return _with_expression(f, LazyTensor, before.operands[0])
+    attributes: Attributes = (("sizes", (rows, columns)), ("left", (0, 1)), ("right", ()), ("kept", (1, 0)))
+    return combine("contract", f, 1, attributes=attributes)
+
+
+def _from_planar(planar: LazyTensor) -> ComplexLazyTensor:
+    return _with_expression(planar, ComplexLazyTensor, planar._expression)
+
+
+def _planar_of(z: ComplexLazyTensor) -> LazyTensor:
+    return _with_expression(z, LazyTensor, z._planar)
+
+
+def _part(z: ComplexLazyTensor, number: int) -> LazyTensor:
+    planar, dim = z._planar, z.ndim
+    if planar.op == "concat" and planar.operands[0].dim == dim:
+        return _with_expression(z, LazyTensor, planar.operands[number])
+    attributes: Attributes = (("start", number * dim), ("size", dim))
+    return _with_expression(z, LazyTensor, apply("extract", (planar,), attributes))
+
+
+_STATE = tuple(name for name in LazyFormula.__slots__ if name not in ("__weakref__", "_expression"))
+
+
+def _with_expression(x: LazyTensor, cls: type[_T], expression: Expression) -> _T:
+    made = object.__new__(cls)
+    for name in _STATE:
+        setattr(made, name, getattr(x, name))
+    made._expression = expression
+    return made
+
+
+def _copy_state(made: ComplexLazyTensor, to: ComplexLazyTensor) -> None:
+    for name in _STATE:
+        setattr(to, name, getattr(made, name))
+    to._planar = made._planar
+
+
+def _pair(x: LazyTensor) -> Complex:
+    return Complex(x.real, x.imag) if x.is_complex else Complex(x, None)
+
+
+def _widened(x: LazyTensor, dim: int) -> LazyTensor:
+    return x if x.ndim == dim else x.sumT(dim)
+
+
+def _parts_of(x: Any) -> tuple[Any, Any, bool]:
+    """Give the real and the imaginary part, as views where x is an array, and whether the second is to be negated."""
+    if isinstance(x, list | tuple):
+        both = np.array(x, dtype=np.complex128)
+        return both.real.tolist(), both.imag.tolist(), False
+    if isinstance(x, complex | np.complexfloating):
+        number = complex(x)
+        return number.real, number.imag, False
+    if arrays.is_tensor(x) and x.is_conj():
+        # The view behind a conjugated tensor holds the numbers of memory, which kernels read.
+        return x.conj().real, x.conj().imag, True
+    return x.real, x.imag, False
+
+
+# Reductions to complex arrays -----------------------------------------------------------------------------------------
+
+
+class ComplexReduction(Reduction):
+    """A `Reduction` to complex numbers; its kernel gives real parts, then imaginary parts."""
+
+    __slots__ = ("_drop_inner",)
+
+    is_complex = True
+
+    def __init__(self, planar: Reduction, *, drop_inner: bool) -> None:
+        super().__init__(planar._job, planar._template, single=planar._single)
+        self._drop_inner = drop_inner
+
+    def __call__(self, *data: Any, out: Any = None) -> Any:
+        """Run on the data as it is now; see `Reduction`."""
+        return _delivered(complex_array(super().__call__(*data), drop_inner=self._drop_inner), out)
+
+    @property
+    def shape(self) -> Any:
+        """Shape of the result; None where a call decides on it."""
+        planar = super().shape
+        if planar is None:
+            return None
+        return planar[:-1] if self._drop_inner else (*planar[:-1], planar[-1] // 2)
+
+
+def complex_array(planar: Any, *, drop_inner: bool = False) -> Any:
+    """Make a complex array of one that ends with D real parts and D imaginary parts; a view where D is 1."""
+    dim = planar.shape[-1] // 2
+    if isinstance(planar, np.ndarray):
+        dtype = np.result_type(planar.dtype, np.complex64)
+        if dim == 1:
+            result = planar.view(dtype)
+        else:
+            result = np.empty((*planar.shape[:-1], dim), dtype)
+            result.real, result.imag = planar[..., :dim], planar[..., dim:]
+        return result[..., 0] if drop_inner else result
+    import torch
+
+    if dim == 1:
+        result = torch.view_as_complex(planar)
+        return result if drop_inner else result[..., None]
+    return torch.complex(planar[..., :dim], planar[..., dim:])
+
+
+def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
+    """`K @ v` for a complex array or list v."""
+    if isinstance(v, list | tuple):
+        v = np.array(v, dtype=np.complex128)
+    re, im, conjugated = _parts_of(v)
+    column = complex_of(column_of(re, matrix._columns), column_of(im, matrix._columns))
+    product = combine("mul", matrix, column.conj() if conjugated else column)
+    return product._reduce("j", (Wanted("sum", (0,)),), options, drop_inner=v.ndim == 1)
+
+
+def reduce_exponentials(
+    kind: str, operands: tuple[Any, ...], where: str, *, keepdim: bool, options: dict[str, Any]
+) -> Any:
+    """Reduce to the log of the sum of exp(f) g, or to that sum over the one of exp(f), where f or g is complex.
+
+    With f = a + ib, one real reduction finds the weighted means of exp(ib) g and of exp(ib) under the softmax of a,
+    which is stable whatever a is.
+    """
+    f = operands[0]
+    rest, out = _run_now(kind, f, options)
+    g = operands[1] if len(operands) == 2 else LazyTensor(1)
+    size = f.real if f.is_complex else f
+    terms = f.imag.exp1j() * g if f.is_complex else g
+    over = f.is_complex and kind == "softmax"
+    weight = terms.concat(f.imag.exp1j()) if over else terms
+    axis = -2 if where == "j" else -3
+    means = ReductionMethods.sumsoftmaxweight(size, _planar_of(weight), axis, keepdim=keepdim, **rest)
+    result = complex_array(means)
+    if over:
+        result = result[..., :-1] / result[..., -1:]
+    if kind == "logsumexp":
+        result = _log_of_scaled(result, ReductionMethods.logsumexp(size, axis, keepdim=keepdim, **rest))
+    return _delivered(result, out)
+
+
+def _log_of_scaled(mean: Any, exponent: Any) -> Any:
+    """Find log(mean * exp(exponent)); -inf for a sum of nothing, in which the mean is 0 / 0."""
+    if isinstance(mean, np.ndarray):
+        with np.errstate(divide="ignore"):
+            return np.log(np.where(np.isneginf(exponent), 0, mean)) + np.where(np.isneginf(exponent), 0, exponent)
+    import torch
+
+    nothing = torch.isneginf(exponent)
+    return torch.log(torch.where(nothing, 0, mean)) + torch.where(nothing, 0, exponent)
+
+
+def _polar(sizes: Any, angles: Any) -> Any:
+    if isinstance(sizes, np.ndarray):
+        result = np.empty(sizes.shape, np.result_type(sizes.dtype, np.complex64))
+        result.real, result.imag = sizes * np.cos(angles), sizes * np.sin(angles)
+        return result
+    import torch
+
+    return torch.polar(sizes, angles)
+
+
+def _without_out(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    return {name: value for name, value in options.items() if name != "out"}, options.get("out")
+
+
+def _run_now(what: str, z: LazyTensor, options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Check that a reduction of several steps is to run now, and take `out` from its options."""
+    symbolic = any(source.kind == arrays.SYMBOL for source in _sources(z))
+    if symbolic or not options.get("call", True):
+        raise UnsupportedError(
+            at_user_line(
+                f"{what} of complex numbers takes several reductions: call=False and symbolic variables are not there, "
+                "pass arrays and let it run"
+            )
+        )
+    return _without_out(options)
+
+
+def _sources(z: LazyTensor) -> list[Any]:
+    from pylazy.execute import flatten
+
+    return flatten((z._planar if isinstance(z, ComplexLazyTensor) else z._expression,)).sources
+
+
+def _delivered(result: Any, out: Any) -> Any:
+    """Write a result into the array that the user gave for it, if any."""
+    if out is None:
+        return result
+    kind = arrays.NUMPY if isinstance(result, np.ndarray) else arrays.TORCH
+    dtype = str(result.dtype).removeprefix("torch.")
+    arrays.check_out(out, kind=kind, shape=tuple(result.shape), dtype=dtype, sources=())
+    out[...] = result
+    return out
+
+
+def _refuse(op: str) -> NoReturn:
+    name = op.removeprefix("inner_").removesuffix("0")
+    raise UnsupportedError(
+        at_user_line(
+            f"{name} has no meaning for complex numbers, expected real ones: apply it to z.real, z.imag or abs(z)"
+        )
+    )
+
+
+def _refuse_real_method(name: str) -> NoReturn:
+    raise UnsupportedError(at_user_line(f"{name} is for real numbers, and these are complex already"))
