@@ -12,7 +12,7 @@ from pylazy.execute import Wanted
 from pylazy.expression import apply, at_user_line
 from pylazy.lazy_formula import LazyFormula, axis_of, unary
 from pylazy.lazy_tensor import LazyTensor, column_of
-from pylazy.operands import combine, from_data, is_complex, operand
+from pylazy.operands import combine, from_data, operand
 from pylazy.options import read_options
 from pylazy.reduction_methods import ReductionMethods
 from pylazy.runtime.errors import ShapeError, UnsupportedError
@@ -52,7 +52,7 @@ class ComplexLazyTensor(LazyTensor):
 
     # What has not learnt about complex numbers, and reads the formula as if it were real, is refused.
     @property
-    def _expression(self) -> Expression:  # type: ignore[override]
+    def _expression(self) -> Expression:
         raise UnsupportedError(
             at_user_line("this is not there for complex LazyTensors: apply it to real ones, such as z.real and z.imag")
         )
@@ -82,7 +82,7 @@ class ComplexLazyTensor(LazyTensor):
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_planar, (_planar_of(self),)
 
-    def t(self) -> ComplexLazyTensor:  # type: ignore[override]
+    def t(self) -> ComplexLazyTensor:
         """Exchange the axes i and j, without conjugation."""
         return _from_planar(_planar_of(self).t())
 
@@ -245,13 +245,14 @@ def _transposed(f: LazyTensor, rows: int, columns: int) -> LazyTensor:
     if 1 in (rows, columns):
         return f
     before = f._expression
-    if before.op == "contract" and before.operands[1].op == "constant" and dict(before.attributes)["sizes"] == (
-        columns,
-        rows,
-    ):
-        return _with_expression(f, LazyTensor, before.operands[0])
-    attributes: Attributes = (("sizes", (rows, columns)), ("left", (0, 1)), ("right", ()), ("kept", (1, 0)))
-    return combine("contract", f, 1, attributes=attributes)
+    if before.op == "contract" and before.attributes == _transposition(columns, rows):
+        return _with_expression(f, LazyTensor, before.operands[0])  # back to where it came from
+    return combine("contract", f, 1, attributes=_transposition(rows, columns))
+
+
+def _transposition(rows: int, columns: int) -> Attributes:
+    """The attributes of a product with the number 1, whose label-less second operand nothing else makes."""
+    return ("sizes", (rows, columns)), ("left", (0, 1)), ("right", ()), ("kept", (1, 0))
 
 
 def _from_planar(planar: LazyTensor) -> ComplexLazyTensor:
@@ -339,6 +340,7 @@ class ComplexReduction(Reduction):
 def complex_array(planar: Any, *, drop_inner: bool = False) -> Any:
     """Make a complex array of one that ends with D real parts and D imaginary parts; a view where D is 1."""
     dim = planar.shape[-1] // 2
+    result: Any
     if isinstance(planar, np.ndarray):
         dtype = np.result_type(planar.dtype, np.complex64)
         if dim == 1:
@@ -349,10 +351,10 @@ def complex_array(planar: Any, *, drop_inner: bool = False) -> Any:
         return result[..., 0] if drop_inner else result
     import torch
 
-    if dim == 1:
-        result = torch.view_as_complex(planar)
-        return result if drop_inner else result[..., None]
-    return torch.complex(planar[..., :dim], planar[..., dim:])
+    if dim > 1:
+        return torch.complex(planar[..., :dim], planar[..., dim:])
+    result = torch.view_as_complex(planar)
+    return result if drop_inner else result[..., None]
 
 
 def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
@@ -378,8 +380,8 @@ def reduce_exponentials(
     g = operands[1] if len(operands) == 2 else LazyTensor(1)
     size = f.real if f.is_complex else f
     terms = f.imag.exp1j() * g if f.is_complex else g
-    over = f.is_complex and kind == "softmax"
-    weight = terms.concat(f.imag.exp1j()) if over else terms
+    over = f.is_complex and kind == "softmax"  # its divisor is complex too
+    weight: Any = terms.concat(f.imag.exp1j()) if over else terms
     axis = -2 if where == "j" else -3
     means = ReductionMethods.sumsoftmaxweight(size, _planar_of(weight), axis, keepdim=keepdim, **rest)
     result = complex_array(means)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pylazy.operands import combine, operand
 from pylazy.operators import Operators
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class ComplexMethods(Operators):
     @property
     def imag(self) -> Any:
         """The imaginary part, as a real LazyTensor: zeros where the numbers are real."""
-        return self * 0
+        return (self == self) * 0  # noqa: PLR0124  zeros of this shape, also where x is NaN or negative
 
     def conj(self) -> Any:
         """The complex conjugate."""
@@ -50,5 +51,4 @@ class ComplexMethods(Operators):
 
     def angle(self) -> Any:
         """The angle of a complex number in radians, from -pi to pi: 0 or pi for a real one."""
-        numbers: Any = self
-        return (numbers * 0).atan2(numbers)
+        return combine("atan2", operand(self.__class__, 0), self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -174,8 +173,8 @@ def _power(x: Complex, y: Complex) -> Complex:
     c, d = _full(y)
     nothing = (a == 0).logical_and(b == 0)
     re, im = _full(_exp(_multiply(_log(Complex(nothing.where(1, a), b)), y)))
-    real = d == 0
-    at_zero = real.logical_and(c > 0).where(0, real.logical_and(c == 0).where(1, _number(math.nan)))
+    one = (c == 0).logical_and(d == 0)
+    at_zero = (c > 0).where(0, one.where(1, _number(math.nan)))
     return Complex(nothing.where(at_zero, re), nothing.where(at_zero - at_zero, im))
 
 
