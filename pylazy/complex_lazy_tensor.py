@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pylazy.expression import Attributes, Expression
 
 _COMPLEX_NAMES = {"float16": "complex32", "float32": "complex64", "float64": "complex128"}
+_SPELLINGS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "mod0": "mod"}
 _LINEAR_REDUCTIONS = frozenset({"sum", "mean"})
 _T = TypeVar("_T", bound=LazyTensor)
 
@@ -448,7 +449,7 @@ def _delivered(result: Any, out: Any) -> Any:
 
 
 def _refuse(op: str) -> NoReturn:
-    name = op.removeprefix("inner_").removesuffix("0")
+    name = _SPELLINGS.get(op, op.removeprefix("inner_"))
     raise UnsupportedError(
         at_user_line(
             f"{name} has no meaning for complex numbers, expected real ones: apply it to z.real, z.imag or abs(z)"
