@@ -304,7 +304,8 @@ def _parts_of(x: Any) -> tuple[Any, Any, bool]:
         return both.real.tolist(), both.imag.tolist(), False
     if isinstance(x, complex | np.complexfloating):
         number = complex(x)
-        return number.real, number.imag, False
+        # A part without a value is a zero of the formula, with which products cost nothing.
+        return number.real or 0, number.imag or 0, False
     if arrays.is_tensor(x) and x.is_conj():
         # The view behind a conjugated tensor holds the numbers of memory, which kernels read.
         return x.conj().real, x.conj().imag, True
@@ -362,10 +363,34 @@ def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
     """`K @ v` for a complex array or list v."""
     if isinstance(v, list | tuple):
         v = np.array(v, dtype=np.complex128)
+    if not matrix.is_complex and options.get("call", True) and v.ndim:
+        rest, out = _without_out(options)
+        found = matrix.__matmul__(_with_parts_in_turn(v), **rest)
+        if not isinstance(found, Reduction):
+            result = _from_parts_in_turn(found)
+            return _delivered(result[..., 0] if v.ndim == 1 else result, out)
     re, im, conjugated = _parts_of(v)
     column = complex_of(column_of(re, matrix._columns), column_of(im, matrix._columns))
     product = combine("mul", matrix, column.conj() if conjugated else column)
     return product._reduce("j", (Wanted("sum", (0,)),), options, drop_inner=v.ndim == 1)
+
+
+def _with_parts_in_turn(v: Any) -> Any:
+    """See complex vectors as twice as many real ones: (N,) as (N, 2), and (..., N, E) as (..., N, 2 * E)."""
+    shape = (*v.shape[:-1], 2 * v.shape[-1]) if v.ndim > 1 else (*v.shape, 2)
+    if isinstance(v, np.ndarray):
+        return v[..., None].view(v.real.dtype).reshape(shape)
+    import torch
+
+    return torch.view_as_real(v.resolve_conj()).reshape(shape)
+
+
+def _from_parts_in_turn(found: Any) -> Any:
+    if isinstance(found, np.ndarray):
+        return found.view(np.result_type(found.dtype, np.complex64))
+    import torch
+
+    return torch.view_as_complex(found.unflatten(-1, (-1, 2)))
 
 
 def reduce_exponentials(

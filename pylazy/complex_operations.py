@@ -90,19 +90,36 @@ def _partwise(op: str) -> ComplexRule:
 
 
 def _bilinear(op: str) -> ComplexRule:
-    """An operation that is linear in each of two operands."""
+    """An operation that is linear in each of two operands.
+
+    Parts that are 0 by construction, as those of 1j and of real operands, cost nothing: a product of a real and an
+    imaginary number is imaginary, so that exp(1j * x) takes no real exponential, and infinities keep their direction.
+    """
 
     def rule(x: Complex, y: Complex, **attributes: Any) -> Complex:
-        def times(a: LazyTensor, b: LazyTensor) -> LazyTensor:
+        def product(a: LazyTensor, b: LazyTensor) -> LazyTensor:
             return combine(op, a, b, attributes=tuple(attributes.items()))
 
-        if y.im is None:
-            return Complex(times(x.re, y.re), None if x.im is None else times(x.im, y.re))
-        if x.im is None:
-            return Complex(times(x.re, y.re), times(x.re, y.im))
-        return Complex(times(x.re, y.re) - times(x.im, y.im), times(x.re, y.im) + times(x.im, y.re))
+        def times(a: LazyTensor | None, b: LazyTensor | None) -> LazyTensor | None:
+            return None if a is None or b is None or _is_nothing(a) or _is_nothing(b) else product(a, b)
+
+        first, second = times(x.re, y.re), times(x.im, y.im)
+        re = first if second is None else -second if first is None else first - second
+        first, second = times(x.re, y.im), times(x.im, y.re)
+        im = first if second is None else second if first is None else first + second
+        if re is None:
+            return Complex(product(x.re, y.re) if im is None else zeros(im.ndim), im)
+        return Complex(re, im)
 
     return rule
+
+
+def _is_nothing(x: LazyTensor) -> bool:
+    """Whether these are zeros by construction."""
+    node = x._expression
+    while node.op == "broadcast":
+        node = node.operands[0]
+    return node.op == "constant" and node.source == 0
 
 
 _multiply = _bilinear("mul")

@@ -289,6 +289,13 @@ def test_dtypes_promote_as_those_of_numpy(x, y, first, second, result):
     assert np.result_type(first, second) == result
 
 
+def test_imaginary_numbers_turn_real_ones_and_nothing_else():
+    infinite = np.array([[np.inf, -np.inf, 2.0]])
+    found = (1j * Vi(infinite)).sum(axis=1)
+    np.testing.assert_array_equal(found.imag, infinite)
+    np.testing.assert_array_equal(found.real, [[0, 0, 0]])
+
+
 def test_numbers_and_scalars_take_the_dtype_of_arrays(x):
     rows = Vi(x.astype("complex64"))
     for number in (2j, 1.5, np.array(2j), np.complex128(1j), [1j, 2j, 3]):
