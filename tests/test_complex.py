@@ -593,6 +593,27 @@ def test_tensors_may_be_views_conjugated_or_negated(rng):
     torch.testing.assert_close(K @ v, torch.cdist(x.T.real, y[0, :, 0].real).square().to(v.dtype) @ v)
 
 
+def test_one_formula_may_be_reduced_and_differentiated_twice(rng):
+    x, y = tensors(rng, (M, D), (N, D))
+    z = Vi(x) * Vj(y)
+    for axis in (0, 1):
+        (found,) = torch.autograd.grad(z.sum(axis=axis).abs().sum(), x)
+        (expected,) = torch.autograd.grad((x[:, None] * y).sum(axis).abs().sum(), x)
+        torch.testing.assert_close(found, expected)
+
+
+def test_tensors_stand_on_either_side_of_operators(x):
+    rows, row = Vi(torch.tensor(x)), torch.tensor(x[:1])[None]
+    for apply in OPERATORS:
+        for found, expected in (
+            (apply(row, rows), apply(x[:1], x)),
+            (apply(rows, row), apply(x, x[:1])),
+            (apply(torch.tensor(2j), rows), apply(2j, x)),
+            (apply(rows.real, torch.tensor(2j)), apply(x.real, 2j)),
+        ):
+            np.testing.assert_allclose(found.sum(axis=1).numpy(), expected, rtol=1e-13)
+
+
 def test_torch_and_numpy_mix(x, y):
     found = (Vi(torch.tensor(x)) * Vj(y)).sum(axis=1)
     assert found.dtype == torch.complex128
@@ -629,16 +650,19 @@ KEYWORDS = {
 }
 
 
-@pytest.mark.parametrize("dim", [1, D, 40])
-def test_keywords_read_real_and_imaginary_parts_in_turn(rng, dim):
+@pytest.mark.parametrize(
+    ("dim", "texts"),
+    [(1, [*KEYWORDS]), (D, [*KEYWORDS]), (120, ["ComplexReal(x)", "ComplexSum(x)", "ComplexMult(x, y)"])],
+)
+def test_keywords_read_real_and_imaginary_parts_in_turn(rng, dim, texts):
     x, y = numbers(rng, M, dim), numbers(rng, 1, dim)
-    parts = [text.format(twice=2 * dim) for text in KEYWORDS]
-    formula = parts[-1]
-    for part in reversed(parts[:-1]):
-        formula = f"Concat({part}, {formula})"
+    formula = ""
+    for text in reversed(texts):
+        part = text.format(twice=2 * dim)
+        formula = f"Concat({part}, {formula})" if formula else part
     found = Genred(formula, [f"x = Vi({2 * dim})", f"y = Vj({2 * dim})"], "Sum", axis=1)(interleave(x), interleave(y))
-    expected = [theirs(x, y) for theirs in KEYWORDS.values()]
-    expected = np.concatenate([interleave(part) if np.iscomplexobj(part) else part for part in expected], -1)
+    parts = [KEYWORDS[text](x, y) for text in texts]
+    expected = np.concatenate([interleave(part) if np.iscomplexobj(part) else part for part in parts], -1)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
