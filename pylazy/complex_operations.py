@@ -213,8 +213,16 @@ def _inner_prod(z: Complex) -> Complex:
 
 def _exp(z: Complex) -> Complex:
     a, b = _full(z)
+    if _is_nothing(a):
+        return Complex(b.cos(), b.sin())
     scale = a.exp()
-    return Complex(scale * b.cos(), scale * b.sin())
+    return Complex(scale * b.cos(), _stretched(b.sin(), scale))
+
+
+def _stretched(x: LazyTensor, scale: LazyTensor) -> LazyTensor:
+    """Multiply; 0 stays 0 where the scale overflows, as on the axes. Derivatives are those of the product."""
+    axis = (x == 0).logical_and(scale.abs() == _number(math.inf))
+    return x * axis.where(1, scale)
 
 
 def _log_of_size(a: LazyTensor, b: LazyTensor, excess: Callable[[LazyTensor, LazyTensor], LazyTensor]) -> LazyTensor:
@@ -246,7 +254,7 @@ def _log1p(z: Complex) -> Complex:
 def _expm1(z: Complex) -> Complex:
     a, b = _full(z)
     half = (b / 2).sin()
-    return Complex(a.expm1() * b.cos() - 2 * half * half, a.exp() * b.sin())
+    return Complex(a.expm1() * b.cos() - 2 * half * half, _stretched(b.sin(), a.exp()))
 
 
 def _scaled(z: Complex, factor: float) -> Complex:
@@ -272,22 +280,22 @@ def _sqrt(z: Complex) -> Complex:
 
 def _sin(z: Complex) -> Complex:
     a, b = _full(z)
-    return Complex(a.sin() * b.cosh(), a.cos() * b.sinh())
+    return Complex(_stretched(a.sin(), b.cosh()), a.cos() * b.sinh())
 
 
 def _cos(z: Complex) -> Complex:
     a, b = _full(z)
-    return Complex(a.cos() * b.cosh(), -(a.sin() * b.sinh()))
+    return Complex(a.cos() * b.cosh(), -_stretched(a.sin(), b.sinh()))
 
 
 def _sinh(z: Complex) -> Complex:
     a, b = _full(z)
-    return Complex(a.sinh() * b.cos(), a.cosh() * b.sin())
+    return Complex(a.sinh() * b.cos(), _stretched(b.sin(), a.cosh()))
 
 
 def _cosh(z: Complex) -> Complex:
     a, b = _full(z)
-    return Complex(a.cosh() * b.cos(), a.sinh() * b.sin())
+    return Complex(a.cosh() * b.cos(), _stretched(b.sin(), a.sinh()))
 
 
 def _tanh(z: Complex) -> Complex:

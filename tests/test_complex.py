@@ -225,6 +225,15 @@ def test_sizes_and_quotients_do_not_overflow_on_the_way():
     np.testing.assert_array_equal(found, by_zero)
 
 
+def test_functions_that_overflow_stay_on_the_axes():
+    z = np.array([[1e5 + 0j, 0 + 1e5j, -1e5 + 0j, 1e200 + 0j]]).T
+    names = ("exp", "sin", "cos", "sinh", "cosh", "tan", "tanh")
+    with np.errstate(over="ignore"):
+        expected = [getattr(np, name)(z) for name in names]
+    for name, found, dense in zip(names, evaluate([getattr(Vi(z), name)() for name in names]), expected, strict=True):
+        np.testing.assert_allclose(found, dense, rtol=1e-14, err_msg=name)
+
+
 def test_logarithms_near_the_unit_circle_keep_their_digits():
     z = np.array([[1 + 1e-9j, 1e-8 + 1j, (1 + 1e-10) * np.exp(2j), 1 - 1e-12]]).T
     found = Vi(z).log().sum(axis=1)
