@@ -8,17 +8,19 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
-from pylazy.execute import Wanted
+from pylazy.execute import Wanted, flatten
 from pylazy.expression import apply, at_user_line
 from pylazy.lazy_formula import LazyFormula, axis_of, unary
 from pylazy.lazy_tensor import LazyTensor, column_of
-from pylazy.operands import combine, from_data, operand
+from pylazy.operands import combine, from_data, is_symbol, operand, symbolic
 from pylazy.options import read_options
 from pylazy.reduction_methods import ReductionMethods
-from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pylazy.expression import Attributes, Expression
 
 _COMPLEX_NAMES = {"float16": "complex32", "float32": "complex64", "float64": "complex128"}
@@ -34,7 +36,8 @@ class ComplexLazyTensor(LazyTensor):
     operation of real ones, so that derivatives, reductions and kernels are those of real formulas.
 
     Args:
-        x: as for `LazyTensor`; numbers may be real or complex, and there is one component for each.
+        x: as for `LazyTensor`; numbers may be real or complex, and there is one component for each. A tuple
+            (index, dim, category) is a symbolic variable of dim real numbers, real and imaginary parts in turn.
         axis: as for `LazyTensor`.
 
     Raises:
@@ -48,8 +51,14 @@ class ComplexLazyTensor(LazyTensor):
     _planar: Expression
 
     def __init__(self, x: Any, axis: int | None = None) -> None:
-        made = from_data(LazyTensor, x, axis)
-        _copy_state(made if isinstance(made, ComplexLazyTensor) else complex_of(made, None), self)
+        if axis is None and is_symbol(x):
+            made = from_interleaved(symbolic(LazyTensor, *x))
+        else:
+            data: Any = from_data(LazyTensor, x, axis)
+            made = data if data.is_complex else complex_of(data, None)
+        for name in _STATE:
+            setattr(self, name, getattr(made, name))
+        self._planar = made._planar
 
     # What has not learnt about complex numbers, and reads the formula as if it were real, is refused.
     @property
@@ -178,7 +187,7 @@ class ComplexLazyTensor(LazyTensor):
 
     def _multiply_all(self, where: str, *, keepdim: bool, options: dict[str, Any]) -> Any:
         """Multiply sizes and add angles, as a product of complex numbers is not one of their parts."""
-        rest, out = _run_now("prod", self, options)
+        rest, out = _run_now("prod", (self,), options)
         wanted = (Wanted("prod", (0,)),), (Wanted("sum", (0,)),)
         sizes = abs(self)._reduce(where, wanted[0], rest, keepdim=keepdim)
         angles = self.angle()._reduce(where, wanted[1], rest, keepdim=keepdim)
@@ -186,7 +195,7 @@ class ComplexLazyTensor(LazyTensor):
 
     def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
         """Add the variances of both parts, which is the mean of |z - mean|**2."""
-        rest, out = _run_now("var and std", self, options)
+        rest, out = _run_now("var and std", (self,), options)
         found = _planar_of(self)._spread(where, ddof, root=False, keepdim=keepdim, options=rest)
         dim = self.ndim
         result = found[..., :dim] + found[..., dim:]
@@ -208,7 +217,19 @@ def complex_of(re: Any, im: Any) -> ComplexLazyTensor:
 
 
 def from_complex_data(x: Any, axis: int | None) -> ComplexLazyTensor:
-    """Make a complex LazyTensor of an array, a number or a list of numbers, as `from_data` makes real ones."""
+    """Make a complex LazyTensor of an array, a number or a list of numbers, as `from_data` makes real ones.
+
+    Raises:
+        AxisError: the shape does not say which axes the array has, or contradicts `axis`.
+        DtypeError: this is no array of complex64 or complex128.
+    """
+    if isinstance(x, np.ndarray) and x.dtype not in _COMPLEX_NAMES.values():
+        raise DtypeError(
+            at_user_line(
+                f"an array of shape {x.shape} has dtype {x.dtype}, expected complex64 or complex128: convert it, as by "
+                "x.astype(numpy.complex64)"
+            )
+        )
     re, im, conjugated = _parts_of(x)
     made = complex_of(from_data(LazyTensor, re, axis), from_data(LazyTensor, im, axis))
     return made.conj() if conjugated else made
@@ -283,12 +304,6 @@ def _with_expression(x: LazyTensor, cls: type[_T], expression: Expression) -> _T
     return made
 
 
-def _copy_state(made: ComplexLazyTensor, to: ComplexLazyTensor) -> None:
-    for name in _STATE:
-        setattr(to, name, getattr(made, name))
-    to._planar = made._planar
-
-
 def _pair(x: LazyTensor) -> Complex:
     return Complex(x.real, x.imag) if x.is_complex else Complex(x, None)
 
@@ -329,6 +344,9 @@ class ComplexReduction(Reduction):
     def __call__(self, *data: Any, out: Any = None) -> Any:
         """Run on the data as it is now; see `Reduction`."""
         return _delivered(complex_array(super().__call__(*data), drop_inner=self._drop_inner), out)
+
+    def __repr__(self) -> str:
+        return f"<Complex{super().__repr__()[1:]}"
 
     @property
     def shape(self) -> Any:
@@ -402,7 +420,7 @@ def reduce_exponentials(
     which is stable whatever a is.
     """
     f = operands[0]
-    rest, out = _run_now(kind, f, options)
+    rest, out = _run_now(kind, operands, options)
     g = operands[1] if len(operands) == 2 else LazyTensor(1)
     size = f.real if f.is_complex else f
     terms = f.imag.exp1j() * g if f.is_complex else g
@@ -443,10 +461,11 @@ def _without_out(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     return {name: value for name, value in options.items() if name != "out"}, options.get("out")
 
 
-def _run_now(what: str, z: LazyTensor, options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def _run_now(what: str, operands: Sequence[LazyTensor], options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Check that a reduction of several steps is to run now, and take `out` from its options."""
-    symbolic = any(source.kind == arrays.SYMBOL for source in _sources(z))
-    if symbolic or not options.get("call", True):
+    planar = [x._planar if isinstance(x, ComplexLazyTensor) else x._expression for x in operands]
+    later = any(source.kind == arrays.SYMBOL for source in flatten(planar).sources)
+    if later or not options.get("call", True):
         raise UnsupportedError(
             at_user_line(
                 f"{what} of complex numbers takes several reductions: call=False and symbolic variables are not there, "
@@ -454,12 +473,6 @@ def _run_now(what: str, z: LazyTensor, options: dict[str, Any]) -> tuple[dict[st
             )
         )
     return _without_out(options)
-
-
-def _sources(z: LazyTensor) -> list[Any]:
-    from pylazy.execute import flatten
-
-    return flatten((z._planar if isinstance(z, ComplexLazyTensor) else z._expression,)).sources
 
 
 def _delivered(result: Any, out: Any) -> Any:

@@ -13,7 +13,7 @@ from pylazy.complex_methods import ComplexMethods
 from pylazy.execute import Wanted
 from pylazy.expression import Expression, at_user_line, variable
 from pylazy.lazy_formula import new
-from pylazy.operands import checked_dim, combine, from_data, is_complex, symbolic
+from pylazy.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
 from pylazy.runtime.errors import ShapeError
 from pylazy.statistic_methods import StatisticMethods
 from pylazy.tensor_methods import TensorMethods
@@ -52,10 +52,7 @@ class LazyTensor(TensorMethods, StatisticMethods, ComplexMethods):
         return object.__new__(cls)
 
     def __init__(self, x: Any, axis: int | None = None) -> None:
-        if axis is None and isinstance(x, tuple) and len(x) == 3 and all(isinstance(part, int) for part in x):
-            made = symbolic(self.__class__, *x)
-        else:
-            made = from_data(self.__class__, x, axis)
+        made = symbolic(self.__class__, *x) if axis is None and is_symbol(x) else from_data(self.__class__, x, axis)
         self._expression = made._expression
         self._batch = made._batch
         self._rows = made._rows

@@ -36,6 +36,11 @@ def operand(cls: type[_T], value: Any) -> _T:
     return value if isinstance(value, LazyFormula) else from_data(cls._real_class(), value, None)  # type: ignore[return-value]
 
 
+def is_symbol(x: Any) -> bool:
+    """Whether this is a triple of integers, (index, dim, category), which names a symbolic variable."""
+    return isinstance(x, tuple) and len(x) == 3 and all(isinstance(part, int) for part in x)
+
+
 def is_complex(x: Any) -> bool:
     """Whether this is a complex array, tensor or number, or a list with one."""
     if isinstance(x, np.ndarray | np.generic):

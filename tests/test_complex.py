@@ -464,9 +464,15 @@ def test_reductions_can_run_later_and_on_symbolic_variables(x, y):
     symbolic = (Vi(0, D) * Vj(1, D)).exp1j().sum(axis=1)
     expected = np.exp(1j * x.real[:, None] * y.real).sum(1)
     np.testing.assert_allclose(symbolic(x.real, y.real), expected, rtol=1e-13)
+    assert repr(symbolic).startswith("<ComplexReduction sum over j")
     out = np.empty((M, D), complex)
     symbolic(x.real, y.real, out=out)
     np.testing.assert_allclose(out, expected, rtol=1e-13)
+
+
+def test_complex_symbolic_variables_read_parts_in_turn(x, y):
+    product = (ComplexLazyTensor((0, 2 * D, 0)) * Vj(y)).sum(axis=1)
+    np.testing.assert_allclose(product(interleave(x)), (x[:, None] * y).sum(1), rtol=1e-13)
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------
@@ -495,6 +501,7 @@ def test_reductions_can_run_later_and_on_symbolic_variables(x, y):
         lambda z: z.prod(axis=1, call=False),
         lambda z: z.var(axis=1, call=False),
         lambda z: z[0].logsumexp(axis=1, call=False),
+        lambda z: z[0].sumsoftmaxweight(Vj(0, 1), axis=1),
     ],
 )
 def test_what_has_no_meaning_is_refused_at_the_users_line(x, y, misuse):
@@ -509,8 +516,9 @@ def test_bundles_refuse_complex_reductions(x, y):
 
 
 def test_dtypes_and_sizes_are_checked(x):
-    with pytest.raises(DtypeError, match="float"):
-        Vi(x.astype(np.clongdouble))
+    for dtype in (np.clongdouble, ">c16"):
+        with pytest.raises(DtypeError, match="expected complex64 or complex128"):
+            Vi(x.astype(dtype))
     with pytest.raises(ShapeError, match="M = 7 and M = 6"):
         Vi(x) + Vi(x[1:])
     with pytest.raises(ShapeError, match="inner dimension"):
