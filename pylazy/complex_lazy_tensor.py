@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 
 from pylazy import arrays
+from pylazy.complex_arrays import (
+    complex_array,
+    delivered,
+    from_parts_in_turn,
+    log_of_scaled,
+    parts_of,
+    polar,
+    with_parts_in_turn,
+)
 from pylazy.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
 from pylazy.execute import Wanted, flatten
 from pylazy.expression import apply, at_user_line
@@ -183,15 +192,14 @@ class ComplexLazyTensor(LazyTensor):
                     )
                 )
             return ComplexReduction(found, drop_inner=drop_inner)
-        return _delivered(complex_array(found, drop_inner=drop_inner), out)
+        return delivered(complex_array(found, drop_inner=drop_inner), out)
 
     def _multiply_all(self, where: str, *, keepdim: bool, options: dict[str, Any]) -> Any:
         """Multiply sizes and add angles, as a product of complex numbers is not one of their parts."""
         rest, out = _run_now("prod", (self,), options)
-        wanted = (Wanted("prod", (0,)),), (Wanted("sum", (0,)),)
-        sizes = abs(self)._reduce(where, wanted[0], rest, keepdim=keepdim)
-        angles = self.angle()._reduce(where, wanted[1], rest, keepdim=keepdim)
-        return _delivered(_polar(sizes, angles), out)
+        sizes = abs(self)._reduce(where, (Wanted("prod", (0,)),), rest, keepdim=keepdim)
+        angles = self.angle()._reduce(where, (Wanted("sum", (0,)),), rest, keepdim=keepdim)
+        return delivered(polar(sizes, angles), out)
 
     def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
         """Add the variances of both parts, which is the mean of |z - mean|**2."""
@@ -199,7 +207,7 @@ class ComplexLazyTensor(LazyTensor):
         found = _planar_of(self)._spread(where, ddof, root=False, keepdim=keepdim, options=rest)
         dim = self.ndim
         result = found[..., :dim] + found[..., dim:]
-        return _delivered(result**0.5 if root else result, out)
+        return delivered(result**0.5 if root else result, out)
 
 
 # Between real and complex LazyTensors ---------------------------------------------------------------------------------
@@ -223,14 +231,14 @@ def from_complex_data(x: Any, axis: int | None) -> ComplexLazyTensor:
         AxisError: the shape does not say which axes the array has, or contradicts `axis`.
         DtypeError: this is no array of complex64 or complex128.
     """
-    if isinstance(x, np.ndarray) and x.dtype not in _COMPLEX_NAMES.values():
+    if isinstance(x, np.ndarray) and not (x.dtype.isnative and x.dtype.name in _COMPLEX_NAMES.values()):
         raise DtypeError(
             at_user_line(
                 f"an array of shape {x.shape} has dtype {x.dtype}, expected complex64 or complex128: convert it, as by "
                 "x.astype(numpy.complex64)"
             )
         )
-    re, im, conjugated = _parts_of(x)
+    re, im, conjugated = parts_of(x)
     made = complex_of(from_data(LazyTensor, re, axis), from_data(LazyTensor, im, axis))
     return made.conj() if conjugated else made
 
@@ -312,21 +320,6 @@ def _widened(x: LazyTensor, dim: int) -> LazyTensor:
     return x if x.ndim == dim else x.sumT(dim)
 
 
-def _parts_of(x: Any) -> tuple[Any, Any, bool]:
-    """Give the real and the imaginary part, as views where x is an array, and whether the second is to be negated."""
-    if isinstance(x, list | tuple):
-        both = np.array(x, dtype=np.complex128)
-        return both.real.tolist(), both.imag.tolist(), False
-    if isinstance(x, complex | np.complexfloating):
-        number = complex(x)
-        # A part without a value is a zero of the formula, with which products cost nothing.
-        return number.real or 0, number.imag or 0, False
-    if arrays.is_tensor(x) and x.is_conj():
-        # The view behind a conjugated tensor holds the numbers of memory, which kernels read.
-        return x.conj().real, x.conj().imag, True
-    return x.real, x.imag, False
-
-
 # Reductions to complex arrays -----------------------------------------------------------------------------------------
 
 
@@ -343,7 +336,7 @@ class ComplexReduction(Reduction):
 
     def __call__(self, *data: Any, out: Any = None) -> Any:
         """Run on the data as it is now; see `Reduction`."""
-        return _delivered(complex_array(super().__call__(*data), drop_inner=self._drop_inner), out)
+        return delivered(complex_array(super().__call__(*data), drop_inner=self._drop_inner), out)
 
     def __repr__(self) -> str:
         return f"<Complex{super().__repr__()[1:]}"
@@ -357,58 +350,20 @@ class ComplexReduction(Reduction):
         return planar[:-1] if self._drop_inner else (*planar[:-1], planar[-1] // 2)
 
 
-def complex_array(planar: Any, *, drop_inner: bool = False) -> Any:
-    """Make a complex array of one that ends with D real parts and D imaginary parts; a view where D is 1."""
-    dim = planar.shape[-1] // 2
-    result: Any
-    if isinstance(planar, np.ndarray):
-        dtype = np.result_type(planar.dtype, np.complex64)
-        if dim == 1:
-            result = planar.view(dtype)
-        else:
-            result = np.empty((*planar.shape[:-1], dim), dtype)
-            result.real, result.imag = planar[..., :dim], planar[..., dim:]
-        return result[..., 0] if drop_inner else result
-    import torch
-
-    if dim > 1:
-        return torch.complex(planar[..., :dim], planar[..., dim:])
-    result = torch.view_as_complex(planar)
-    return result if drop_inner else result[..., None]
-
-
 def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
     """`K @ v` for a complex array or list v."""
     if isinstance(v, list | tuple):
         v = np.array(v, dtype=np.complex128)
     if not matrix.is_complex and options.get("call", True) and v.ndim:
         rest, out = _without_out(options)
-        found = matrix.__matmul__(_with_parts_in_turn(v), **rest)
+        found = matrix.__matmul__(with_parts_in_turn(v), **rest)
         if not isinstance(found, Reduction):
-            result = _from_parts_in_turn(found)
-            return _delivered(result[..., 0] if v.ndim == 1 else result, out)
-    re, im, conjugated = _parts_of(v)
+            result = from_parts_in_turn(found)
+            return delivered(result[..., 0] if v.ndim == 1 else result, out)
+    re, im, conjugated = parts_of(v)
     column = complex_of(column_of(re, matrix._columns), column_of(im, matrix._columns))
     product = combine("mul", matrix, column.conj() if conjugated else column)
     return product._reduce("j", (Wanted("sum", (0,)),), options, drop_inner=v.ndim == 1)
-
-
-def _with_parts_in_turn(v: Any) -> Any:
-    """See complex vectors as twice as many real ones: (N,) as (N, 2), and (..., N, E) as (..., N, 2 * E)."""
-    shape = (*v.shape[:-1], 2 * v.shape[-1]) if v.ndim > 1 else (*v.shape, 2)
-    if isinstance(v, np.ndarray):
-        return v[..., None].view(v.real.dtype).reshape(shape)
-    import torch
-
-    return torch.view_as_real(v.resolve_conj()).reshape(shape)
-
-
-def _from_parts_in_turn(found: Any) -> Any:
-    if isinstance(found, np.ndarray):
-        return found.view(np.result_type(found.dtype, np.complex64))
-    import torch
-
-    return torch.view_as_complex(found.unflatten(-1, (-1, 2)))
 
 
 def reduce_exponentials(
@@ -426,35 +381,16 @@ def reduce_exponentials(
     terms = f.imag.exp1j() * g if f.is_complex else g
     over = f.is_complex and kind == "softmax"  # its divisor is complex too
     weight: Any = terms.concat(f.imag.exp1j()) if over else terms
+    # The terms are those of the formula and the weight together, also where one of them has no such axis.
+    size = _with_expression(size.concat(weight), LazyTensor, size._expression)
     axis = -2 if where == "j" else -3
     means = ReductionMethods.sumsoftmaxweight(size, _planar_of(weight), axis, keepdim=keepdim, **rest)
     result = complex_array(means)
     if over:
         result = result[..., :-1] / result[..., -1:]
     if kind == "logsumexp":
-        result = _log_of_scaled(result, ReductionMethods.logsumexp(size, axis, keepdim=keepdim, **rest))
-    return _delivered(result, out)
-
-
-def _log_of_scaled(mean: Any, exponent: Any) -> Any:
-    """Find log(mean * exp(exponent)); -inf for a sum of nothing, in which the mean is 0 / 0."""
-    if isinstance(mean, np.ndarray):
-        with np.errstate(divide="ignore"):
-            return np.log(np.where(np.isneginf(exponent), 0, mean)) + np.where(np.isneginf(exponent), 0, exponent)
-    import torch
-
-    nothing = torch.isneginf(exponent)
-    return torch.log(torch.where(nothing, 0, mean)) + torch.where(nothing, 0, exponent)
-
-
-def _polar(sizes: Any, angles: Any) -> Any:
-    if isinstance(sizes, np.ndarray):
-        result = np.empty(sizes.shape, np.result_type(sizes.dtype, np.complex64))
-        result.real, result.imag = sizes * np.cos(angles), sizes * np.sin(angles)
-        return result
-    import torch
-
-    return torch.polar(sizes, angles)
+        result = log_of_scaled(result, ReductionMethods.logsumexp(size, axis, keepdim=keepdim, **rest))
+    return delivered(result, out)
 
 
 def _without_out(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -473,17 +409,6 @@ def _run_now(what: str, operands: Sequence[LazyTensor], options: dict[str, Any])
             )
         )
     return _without_out(options)
-
-
-def _delivered(result: Any, out: Any) -> Any:
-    """Write a result into the array that the user gave for it, if any."""
-    if out is None:
-        return result
-    kind = arrays.NUMPY if isinstance(result, np.ndarray) else arrays.TORCH
-    dtype = str(result.dtype).removeprefix("torch.")
-    arrays.check_out(out, kind=kind, shape=tuple(result.shape), dtype=dtype, sources=())
-    out[...] = result
-    return out
 
 
 def _refuse(op: str) -> NoReturn:
