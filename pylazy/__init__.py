@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
+    from pylazy.complex_lazy_tensor import ComplexLazyTensor
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
     from pylazy.runtime.errors import (
@@ -32,6 +33,7 @@ __all__ = [
     "Bundle",
     "BundleFormatError",
     "CompileError",
+    "ComplexLazyTensor",
     "DeviceError",
     "DtypeError",
     "FormulaError",
@@ -59,6 +61,7 @@ __all__ = [
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
+    "pylazy.complex_lazy_tensor": ("ComplexLazyTensor",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),

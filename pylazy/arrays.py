@@ -169,6 +169,8 @@ class Source:
         """As `locate`, for a tensor that takes the place of this source's own."""
         if tuple(tensor.shape) != self.shape:
             self._refuse_new_shape()
+        if tensor.is_neg():  # as z.conj().imag is: memory holds the negated numbers
+            tensor = tensor.resolve_neg()
         if torch_dtype_name(tensor) == dtype and not self.batch and tensor.is_contiguous():
             return Located(tensor.data_ptr(), (), (), tensor)
         item = tensor.element_size()

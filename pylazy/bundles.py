@@ -18,6 +18,7 @@ from pylazy.runtime.bundle import BundleFile, read_trusted_bundle, save_bundle, 
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.manifest import FORMAT, Argument, Code, Function, Kernel, Manifest, Result, check_buffers
+from pylazy.stages import Reduction
 
 if TYPE_CHECKING:
     import os
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pylazy.execute import Job
     from pylazy.genred import Genred
     from pylazy.reductions import ReductionRequest
-    from pylazy.stages import Reduction
 
 __all__ = ["DEFAULT_TARGETS", "Bundle", "BundledFunction", "LoadedBundle", "load_bundle"]
 
@@ -205,6 +205,10 @@ def _gradient_id(name: str, wrt: tuple[int, ...]) -> str:
 
 def _job_of(reduction: Reduction | Genred, dtype: str | None) -> tuple[Job, list[int], Sequence[str] | None]:
     """A job with arrays of the right kind; its arrays (numbers of its inputs) in the order of a call; their names."""
+    if isinstance(reduction, Reduction) and reduction.is_complex:
+        raise UnsupportedError(
+            at_user_line("the reduction has complex numbers, and bundles none: add reductions of z.real and z.imag")
+        )
     template = reduction._template
     job = None if template is not None else cast("Reduction", reduction)._job  # a Genred has a template
     if (job.ranges if template is None and job is not None else template and template._ranges) is not None:

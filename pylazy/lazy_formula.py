@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from pylazy.expression import Attributes, Expression
 
 
@@ -21,6 +23,9 @@ class LazyFormula:
     """An expression with the sizes of its data; the groups of methods of LazyTensor add what can be done with it."""
 
     __slots__ = ("__weakref__", "_backend", "_batch", "_columns", "_expression", "_ranges", "_rows")
+
+    is_complex: ClassVar[bool] = False
+    """Whether the entries are complex numbers; see `ComplexLazyTensor`."""
 
     _expression: Expression
     _batch: tuple[int, ...]
@@ -33,12 +38,12 @@ class LazyFormula:
     def _shape(self) -> tuple[int, ...]:
         rows = 1 if self._rows is None else self._rows
         columns = 1 if self._columns is None else self._columns
-        return (*self._batch, rows, columns, self._expression.dim)
+        return (*self._batch, rows, columns, self.ndim)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(*batch, M, N, D), without D where it is 1; an axis that the formula does not have counts 1."""
-        return self._shape if self._expression.dim > 1 else self._shape[:-1]
+        return self._shape if self.ndim > 1 else self._shape[:-1]
 
     @property
     def ndim(self) -> int:
@@ -93,6 +98,11 @@ class LazyFormula:
             )
         )
 
+    @classmethod
+    def _real_class(cls) -> type[Self]:
+        """The class that arrays and numbers are read as where they meet a LazyTensor of this one."""
+        return cls
+
     def __reduce__(self) -> tuple[Any, ...]:
         return new, (
             self.__class__,
@@ -118,7 +128,7 @@ def new(
     ranges: tuple[Any, ...] | None = None,
 ) -> _T:
     """Make a LazyTensor of this class; the sizes are those of the data, None for an axis that no data has."""
-    made = cls.__new__(cls)
+    made = object.__new__(cls)
     made._expression = expression
     made._batch = batch
     made._rows = rows
@@ -136,8 +146,22 @@ def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
     """
     if not isinstance(x, LazyFormula):
         refuse_unbound(op, x)
+    if x.is_complex:
+        return apply_complex(op, (x,), attributes)
     expression = apply(op, (x._expression,), attributes)
     return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
+
+
+def apply_complex(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> _T:
+    """Apply an operation to LazyTensors of which at least one is complex.
+
+    Raises:
+        UnsupportedError: the operation has no meaning for complex numbers.
+    """
+    from pylazy import complex_lazy_tensor
+
+    made: _T = complex_lazy_tensor.apply_rule(op, operands, attributes)
+    return made
 
 
 def refuse_unbound(op: str, x: object) -> NoReturn:

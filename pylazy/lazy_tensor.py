@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylazy import arrays
+from pylazy.complex_methods import ComplexMethods
 from pylazy.derivative_methods import DerivativeMethods
 from pylazy.execute import Wanted
 from pylazy.expression import Expression, at_user_line, variable
 from pylazy.lazy_formula import new
-from pylazy.operands import checked_dim, combine, from_data, symbolic
+from pylazy.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
 from pylazy.runtime.errors import ShapeError
 from pylazy.statistic_methods import StatisticMethods
 from pylazy.tensor_methods import TensorMethods
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 _SWAPPED_AXES = {"": "", "i": "j", "j": "i", "ij": "ij"}
 
 
-class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods):
+class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMethods):
     """A symbolic tensor of shape (*batch, M, N, D) whose entries are computed when a reduction needs them.
 
     Args:
-        x: a NumPy array, a torch tensor, another array with `__dlpack__`, a number, or a list of numbers.
+        x: a NumPy array, a torch tensor, another array with `__dlpack__`, a number, or a list of numbers; complex ones
+            make a `ComplexLazyTensor`.
             With three or more dimensions its shape is (*batch, M, 1, D), (*batch, 1, N, D) or (*batch, 1, 1, D).
             With two, `axis` says what it is. With one or none it is a parameter, shared by all pairs.
             A tuple (index, dim, category) of integers is a symbolic variable; see `Var`.
@@ -43,11 +45,16 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods):
 
     __slots__ = ()
 
+    def __new__(cls, x: Any = None, axis: int | None = None) -> Self:  # noqa: ARG004  the arguments of __init__
+        """Choose the class by the data."""
+        if cls is LazyTensor and is_complex(x):
+            from pylazy.complex_lazy_tensor import ComplexLazyTensor
+
+            return object.__new__(ComplexLazyTensor)  # type: ignore[return-value]
+        return object.__new__(cls)
+
     def __init__(self, x: Any, axis: int | None = None) -> None:
-        if axis is None and isinstance(x, tuple) and len(x) == 3 and all(isinstance(part, int) for part in x):
-            made = symbolic(self.__class__, *x)
-        else:
-            made = from_data(self.__class__, x, axis)
+        made = symbolic(self.__class__, *x) if axis is None and is_symbol(x) else from_data(self.__class__, x, axis)
         self._expression = made._expression
         self._batch = made._batch
         self._rows = made._rows
@@ -62,36 +69,22 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods):
             v: an array of shape (N,) or (*batch, N, E), or a LazyTensor, whose product is then summed over j.
             **options: as for `sum`.
         """
-        if self._expression.dim != 1:
+        if self.ndim != 1:
             raise ShapeError(
                 at_user_line(
-                    f"K @ v needs a K of inner dimension 1, found {self._expression.dim}: "
-                    "reduce it first, as by K.sum(-1)"
+                    f"K @ v needs a K of inner dimension 1, found {self.ndim}: reduce it first, as by K.sum(-1)"
                 )
             )
         wanted = (Wanted("sum", (0,)),)
         if isinstance(v, LazyTensor):
             return combine("mul", self, v)._reduce("j", wanted, options)
+        if is_complex(v):
+            from pylazy.complex_lazy_tensor import matrix_product
+
+            return matrix_product(self, v, options)
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        v = arrays.readable(v) if arrays.is_array(v) else v
-        if not arrays.is_array(v) or v.ndim == 0:
-            raise ShapeError(
-                at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in K @ v")
-            )
-        rank = max(v.ndim - 2, 0)
-        shape = tuple(v.shape)
-        count, dim = (shape[0], 1) if v.ndim == 1 else shape[-2:]
-        columns = self._columns
-        if columns is not None and count != columns:
-            raise ShapeError(
-                at_user_line(
-                    f"K has {columns} columns, v has {count} rows in its shape {shape}: K @ v needs equal sizes"
-                )
-            )
-        source = arrays.array_source(v, what="v in K @ v", batch=rank, view="j")
-        leaf = variable(source, axis="j", dim=checked_dim(dim), dtype=source.dtype)
-        column = new(LazyTensor, leaf, shape[:rank], None, count, None)
+        column = column_of(v, self._columns)
         return combine("mul", self, column)._reduce("j", wanted, options, drop_inner=v.ndim == 1)
 
     def matvec(self, v: Any) -> Any:
@@ -143,6 +136,33 @@ def Var(x_or_index: Any, dim: int | None = None, cat: int | None = None) -> Lazy
     if dim is None:
         return from_data(LazyTensor, x_or_index, cat)
     return symbolic(LazyTensor, x_or_index, dim, cat)
+
+
+def column_of(v: Any, columns: int | None) -> LazyTensor:
+    """Read the v of K @ v, an array of shape (N,) or (*batch, N, E).
+
+    Args:
+        v: the array.
+        columns: those of K, if it has a number of them.
+
+    Raises:
+        ShapeError: this is no array, or it has another number of rows.
+    """
+    v = arrays.readable(v) if arrays.is_array(v) else v
+    if not arrays.is_array(v) or v.ndim == 0:
+        raise ShapeError(
+            at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in K @ v")
+        )
+    rank = max(v.ndim - 2, 0)
+    shape = tuple(v.shape)
+    count, dim = (shape[0], 1) if v.ndim == 1 else shape[-2:]
+    if columns is not None and count != columns:
+        raise ShapeError(
+            at_user_line(f"K has {columns} columns, v has {count} rows in its shape {shape}: K @ v needs equal sizes")
+        )
+    source = arrays.array_source(v, what="v in K @ v", batch=rank, view="j")
+    leaf = variable(source, axis="j", dim=checked_dim(dim), dtype=source.dtype)
+    return new(LazyTensor, leaf, shape[:rank], None, count, None)
 
 
 def _swap_axes(root: Expression) -> Expression:

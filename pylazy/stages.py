@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pylazy import arrays
 from pylazy.execute import flatten, formula_dtype, prepare
@@ -39,6 +39,8 @@ class Reduction:
     """
 
     __slots__ = ("_job", "_single", "_template")
+
+    is_complex: ClassVar[bool] = False
 
     def __init__(self, job: Job | None, template: Template | None, *, single: bool) -> None:
         self._job = job

@@ -75,9 +75,10 @@ class StatisticMethods(ReductionMethods):
         where = axis_of(self, axis, dim)
         freedom = read_index(ddof, "ddof")
         if where == "inner":
-            read_options(options, dtype=self._expression.dtype)
-            mean = unary("inner_sum", self) / self._expression.dim
-            return unary("sqnorm2", self - mean) / (self._expression.dim - freedom)
+            centred = self - unary("inner_sum", self) / self.ndim
+            result = unary("sqnorm2", centred) / (self.ndim - freedom)
+            read_options(options, dtype=result._expression.dtype)
+            return result
         return self._spread(where, freedom, root=False, keepdim=keepdim, options=options)
 
     def std(
@@ -164,7 +165,7 @@ class StatisticMethods(ReductionMethods):
         where = axis_of(self, axis, dim)
         truth = combine("ne", self, 0)
         if where == "inner":
-            read_options(options, dtype=self._expression.dtype)
+            read_options(options, dtype=truth._expression.dtype)
             return unary(inner, truth)
         extent = (self._columns if where == "j" else self._rows) or 1
         if kind == "count" and extent > _EXACT_COUNTS and arithmetic_dtype(truth.dtype) == "float32":

@@ -64,16 +64,16 @@ class VectorMethods(ElementwiseMethods):
         if isinstance(key, slice):
             if key.step not in (None, 1):
                 raise AxisError(at_user_line(f"a slice of components has step {key.step}, expected 1"))
-            start, stop, _ = key.indices(self._expression.dim)
+            start, stop, _ = key.indices(self.ndim)
             return self.extract(start, stop - start)
         return self.elem(read_index(key, "a component"))
 
     def __iter__(self) -> Iterator[Self]:
-        return (self.elem(k) for k in range(self._expression.dim))
+        return (self.elem(k) for k in range(self.ndim))
 
     def elem(self, i: int) -> Self:
         """Component `i`; negative numbers count from the end."""
-        index, dim = read_index(i, "a component"), self._expression.dim
+        index, dim = read_index(i, "a component"), self.ndim
         if not -dim <= index < dim:
             raise ShapeError(
                 at_user_line(f"component {index} of a vector of inner dimension {dim}, expected {-dim} to {dim - 1}")
