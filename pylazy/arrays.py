@@ -282,9 +282,20 @@ def converted(result: Any, dtype: str) -> Any:
     return result.to(getattr(sys.modules["torch"], dtype))
 
 
-def quotient(result: Any, count: int) -> Any:
-    """Divide by a number of terms; there is no quotient by none or less."""
-    return result / count if count > 0 else result * float("nan")
+def array_like(result: Any, values: Any) -> Any:
+    """Convert a NumPy array to the kind and dtype of a result."""
+    if isinstance(result, np.ndarray):
+        return values.astype(result.dtype)
+    return sys.modules["torch"].from_numpy(values).to(result.dtype)
+
+
+def quotient(result: Any, count: Any) -> Any:
+    """Divide by a number of terms, or an array of such like the result; there is no quotient by none or less."""
+    if isinstance(count, int):
+        return result / count if count > 0 else result * float("nan")
+    count = count + 0.0
+    count[count <= 0] = float("nan")
+    return result / count
 
 
 def result_address(result: Any) -> int:

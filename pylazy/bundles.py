@@ -199,8 +199,10 @@ def _gradient_id(name: str, wrt: tuple[int, ...]) -> str:
 def _job_of(reduction: Reduction | Genred, dtype: str | None) -> tuple[Job, list[int], Sequence[str] | None]:
     """A job with arrays of the right kind; its arrays (numbers of its inputs) in the order of a call; their names."""
     template = reduction._template
+    job = None if template is not None else cast("Reduction", reduction)._job  # a Genred has a template
+    if (job.ranges if template is None and job is not None else template and template._ranges) is not None:
+        raise UnsupportedError(at_user_line("a bundle takes no reduction with ranges: add it without them"))
     if template is None:
-        job = cast("Reduction", reduction)._job  # a Genred has a template
         assert job is not None
         if dtype not in (None, job.dtype):
             raise UnsupportedError(at_user_line(f"dtype is {dtype}, and the arrays of the reduction have {job.dtype}"))

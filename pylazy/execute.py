@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pylazy.arrays import Located, Source
+    from pylazy.ranges import Ranges, Table
     from pylazy.runtime.launch import Program
 
 _MAX_EXTENT = 2**63 - 1
@@ -53,9 +54,12 @@ class Job:
         reduced: the axis that is reduced, "i" or "j".
         wanted: the results.
         shapes: of the results, in order.
+        ranges: the pairs that are reduced, or None for all.
     """
 
-    __slots__ = ("dtype", "executable", "expressions", "extents", "few", "reduced", "shapes", "sources", "wanted")
+    __slots__ = (
+        "dtype", "executable", "expressions", "extents", "few", "ranges", "reduced", "shapes", "sources", "wanted"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -68,21 +72,32 @@ class Job:
         reduced: str,
         wanted: tuple[Wanted, ...],
         shapes: tuple[tuple[int, ...], ...],
+        ranges: Ranges | None = None,
     ) -> None:
         self.executable = executable
         self.sources = sources
         self.expressions = expressions
         self.dtype = dtype
         self.extents = extents
-        self.few = few_rows(extents, dtype)
+        self.few = few_rows(extents, dtype) if ranges is None else ""
         self.reduced = reduced
         self.wanted = wanted
         self.shapes = shapes
+        self.ranges = ranges
 
     @property
     def reduced_extent(self) -> int:
-        """The number of terms of each result."""
+        """The size of the axis that is reduced: without ranges, the number of terms of each result."""
         return (self.extents.columns if self.reduced == "j" else self.extents.rows) or 0
+
+    def terms(self, result: Any) -> Any:
+        """The number of terms of each element of a result: an integer, or with ranges an array that broadcasts."""
+        if self.ranges is None:
+            return self.reduced_extent
+        counts = kept_table(self.ranges, self.reduced, self.extents).terms_of_rows()
+        is_kept = result.ndim - len(self.extents.batch) == 3  # with the reduced axis at size 1
+        shape = (-1, 1, 1) if is_kept and self.reduced == "j" else (-1, 1)
+        return arrays.array_like(result, counts.reshape(shape))
 
     def run(self, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
         """Compute the results.
@@ -137,7 +152,7 @@ class Job:
             self._fill_empty(results)
         else:
             located = self.locate(tensors)
-            launch(executable.load(self.few), located, results, self.extents)
+            launch(executable.load(self.few), located, results, self.extents, self.ranges)
         return tuple([self._finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
 
     def _finish(self, result: Any, kind: str) -> Any:
@@ -145,8 +160,10 @@ class Job:
         if not REDUCTIONS[kind].program:
             return result
         if kind == "mean":
-            result[...] /= self.reduced_extent or math.nan
+            result[...] = arrays.quotient(result, self.terms(result))
             return result
+        if kind == "any" and self.ranges is not None:
+            result = result > 0  # the largest of no value is -inf
         return arrays.converted(result, REDUCTIONS[kind].dtype)
 
     def locate(self, tensors: Mapping[int, Any] | None = None) -> list[Located]:
@@ -166,11 +183,30 @@ class Job:
                 result[...] = neutral
 
 
-def launch(program: Program, inputs: Sequence[Located], results: Sequence[Any], extents: Extents) -> None:
-    """Run a program on inputs and into results, which have every batch dimension and contiguous elements."""
+def launch(
+    program: Program,
+    inputs: Sequence[Located],
+    results: Sequence[Any],
+    extents: Extents,
+    ranges: Ranges | None = None,
+) -> None:
+    """Run a program on inputs and into results, which have every batch dimension and contiguous elements.
+
+    Args:
+        program: what to run.
+        inputs: its inputs.
+        results: its outputs.
+        extents: sizes.
+        ranges: what a ranged program takes its tables from.
+    """
     batch, rows, columns = extents
     pointers = [located.pointer for located in inputs]
     pointers += [arrays.result_address(result) for result in results]
+    tables = []  # held while the program runs
+    if ranges is not None:
+        axes = [buffer.axis for buffer in program.image.arguments if buffer.role == "table"]
+        tables = [ranges.table(axis, rows or 1, columns or 1).words for axis in axes]
+        pointers += [arrays.numpy_address(table) for table in tables]
     if not batch:
         program.run(pointers, rows or 1, columns or 1, (), ())
         return
@@ -188,6 +224,7 @@ def launch(program: Program, inputs: Sequence[Located], results: Sequence[Any], 
             steps.append(count)
             count *= size
         strides.append(tuple(reversed(steps)))
+    strides += [(0,) * rank] * len(tables)
     program.run(pointers, rows or 1, columns or 1, batch, tuple(strides))
 
 
@@ -200,6 +237,7 @@ def prepare(
     keepdim: bool = False,
     drop_inner: bool = False,
     flat: Flattened | None = None,
+    ranges: Ranges | None = None,
 ) -> Job:
     """Find or make the program of a reduction, and bind it to its data.
 
@@ -211,6 +249,7 @@ def prepare(
         keepdim: keep the reduced axis in the shape of the results, with size 1.
         drop_inner: leave an inner dimension of 1 out of the shape of the results.
         flat: the expressions in canonical form, where the caller has it already.
+        ranges: the pairs to reduce, None for all.
 
     Raises:
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
@@ -225,9 +264,11 @@ def prepare(
                 )
             )
     extents = complete_extents(wanted, reduced, extents)
+    if ranges is not None:
+        check_terms(wanted, reduced, extents, ranges)
     dtype = formula_dtype(expressions, flat.sources)
     return Job(
-        find_executable(flat, expressions, wanted, reduced, dtype),
+        find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranges is not None),
         flat.sources,
         expressions,
         dtype=dtype,
@@ -235,6 +276,7 @@ def prepare(
         reduced=reduced,
         wanted=wanted,
         shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
+        ranges=ranges,
     )
 
 
@@ -256,14 +298,21 @@ def formula_dtype(expressions: Sequence[Expression], sources: Sequence[Source]) 
 
 
 def find_executable(
-    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+    flat: Flattened,
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    reduced: str,
+    dtype: str,
+    *,
+    ranged: bool = False,
 ) -> Executable:
-    """Find or make the program of a reduction."""
-    key = (flat.entries, flat.roots, wanted, reduced, dtype)
+    """Find or make the program of a reduction, over all pairs or over those of ranges."""
+    key = (flat.entries, flat.roots, wanted, reduced, dtype, ranged)
     executable = _EXECUTABLES.get(key)
     if executable is None:
         # Threads may race to make it; setdefault lets one win, and the kernel cache builds each program once.
-        executable = _EXECUTABLES.setdefault(key, Executable(_request(flat, expressions, wanted, reduced, dtype)))
+        request = _request(flat, expressions, wanted, reduced, dtype, ranged=ranged)
+        executable = _EXECUTABLES.setdefault(key, Executable(request))
         while len(_EXECUTABLES) > _MAX_EXECUTABLES:
             _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
     return executable
@@ -332,8 +381,41 @@ def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, .
             )
 
 
+def check_terms(wanted: tuple[Wanted, ...], reduced: str, extents: Extents, ranges: Ranges) -> None:
+    """Check that ranges fit the sizes of a formula, and leave each row enough to select from.
+
+    Raises:
+        ShapeError: they are out of bounds or overlap, or a row has fewer terms than the k best, or no position.
+    """
+    table = kept_table(ranges, reduced, extents)
+    least = max((k or int(REDUCTIONS[kind].empty is None) for kind, _, k in wanted), default=0)
+    if not least or not len(table.terms):
+        return
+    terms, row = table.fewest()
+    if terms < least:
+        kind = wanted[0].kind
+        kept = "i" if reduced == "j" else "j"
+        raise ShapeError(
+            at_user_line(
+                f"ranges leave {terms} elements of axis {reduced} to row {row} of axis {kept}: {kind} needs at least "
+                f"{least} for every row"
+            )
+        )
+
+
+def kept_table(ranges: Ranges, reduced: str, extents: Extents) -> Table:
+    """The table of a reduction."""
+    return ranges.table("i" if reduced == "j" else "j", extents.rows or 0, extents.columns or 0)
+
+
 def _request(
-    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+    flat: Flattened,
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    reduced: str,
+    dtype: str,
+    *,
+    ranged: bool,
 ) -> ReductionRequest:
     outputs = []
     for kind, operands, k in wanted:
@@ -341,4 +423,4 @@ def _request(
         row = REDUCTIONS[kind]
         numbers = tuple(flat.roots[operand] for operand in operands)
         outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype)))
-    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs))
+    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs), ranged)

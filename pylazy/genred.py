@@ -118,7 +118,7 @@ class Genred:
                 (*batch, N, D) for Vj, (*batch, D) for Pm. Batch dimensions broadcast.
             backend: as for `LazyTensor.sum`, like the next two.
             device_id: accepted; the CPU has no ordinal.
-            ranges: blocks of pairs to reduce over.
+            ranges: the pairs to reduce, as six arrays; see docs/semantics.md.
             out: array to write the result into, or a tuple of them where there are several results.
 
         Returns:
@@ -131,9 +131,9 @@ class Genred:
             DtypeError: an argument is no array, or not one of float32 or float64.
         """
         del device_id
-        if backend != "auto" or ranges is not None:
-            read_options({"backend": backend, "ranges": ranges}, dtype=None)
-        return self._reduction(*args, out=out)
+        if backend != "auto":
+            read_options({"backend": backend}, dtype=None)
+        return self._reduction(*args, out=out, ranges=ranges)
 
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
         """Write one stage of the road from formula to machine code; see `Reduction.as_text`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 
 from pylazy.expression import apply, at_user_line
-from pylazy.options import read_options
+from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 class LazyFormula:
     """An expression with the sizes of its data; the groups of methods of LazyTensor add what can be done with it."""
 
-    __slots__ = ("__weakref__", "_backend", "_batch", "_columns", "_expression", "_rows")
+    __slots__ = ("__weakref__", "_backend", "_batch", "_columns", "_expression", "_ranges", "_rows")
 
     _expression: Expression
     _batch: tuple[int, ...]
     _rows: int | None
     _columns: int | None
     _backend: str | None
+    _ranges: tuple[Any, ...] | None
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -68,13 +69,16 @@ class LazyFormula:
         self._backend = backend
 
     @property
-    def ranges(self) -> None:
-        """Blocks of pairs to reduce over; not implemented yet, so None."""
-        return None
+    def ranges(self) -> tuple[Any, ...] | None:
+        """The pairs that reductions of this formula go over unless they are told otherwise, a 6-tuple; None for all.
+
+        Formulas inherit them from their operands; `T` exchanges their halves. See docs/semantics.md.
+        """
+        return self._ranges
 
     @ranges.setter
-    def ranges(self, ranges: object) -> None:
-        read_options({"ranges": ranges}, dtype=None)
+    def ranges(self, ranges: Any) -> None:
+        self._ranges = None if ranges_of({}, ranges) is None else tuple(ranges)
 
     def __repr__(self) -> str:
         return f"<LazyTensor of shape {self.shape}, {self.dtype or 'any dtype'}>"
@@ -88,7 +92,15 @@ class LazyFormula:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return new, (self.__class__, self._expression, self._batch, self._rows, self._columns, self._backend)
+        return new, (
+            self.__class__,
+            self._expression,
+            self._batch,
+            self._rows,
+            self._columns,
+            self._backend,
+            self._ranges,
+        )
 
 
 _T = TypeVar("_T", bound=LazyFormula)
@@ -101,6 +113,7 @@ def new(
     rows: int | None,
     columns: int | None,
     backend: str | None,
+    ranges: tuple[Any, ...] | None = None,
 ) -> _T:
     """Make a LazyTensor of this class; the sizes are those of the data, None for an axis that no data has."""
     made = cls.__new__(cls)
@@ -109,6 +122,7 @@ def new(
     made._rows = rows
     made._columns = columns
     made._backend = backend
+    made._ranges = ranges
     return made
 
 
@@ -120,7 +134,8 @@ def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
     """
     if not isinstance(x, LazyFormula):
         refuse_unbound(op, x)
-    return new(x.__class__, apply(op, (x._expression,), attributes), x._batch, x._rows, x._columns, x._backend)
+    expression = apply(op, (x._expression,), attributes)
+    return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
 
 
 def refuse_unbound(op: str, x: object) -> NoReturn:
@@ -140,7 +155,28 @@ def apply_to(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> 
     for operand in operands:
         if operand._backend is not None:
             backend = operand._backend
-    return new(operands[0].__class__, expression, batch, rows, columns, backend)
+    return new(operands[0].__class__, expression, batch, rows, columns, backend, joint_ranges(op, operands))
+
+
+def joint_ranges(op: str, operands: tuple[LazyFormula, ...]) -> tuple[Any, ...] | None:
+    """The ranges of several LazyTensors together.
+
+    Raises:
+        ShapeError: two of them have different ranges.
+    """
+    found: tuple[Any, ...] | None = None
+    for operand in operands:
+        ranges = operand._ranges
+        if ranges is None or ranges is found:
+            continue
+        if found is None:
+            found = ranges
+            continue
+        from pylazy.ranges import same_ranges
+
+        if not same_ranges(found, ranges):
+            raise ShapeError(at_user_line(f"{op} was given LazyTensors with different ranges, expected equal ones"))
+    return found
 
 
 def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:

@@ -52,6 +52,7 @@ class LazyTensor(TensorMethods, StatisticMethods):
         self._rows = made._rows
         self._columns = made._columns
         self._backend = made._backend
+        self._ranges = made._ranges
 
     def __matmul__(self, v: Any, **options: Any) -> Any:
         """Multiply the matrix of a scalar formula with vectors: (*batch, M) for v of shape (N,), else (*batch, M, E).
@@ -100,9 +101,10 @@ class LazyTensor(TensorMethods, StatisticMethods):
         return self.T @ v
 
     def t(self) -> Self:
-        """Exchange the axes i and j."""
+        """Exchange the axes i and j, and the halves of ranges."""
         swapped = _swap_axes(self._expression)
-        return new(self.__class__, swapped, self._batch, self._columns, self._rows, self._backend)
+        ranges = None if self._ranges is None else (*self._ranges[3:], *self._ranges[:3])
+        return new(self.__class__, swapped, self._batch, self._columns, self._rows, self._backend, ranges)
 
     @property
     def T(self) -> Self:

@@ -10,6 +10,8 @@ from pylazy.runtime.errors import DeviceError, UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pylazy.ranges import Ranges
+
 _CPU_BACKENDS = ("auto", "CPU")
 _GPU_BACKENDS = ("GPU", *(f"GPU_{n}D{memory}" for n in (1, 2) for memory in ("", "_device", "_host")))
 
@@ -50,9 +52,19 @@ def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | 
     _check_backend(given.get("backend") or backend or "auto")
     _check_accumulator(given, dtype)
     _check_summation(given.get("sum_scheme", "auto"))
-    if given.get("ranges") is not None:
-        raise UnsupportedError(at_user_line("ranges is not implemented yet: every row is reduced over every column"))
     return Options(call=bool(given.get("call", True)), out=given.get("out"))
+
+
+def ranges_of(given: Mapping[str, Any], own: Any) -> Ranges | None:
+    """Read the ranges of a reduction: those among its options, else those of its LazyTensor, `own`."""
+    chosen = given.get("ranges")
+    if chosen is None:
+        chosen = own
+    if chosen is None:
+        return None
+    from pylazy.ranges import read_ranges
+
+    return read_ranges(chosen)
 
 
 _OPTION_NAMES = frozenset(

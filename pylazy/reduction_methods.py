@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pylazy.execute import Wanted
 from pylazy.expression import at_user_line
-from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, outer_axis, read_index, unary
+from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, joint_ranges, outer_axis, read_index, unary
 from pylazy.operands import combine, operand
 from pylazy.operators import Operators
 from pylazy.options import read_options
@@ -43,7 +43,7 @@ class ReductionMethods(Operators):
             dim: another name for `axis`.
             weight: what to multiply with before the sum.
             keepdim: keep the reduced axis i or j in the shape, with size 1.
-            **options: call, out, backend, device_id, dtype_acc, use_double_acc, sum_scheme, enable_chunks,
+            **options: call, out, ranges, backend, device_id, dtype_acc, use_double_acc, sum_scheme, enable_chunks,
                 use_fast_math; see docs/semantics.md.
 
         Raises:
@@ -241,6 +241,7 @@ class ReductionMethods(Operators):
             keepdim=keepdim,
             drop_inner=drop_inner,
             backend=self._backend,
+            ranges=self._ranges,
             options=options,
         )
 
@@ -264,5 +265,6 @@ def _reduce_scalar(
         extents=joint_extents(kind, operands),
         keepdim=keepdim,
         backend=formula._backend,
+        ranges=joint_ranges(kind, operands),
         options=options,
     )

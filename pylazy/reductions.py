@@ -118,7 +118,8 @@ class Output:
 class ReductionRequest:
     """All that a program for some reductions over the same pairs depends on; no array, no extent, no batch size.
 
-    Buffers of the program, in order: the inputs, then one for each output.
+    Buffers of the program, in order: the inputs, then one for each output; where it is ranged, then a table of the tiles
+    over the rows of the axis that is kept, "ranges_i" or "ranges_j".
 
     Attributes:
         dtype: "float32" or "float64": of every input, of every value and of the arithmetic.
@@ -126,6 +127,7 @@ class ReductionRequest:
         inputs: input buffers; a row of axis "i" for each i, of axis "j" for each j, of axis "" one row in all.
         nodes: the values of the formula, each after its operands; here are the user's lines, for messages.
         outputs: the results.
+        ranged: whether the pairs are those that a table lists, not all.
     """
 
     dtype: str
@@ -133,6 +135,7 @@ class ReductionRequest:
     inputs: tuple[Input, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Output, ...]
+    ranged: bool = False
 
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process; names, lines and sizes are no part of it."""
@@ -146,6 +149,8 @@ class ReductionRequest:
         yield f"reduction request 1, {self.dtype}"
         yield from canonical_lines(self.entries)
         yield from map(str, self.outputs)
+        if self.ranged:
+            yield "ranged"
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,8 @@ class GradientRequest:
 
     Buffers of the program, in order: the inputs of `forward`; the saved result of `forward` where `saves_result`
     (rows and elements as in its output); the cotangent (same layout); then one output for each number in `wrt`, with
-    the rows and elements of that input. The gradient of an input of axis "" has one row, summed over all pairs.
+    the rows and elements of that input. The gradient of an input of axis "" has one row, summed over all pairs. Where
+    `forward` is ranged, tables follow: "ranges_i", "ranges_j" or both in this order, as the gradients need them.
 
     Attributes:
         forward: a request with exactly one output, of a differentiable kind.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pylazy import arrays
 from pylazy.execute import flatten, prepare
 from pylazy.expression import at_user_line
-from pylazy.options import read_options
+from pylazy.options import ranges_of, read_options
 from pylazy.programs import host_target
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.templates import Template
@@ -44,12 +44,14 @@ class Reduction:
         self._template = template
         self._single = single
 
-    def __call__(self, *data: Any, out: Any = None) -> Any:
+    def __call__(self, *data: Any, out: Any = None, ranges: Any = None) -> Any:
         """Run on the data as it is now.
 
         Args:
             *data: an array for each symbolic variable, in the order of their indices.
             out: array to write the result into, or a tuple of them where there are several results.
+            ranges: for a formula with symbolic variables, the pairs to reduce; by default those that the reduction was
+                made with.
 
         Returns:
             An array, or a tuple of arrays, of the kind of the inputs.
@@ -58,10 +60,15 @@ class Reduction:
             TypeError: too many or too few arrays.
             ShapeError: an array has another inner dimension, or sizes that do not fit those of others.
             DtypeError: an argument is no array, or not one of float32 or float64.
+            UnsupportedError: ranges are given to a reduction that has its data.
         """
         job = self._job
         if self._template is not None:
-            job = self._template.bind(data)
+            job = self._template.bind(data, ranges_of({}, ranges))
+        elif ranges is not None:
+            raise UnsupportedError(
+                at_user_line("ranges are given to a reduction that has its data: give them when it is made")
+            )
         elif data:
             raise TypeError(
                 at_user_line(
@@ -124,6 +131,7 @@ def reduce_or_postpone(
     reduced: str,
     extents: Extents,
     backend: str | None,
+    ranges: tuple[Any, ...] | None = None,
     options: Mapping[str, Any],
     keepdim: bool = False,
     drop_inner: bool = False,
@@ -136,6 +144,7 @@ def reduce_or_postpone(
         reduced: the axis to reduce, "i" or "j".
         extents: sizes of the formula and the weight together.
         backend: the one that the LazyTensor asks for, if any.
+        ranges: those that the LazyTensor asks for, if any.
         options: keyword arguments as the user wrote them; see `read_options`.
         keepdim: keep the reduced axis in the shape of the results, with size 1.
         drop_inner: leave an inner dimension of 1 out of the shape of the results.
@@ -144,6 +153,7 @@ def reduce_or_postpone(
         An array, a tuple of arrays where there are several results, or a `Reduction`.
     """
     flat = flatten(expressions)
+    chosen = ranges_of(options, ranges)
     for source in flat.sources:
         if source.kind == arrays.SYMBOL:
             return _postpone(
@@ -156,6 +166,7 @@ def reduce_or_postpone(
                     keepdim=keepdim,
                     drop_inner=drop_inner,
                     options=options if backend is None else {"backend": backend, **options},
+                    ranges=chosen,
                 ),
                 options,
             )
@@ -167,6 +178,7 @@ def reduce_or_postpone(
         keepdim=keepdim,
         drop_inner=drop_inner,
         flat=flat,
+        ranges=chosen,
     )
     single = len(wanted) == 1
     if not options and backend is None:

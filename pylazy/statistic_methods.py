@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from pylazy.execute import Wanted, prepare
 from pylazy.expression import Expression, apply, at_user_line, variable
 from pylazy.lazy_formula import axis_of, new, outer_axis, read_index, unary
 from pylazy.operands import combine
-from pylazy.options import read_options
+from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
 from pylazy.reduction_methods import ReductionMethods
 from pylazy.runtime.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from pylazy.ranges import Ranges
 
 _EXACT_COUNTS = 2**24
 """Up to here, float32 sums of ones are exact."""
@@ -180,7 +183,8 @@ class StatisticMethods(ReductionMethods):
         """
         formula = self._expression
         extents = Extents(self._batch, self._rows, self._columns)
-        mean = _mean(formula, where, extents)
+        ranges = ranges_of(options, self._ranges)
+        mean = _mean(formula, where, extents, ranges)
         read = read_options(options, dtype=mean.dtype, backend=self._backend)
         if not read.call:
             raise UnsupportedError(at_user_line("call=False is not there for var and std, which take two sweeps"))
@@ -191,6 +195,7 @@ class StatisticMethods(ReductionMethods):
             reduced=where,
             extents=extents,
             keepdim=keepdim,
+            ranges=ranges,
         )
         shape = (*sums.shapes[0][:-1], formula.dim)
         if read.out is not None:
@@ -198,7 +203,7 @@ class StatisticMethods(ReductionMethods):
             arrays.check_out(read.out, kind=kind, shape=shape, dtype=sums.dtype, sources=sums.sources)
         found = sums.run()[0]
         squares, differences = found[..., : formula.dim], found[..., formula.dim :]
-        count = sums.reduced_extent
+        count = sums.terms(found)
         result = arrays.quotient(squares - arrays.quotient(differences * differences, count), count - ddof)
         if root:
             result = result**0.5
@@ -208,9 +213,9 @@ class StatisticMethods(ReductionMethods):
         return read.out
 
 
-def _mean(formula: Expression, where: str, extents: Extents) -> Expression:
+def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | None) -> Expression:
     """Find the mean as a variable of the axis that is kept."""
-    job = prepare((formula,), (Wanted("mean", (0,)),), reduced=where, extents=extents)
+    job = prepare((formula,), (Wanted("mean", (0,)),), reduced=where, extents=extents, ranges=ranges)
     if any(source.kind == arrays.SYMBOL for source in job.sources):
         raise UnsupportedError(at_user_line("var and std of symbolic variables are not there: pass arrays"))
     kind = arrays.check_devices(job.sources)

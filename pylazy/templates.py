@@ -8,7 +8,7 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.arrays import Source
-from pylazy.execute import Job, Wanted, complete_extents, find_executable, formula_dtype, result_shapes
+from pylazy.execute import Job, Wanted, check_terms, complete_extents, find_executable, formula_dtype, result_shapes
 from pylazy.expression import Flattened, at_user_line, promote
 from pylazy.options import read_options
 from pylazy.programs import Executable, Extents
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pylazy.expression import Expression
+    from pylazy.ranges import Ranges
 
 _MAX_PLANS = 64
 _CATEGORIES = {"i": "Vi", "j": "Vj", "": "Pm"}
@@ -80,6 +81,7 @@ class Template:
         "_keepdim",
         "_options",
         "_plans",
+        "_ranges",
         "_slots",
         "arguments",
         "expressions",
@@ -99,6 +101,7 @@ class Template:
         drop_inner: bool,
         options: Mapping[str, Any],
         declared: Sequence[Argument] = (),
+        ranges: Ranges | None = None,
     ) -> None:
         """Make a template.
 
@@ -112,6 +115,7 @@ class Template:
             drop_inner: leave an inner dimension of 1 out of the shape of the results.
             options: as the user wrote them; checked again when the dtype is known.
             declared: arguments with names, which may be more than the formula uses.
+            ranges: the pairs to reduce unless a call says otherwise, None for all.
 
         Raises:
             ShapeError: two symbolic variables of one position contradict each other.
@@ -124,6 +128,7 @@ class Template:
         self._keepdim = keepdim
         self._drop_inner = drop_inner
         self._options = options
+        self._ranges = ranges
         self._plans: dict[Any, Plan] = {}
         self.arguments = _merge(_arguments_of(flat), declared)
         places = {argument.position: place for place, argument in enumerate(self.arguments)}
@@ -131,20 +136,24 @@ class Template:
             places[source.position] if source.kind == arrays.SYMBOL else source for source in flat.sources
         ]
 
-    def bind(self, given: Sequence[Any]) -> Job:
-        """Join the formula with arrays.
+    def bind(self, given: Sequence[Any], ranges: Ranges | None = None) -> Job:
+        """Join the formula with arrays, and with the pairs to reduce where they are not those of the template.
 
         Raises:
             TypeError: too many or too few arrays.
             ShapeError: an array has another inner dimension, or sizes that do not fit those of others.
             DtypeError: an argument is no array, or not one of float32 or float64.
         """
+        ranges = self._ranges if ranges is None else ranges
+        ranged = ranges is not None
         try:
-            plan = self._plans.get(tuple([(array.__class__, array.shape, array.dtype) for array in given]))
+            plan = self._plans.get((ranged, *[(array.__class__, array.shape, array.dtype) for array in given]))
         except (AttributeError, TypeError):
             plan = None  # a number or a list is among them
         if plan is None:
-            given, plan = self._read(given)
+            given, plan = self._read(given, ranged=ranged)
+        if ranges is not None:
+            check_terms(self.wanted, self.reduced, plan.extents, ranges)
         made = []
         for array, (kind, batch, dtype, weak) in zip(given, plan.specs, strict=True):
             if kind == arrays.TORCH and array.is_sparse:
@@ -159,17 +168,18 @@ class Template:
             reduced=self.reduced,
             wanted=self.wanted,
             shapes=plan.shapes,
+            ranges=ranges,
         )
 
     def executable(self) -> Executable:
         """The programs for stored data of some dtype, and for float64 where nothing but numbers is stored."""
         stored = [source for source in self._flat.sources if source.kind != arrays.SYMBOL]
-        return self._executable(formula_dtype(self.expressions, stored))
+        return self._executable(formula_dtype(self.expressions, stored), ranged=self._ranges is not None)
 
-    def _executable(self, dtype: str) -> Executable:
-        return find_executable(self._flat, self.expressions, self.wanted, self.reduced, dtype)
+    def _executable(self, dtype: str, *, ranged: bool) -> Executable:
+        return find_executable(self._flat, self.expressions, self.wanted, self.reduced, dtype, ranged=ranged)
 
-    def _read(self, given: Sequence[Any]) -> tuple[list[Any], Plan]:
+    def _read(self, given: Sequence[Any], *, ranged: bool) -> tuple[list[Any], Plan]:
         """Check the arguments of a call, and remember what is found for the next."""
         if len(given) != len(self.arguments):
             expected = ", ".join(map(str, self.arguments))
@@ -205,12 +215,12 @@ class Template:
             keepdim=self._keepdim,
             drop_inner=self._drop_inner,
         )
-        plan = Plan(self._executable(dtype), dtype, extents, shapes, tuple(specs))
+        plan = Plan(self._executable(dtype, ranged=ranged), dtype, extents, shapes, tuple(specs))
         found = [array for array, _ in read]
         if not any(weak for _, weak in read):
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
-            self._plans[tuple([(array.__class__, array.shape, array.dtype) for array in found])] = plan
+            self._plans[(ranged, *[(array.__class__, array.shape, array.dtype) for array in found])] = plan
         return found, plan
 
     def _called(self, place: int) -> str:

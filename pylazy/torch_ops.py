@@ -5,6 +5,7 @@ Imported only where a tensor requires a gradient, so where torch is loaded alrea
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def run_differentiable(job: Job) -> tuple[Any, ...]:
     if kind == "mean":
         total = _derived(job, (Wanted("sum", (0,)),), job.shapes)
         results = _Reduction.apply(total, tuple(numbers), *tensors)  # type: ignore[no-untyped-call]
-        return (results[0] / job.reduced_extent,)
+        return (arrays.quotient(results[0], job.terms(results[0])),)
     return tuple(_Reduction.apply(job, tuple(numbers), *tensors))  # type: ignore[no-untyped-call]
 
 
@@ -118,7 +119,10 @@ def _gradients(
     if rows and columns and 0 not in batch:
         # These have every batch dimension as results have, so they are laid out as results are.
         given = [result.detach().contiguous() for result in (*results, cotangent)]
-        launch(job.executable.gradient(wrt, job.few), job.locate(tensors), [*given, *full], job.extents)
+        if job.ranges is not None:
+            job.ranges.check_transposes(rows, columns)
+        program = job.executable.gradient(wrt, job.few)
+        launch(program, job.locate(tensors), [*given, *full], job.extents, job.ranges)
     else:
         for gradient in full:
             gradient.zero_()
@@ -142,12 +146,15 @@ def sum_to_shape(gradient: torch.Tensor, shape: tuple[int, ...], own_batch: int,
 def _softmax(job: Job) -> torch.Tensor:
     """Compose the weighted softmax of reductions that have gradients: the sum of exp(f - logsumexp f) g."""
     f, g = job.expressions
-    logsumexp = prepare((f,), (Wanted("logsumexp", (0,)),), reduced=job.reduced, extents=job.extents).run()[0]
+    over: dict[str, Any] = {"reduced": job.reduced, "extents": job.extents, "ranges": job.ranges}
+    logsumexp = prepare((f,), (Wanted("logsumexp", (0,)),), **over).run()[0]
     source = arrays.array_source(logsumexp, what="logsumexp", batch=len(job.extents.batch), view="softmax")
     kept = variable(source, axis="i" if job.reduced == "j" else "j", dim=1, dtype=job.dtype)
     weight = apply("exp", (apply("sub", (f, kept)),))
-    total = prepare((apply("mul", (weight, g)),), (Wanted("sum", (0,)),), reduced=job.reduced, extents=job.extents)
+    total = prepare((apply("mul", (weight, g)),), (Wanted("sum", (0,)),), **over)
     result: torch.Tensor = total.run()[0].reshape(job.shapes[0])
+    if job.ranges is not None:
+        result = result.masked_fill(job.terms(result) == 0, math.nan)
     return result
 
 
@@ -161,4 +168,5 @@ def _derived(job: Job, wanted: tuple[Wanted, ...], shapes: tuple[tuple[int, ...]
         reduced=job.reduced,
         wanted=wanted,
         shapes=shapes,
+        ranges=job.ranges,
     )

@@ -35,7 +35,7 @@ def select(job: Job, numbers: tuple[int, ...], tensors: list[torch.Tensor]) -> t
     wanted = (Wanted(value, operands, k), Wanted(f"arg{value}", operands, k))
     flat = flatten(job.expressions)
     both = Job(
-        find_executable(flat, job.expressions, wanted, job.reduced, job.dtype),
+        find_executable(flat, job.expressions, wanted, job.reduced, job.dtype, ranged=job.ranges is not None),
         job.sources,
         job.expressions,
         dtype=job.dtype,
@@ -43,6 +43,7 @@ def select(job: Job, numbers: tuple[int, ...], tensors: list[torch.Tensor]) -> t
         reduced=job.reduced,
         wanted=wanted,
         shapes=result_shapes(job.expressions, wanted, job.reduced, job.extents, keepdim=False, drop_inner=False),
+        ranges=job.ranges,
     )
     values, positions = _Selection.apply(both, numbers, *tensors)  # type: ignore[no-untyped-call]
     return tuple(
@@ -70,6 +71,9 @@ class _Selection(torch.autograd.Function):
             return (None, None, *(None for _ in ctx.numbers))
         *tensors, positions = ctx.saved_tensors
         pairs = _Pairs.of(ctx.job, positions)
+        if ctx.job.ranges is not None and not ctx.job.wanted[0].k:
+            # The smallest of nothing is a constant, whatever its position says; the k smallest have k terms.
+            cotangent = cotangent.masked_fill(ctx.job.terms(cotangent) == 0, 0.0)
         needed = tuple(number for number, needs in zip(ctx.numbers, ctx.needs_input_grad[2:], strict=True) if needs)
         gradients = _pull_back(pairs, dict(zip(ctx.numbers, tensors, strict=True)), needed, cotangent)
         return (None, None, *(gradients.get(number) for number in ctx.numbers))

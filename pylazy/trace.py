@@ -82,6 +82,8 @@ def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) ->
                 for entry in request.inputs
             ]
         )
+        if request.ranged:
+            function.attributes["reduction.ranged"] = ir.UnitAttr.get()
         if few_rows:
             function.attributes["reduction.few_rows"] = ir.StringAttr.get(few_rows)
         if wrt:

@@ -11,7 +11,7 @@ from pylazy.runtime.kernel import CPU_LEVELS, Buffer, KernelImage, Phase
 from pylazy.runtime.native_library import CBuffer, CGeometry, CPhase, check, native_library
 from pylazy.runtime.threads import configure_threads
 
-_ROLE_CODES = {"input": 0, "output": 1, "scratch": 2}
+_ROLE_CODES = {"input": 0, "output": 1, "scratch": 2, "table": 3}
 _AXIS_CODES = {"": 0, "i": 1, "j": 2}
 _X86_LEVELS = CPU_LEVELS[:3]
 
@@ -81,7 +81,8 @@ class Program:
         """Run all phases, for every batch element; return when the outputs are written.
 
         Args:
-            pointers: address of each of `image.arguments` (inputs and outputs in order); 0 if it has no element.
+            pointers: address of each of `image.arguments` (inputs, outputs and tables in order); 0 if it has no
+                element. A table is read as it is: nothing checks that its tiles lie within the extents.
             m: rows of the buffers of axis "i".
             n: rows of the buffers of axis "j".
             batch_sizes: the batch dimensions, outermost first.
@@ -115,7 +116,7 @@ class Program:
             check(status)
 
     def geometry(self, phase: int, m: int, n: int, batch_count: int = 1) -> Geometry:
-        """How a launch with these extents cuts phase number `phase`.
+        """How a launch with these extents cuts phase number `phase`; 0 tiles where a table says it.
 
         Raises:
             UnsupportedError: more columns than this kernel takes.
@@ -159,4 +160,5 @@ def _c_phases(phases: tuple[Phase, ...]) -> "ctypes.Array[CPhase]":
         target.columns_axis = _AXIS_CODES[source.columns]
         target.splittable = source.splittable
         target.merges = source.merges
+        target.tile_table = source.tile_table
     return found

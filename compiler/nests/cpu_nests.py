@@ -123,8 +123,13 @@ class Nest:
                 "merges": ir.BoolAttr.get(self.merges),
                 "cost": ir.FloatAttr.get(ir.F64Type.get(), attribute(self.operation, "cost", 1.0)),
                 "max_columns_per_split": ir.IntegerAttr.get(integer, limit if self.splittable else 0),
+                **self.launch_attributes(),
             }
         )
+
+    def launch_attributes(self) -> dict[str, ir.Attribute]:
+        """Give what else the runtime has to know of this phase."""
+        return {}
 
     def index_type(self) -> ir.Type:
         """Give the type of column numbers in lanes: as wide as the values, so that they fill the same registers."""
@@ -287,14 +292,18 @@ class ReduceNest(Nest):
         first_row = imul(row_tile, number(self.rows_per_tile))
         self.first_column = imul(split, self.columns_per_split)
         last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
+        body, carried = self._begin(first_row)
+        carried = self._chunks(body, carried, self.first_column, last_column)
+        self._end(carried, first_row, split)
+
+    def _begin(self, first_row: ir.Value) -> tuple[BodyElements, list[ir.Value]]:
+        """Pack the rows, compute what depends on them alone, and build the neutral states."""
         self.pack(first_row)
         body = BodyElements(self.body_block, self.block, self.load_element)
         self._prepare_rows(body)
         parts = [accumulator.start() for accumulator in self.accumulators]
         self.widths = [len(part) for part in parts]
-        carried = [slot for part in parts for slot in part]
-        carried = self._chunks(body, carried, last_column)
-        self._end(carried, first_row, split)
+        return body, [slot for part in parts for slot in part]
 
     def _prepare_rows(self, body: BodyElements) -> None:
         """Emit, before the loop over columns, what depends on the row or on nothing, unless it is long."""
@@ -321,8 +330,10 @@ class ReduceNest(Nest):
         if value.owner.attributes["value"].is_splat:
             body.element(value, Position(0), 0, 0)
 
-    def _chunks(self, body: BodyElements, carried: list[ir.Value], last_column: ir.Value) -> list[ir.Value]:
-        loop = scf.ForOp(self.first_column, last_column, number(self.chunk), carried)
+    def _chunks(
+        self, body: BodyElements, carried: list[ir.Value], first_column: ir.Value, last_column: ir.Value
+    ) -> list[ir.Value]:
+        loop = scf.ForOp(first_column, last_column, number(self.chunk), carried)
         with ir.InsertionPoint(loop.body), body.scope():
             start = loop.induction_variable
             end = imin(iadd(start, number(self.chunk)), last_column)

@@ -28,12 +28,14 @@ def _has_index_arguments(op: Any, count: int) -> bool:
 class MapReduceOp(Reduction.Operation, name="map_reduce"):
     """One sweep over all pairs (row, column): `rows` is the parallel axis, `columns` the reduced one.
 
-    With `rows = ""` there is one row: a reduction of what a kernel before it reduced already.
+    With `rows = ""` there is one row: a reduction of what a kernel before it reduced already. With a `table` the sweep
+    is over the pairs that the table lists; see the role "table" in pylazy.runtime.kernel.
     """
 
     rows: ir.StringAttr
     columns: ir.StringAttr
     body: ext.Region
+    table: ext.Operand[Any] | None = None
 
     def verify_region_invariants(self) -> bool:
         """Check the axes and that the body is one block over two indices."""
@@ -42,6 +44,8 @@ class MapReduceOp(Reduction.Operation, name="map_reduce"):
             return _refuse(
                 self, f'has rows "{rows}" and columns "{columns}", expected two axes of "i", "j", or no rows'
             )
+        if any(str(operand.type) != "memref<?x1xi64>" for operand in self.operation.operands):
+            return _refuse(self, f"has a table of {self.operation.operands[0].type}, expected memref<?x1xi64>")
         if not _has_index_arguments(self, 2):
             return _refuse(self, "has a body that does not take two indices (row, column)")
         return True
