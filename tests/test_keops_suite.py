@@ -47,7 +47,6 @@ EXPECTED = {
 """How many tests of each file pass on a CPU with pykeops 2.3 itself; three more need a GPU and are skipped."""
 
 MISSING = {
-    "test_block_sparse_reduction.py": "ranges",
     "test_complex.py": "complex formulas",
     "test_complex_numpy.py": "complex formulas",
     "test_lazytensor_gaussian_cpu.py": "second derivatives",
