@@ -99,6 +99,19 @@ class Job:
         shape = (-1, 1, 1) if is_kept and self.reduced == "j" else (-1, 1)
         return arrays.array_like(result, counts.reshape(shape))
 
+    def check_tables(self, program: Program) -> None:
+        """Check that a gradient program may use both halves of ranges, where it does.
+
+        Raises:
+            ShapeError: the halves have different numbers of pairs.
+        """
+        if self.ranges is None:
+            return
+        axes = {buffer.axis for buffer in program.image.arguments if buffer.role == "table"}
+        if axes - {"i" if self.reduced == "j" else "j"}:
+            rows, columns = self.extents.rows or 0, self.extents.columns or 0
+            self.ranges.check_transposes(rows, columns, self.expressions[0].position)
+
     def run(self, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
         """Compute the results.
 

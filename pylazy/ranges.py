@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pylazy.expression import Position
+
     Integers = NDArray[np.int64]
 
 NAMES = ("ranges_i", "slices_i", "redranges_j", "ranges_j", "slices_j", "redranges_i")
@@ -108,8 +110,13 @@ class Ranges:
             table = self._tables[key] = _make_table(self.halves[kept], *sizes)
         return table
 
-    def check_transposes(self, rows: int, columns: int) -> None:
+    def check_transposes(self, rows: int, columns: int, position: Position) -> None:
         """Refuse halves that cannot be each other's transpose, as gradients take them to be.
+
+        Args:
+            rows: of the formula.
+            columns: of the formula.
+            position: of the formula, for the message.
 
         Raises:
             ShapeError: they have different numbers of pairs.
@@ -119,7 +126,8 @@ class Ranges:
             raise ShapeError(
                 at_user_line(
                     f"{', '.join(NAMES[:3])} of ranges have {pairs[0]} pairs, and {', '.join(NAMES[3:])} have "
-                    f"{pairs[1]}: a gradient needs both, expected the same pairs with their axes exchanged"
+                    f"{pairs[1]}: this gradient needs both, expected the same pairs with their axes exchanged",
+                    position,
                 )
             )
 
@@ -159,9 +167,10 @@ def read_ranges(given: Any) -> Ranges:
         raise ShapeError(at_user_line(f"ranges has {len(given)} elements, expected {len(NAMES)}, {_EXPECTED}"))
     key = tuple(map(id, given))
     known = _known.get(key)
-    if known is not None and all(owner() is value for owner, value in zip(known[0], given, strict=True)):
-        if known[1].holds(given):
-            return known[1]
+    if known is not None:
+        owners, ranges = known
+        if all(owner() is value for owner, value in zip(owners, given, strict=True)) and ranges.holds(given):
+            return ranges
     made = Ranges(given)
     _remember(key, given, made)
     return made

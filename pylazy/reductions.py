@@ -118,8 +118,8 @@ class Output:
 class ReductionRequest:
     """All that a program for some reductions over the same pairs depends on; no array, no extent, no batch size.
 
-    Buffers of the program, in order: the inputs, then one for each output; where it is ranged, then a table of the tiles
-    over the rows of the axis that is kept, "ranges_i" or "ranges_j".
+    Buffers of the program, in order: the inputs; one for each output; where it is ranged, a table of the tiles over the
+    rows of the axis that is kept, "ranges_i" or "ranges_j".
 
     Attributes:
         dtype: "float32" or "float64": of every input, of every value and of the arithmetic.

@@ -220,7 +220,8 @@ class Template:
         if not any(weak for _, weak in read):
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
-            self._plans[(ranged, *[(array.__class__, array.shape, array.dtype) for array in found])] = plan
+            key = (ranged, *[(array.__class__, array.shape, array.dtype) for array in found])
+            self._plans[key] = plan
         return found, plan
 
     def _called(self, place: int) -> str:

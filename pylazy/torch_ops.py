@@ -119,9 +119,8 @@ def _gradients(
     if rows and columns and 0 not in batch:
         # These have every batch dimension as results have, so they are laid out as results are.
         given = [result.detach().contiguous() for result in (*results, cotangent)]
-        if job.ranges is not None:
-            job.ranges.check_transposes(rows, columns)
         program = job.executable.gradient(wrt, job.few)
+        job.check_tables(program)
         launch(program, job.locate(tensors), [*given, *full], job.extents, job.ranges)
     else:
         for gradient in full:
