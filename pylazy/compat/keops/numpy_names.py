@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pylazy.compat.keops.front_end import HOME_OF, STARRED, find_name
+from pylazy.compat.keops.front_end import OFFERED, STARRED, find_name
 
 __all__ = list(STARRED)
 
@@ -14,4 +14,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *HOME_OF})
+    return sorted({*globals(), *OFFERED})

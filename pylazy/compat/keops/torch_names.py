@@ -4,7 +4,7 @@ from typing import Any
 
 import torch  # noqa: F401  as in pykeops, no torch means no pykeops.torch
 
-from pylazy.compat.keops.front_end import HOME_OF, STARRED, find_name
+from pylazy.compat.keops.front_end import OFFERED, STARRED, find_name
 
 __all__ = list(STARRED)
 
@@ -16,4 +16,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *HOME_OF})
+    return sorted({*globals(), *OFFERED})
