@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pylazy import Vi, Vj
 from pylazy.clusters import (
     cluster_centroids,
     cluster_ranges,
@@ -210,6 +211,28 @@ def test_many_candidates_are_compared_in_blocks(monkeypatch):
 def test_no_centroids_are_close_to_none():
     rows, columns = pairs_closer_than(np.zeros((0, 3)), np.zeros((4, 3)), 1.0)
     assert rows.shape == columns.shape == (0,)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_reduction_over_close_clusters_is_that_of_their_pairs(make, axis):
+    rng = np.random.default_rng(0)
+    clouds = []
+    for count in (300, 71):
+        x = make(rng.random((count, 5)))
+        labels = grid_cluster(x, 0.6)
+        ranges, centroids, _ = cluster_ranges_centroids(x, labels)
+        clouds.append((*sort_clusters(x, labels), ranges, centroids))
+    (x, lab_x, ranges_x, centroids_x), (y, lab_y, ranges_y, centroids_y) = clouds
+    rows, columns = pairs_closer_than(centroids_x, centroids_y, 0.7)
+    keep = np.zeros((len(centroids_x), len(centroids_y)), dtype=bool)
+    keep[numbers(rows), numbers(columns)] = True
+    assert keep.any()
+    assert not keep.all()
+    pairs = keep[numbers(lab_x)][:, numbers(lab_y)]
+    squares = ((numbers(x)[:, None] - numbers(y)[None]) ** 2).sum(-1)
+    expected = np.where(pairs, np.exp(-squares), 0).sum(axis)
+    found = (-Vi(x).sqdist(Vj(y))).exp().sum(axis=axis, ranges=from_pairs(ranges_x, ranges_y, rows, columns))
+    np.testing.assert_allclose(numbers(found)[:, 0], expected, rtol=1e-13)
 
 
 MISTAKES = {

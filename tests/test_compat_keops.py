@@ -1,6 +1,7 @@
 """pykeops' names on top of pylazy; each test in a process of its own, so that this one keeps its modules."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -281,3 +282,10 @@ def test_dense_kernels_agree_between_numpy_and_torch_and_with_their_formulas(tmp
             raise AssertionError
     """
     run("-c", textwrap.dedent(program), folder=tmp_path)
+
+
+def test_examples_of_the_guide_run(tmp_path):
+    guide = (Path(__file__).parent.parent / "docs" / "coming-from-keops.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 3
+    run("-c", "\n".join(examples), folder=tmp_path)
