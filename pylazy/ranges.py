@@ -330,9 +330,9 @@ def _ordered_intervals(half: Half) -> tuple[Integers, Integers]:
     owner = np.repeat(np.arange(blocks), np.diff(half.ends, prepend=0))
     used = half.intervals[:, 1] > half.intervals[:, 0]
     owner, spans = owner[used], half.intervals[used]
-    order = np.lexsort((spans[:, 0], owner))
-    owner, spans = owner[order], spans[order]
     neighbours = owner[1:] == owner[:-1]
+    if (neighbours & (spans[1:, 0] < spans[:-1, 0])).any():  # else they are sorted, as most are
+        spans = spans[np.lexsort((spans[:, 0], owner))]  # within each block, so the owners stay
     gaps = spans[1:, 0] - spans[:-1, 1]
     overlaps = np.flatnonzero(neighbours & (gaps < 0))
     if overlaps.size:

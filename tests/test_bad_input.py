@@ -108,7 +108,7 @@ CASES = {
     "unknown option": (lambda: K.sum(axis=1, bakend="CPU"), TypeError, "no argument 'bakend'"),
     "unknown backend": (lambda: K.sum(axis=1, backend="TPU"), DeviceError, "backend is 'TPU', expected one of auto"),
     "backend GPU": (lambda: K.sum(axis=1, backend="GPU_1D"), UnsupportedError, "launch on GPUs is not there yet"),
-    "ranges": (lambda: K.sum(axis=1, ranges=(1,) * 6), UnsupportedError, "ranges is not implemented"),
+    "ranges": (lambda: K.sum(axis=1, ranges=(1,) * 6), DtypeError, "ranges_i of ranges is of type int"),
     "kahan": (lambda: K.sum(axis=1, sum_scheme="kahan_scheme"), UnsupportedError, "sum_scheme is 'kahan_scheme'"),
     "accumulator": (
         lambda: (Vi(X.astype(np.float32)) * 2).sum(axis=1, dtype_acc="float64"),

@@ -341,7 +341,7 @@ CASES = {
     "integers": (lambda: run(P, X.astype(int), Y, B), DtypeError, r"argument 1, x = Vi\(1, 3\), has dtype int64"),
     "text": (lambda: run(P, "x", Y, B), DtypeError, r"argument 1, x = Vi\(1, 3\), is str, expected a NumPy array"),
     "backend": (lambda: run(P, X, Y, B, backend="TPU"), DeviceError, "backend is 'TPU'"),
-    "ranges": (lambda: run(P, X, Y, B, ranges=(1,) * 6), UnsupportedError, "ranges is not implemented"),
+    "ranges": (lambda: run(P, X, Y, B, ranges=(1,) * 6), DtypeError, "ranges_i of ranges is of type int"),
     "out of another shape": (lambda: run(P, X, Y, B, out=np.ones(M)), ShapeError, r"out has shape \(7,\), expected"),
     "K above N": (
         lambda: Genred("SqDist(x, y)", XY, "KMin", axis=1, opt_arg=6)(X, Y),

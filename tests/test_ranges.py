@@ -25,7 +25,12 @@ from pylazy import (
     ranges,
     set_num_threads,
 )
+from pylazy.compiler.compile import compile_cpu
+from pylazy.execute import launch
 from pylazy.reductions import REDUCTIONS
+from pylazy.runtime.kernel import CPU_LEVELS
+from pylazy.runtime.launch import Program, is_runnable
+from pylazy.trace import trace
 from reference import assert_close, reduce_dense
 
 Array = Any
@@ -121,6 +126,8 @@ def dense(x: Array, y: Array) -> tuple[Array, Array]:
 
 def oracle(kind: str, operands: list[Array], mask: Array, *, axis: str, k: int = 0) -> Array:
     """Reduce every row by itself, over the columns that the mask leaves it."""
+    outer = np.broadcast_shapes(*(operand.shape[:-1] for operand in operands))
+    operands = [np.broadcast_to(operand, (*outer, operand.shape[-1])) for operand in operands]
     if axis == "i":
         operands, mask = [np.swapaxes(operand, -3, -2) for operand in operands], mask.T
     found = []
@@ -185,6 +192,10 @@ def test_wide_formula_over_ranges_matches_oracle() -> None:
     found = (LazyTensor(x) * LazyTensor(y)).sum(axis=1, ranges=COVERING.ranges())
     expected = x[:, 0] * (COVERING.mask() @ y[0])
     assert_close(found, expected, dtype="float64", columns=n, scale=np.abs(x[:, 0]) * n)
+    f, weight = (LazyTensor(x[..., :1]) * LazyTensor(y[..., :1])), LazyTensor(np.exp(y))
+    lazy = f.logsumexp(axis=1, weight=weight, ranges=COVERING.ranges())
+    operands = [x[..., :1] * y[..., :1], np.exp(y)]
+    assert_close(lazy, oracle("logsumexp", operands, COVERING.mask(), axis="j"), dtype="float64", columns=n)
 
 
 def test_product_with_an_array_takes_ranges() -> None:
@@ -217,6 +228,23 @@ def test_results_have_the_same_bits_for_any_number_of_threads() -> None:
     finally:
         set_num_threads(before)
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("level", CPU_LEVELS)
+def test_every_level_of_processors_compiles_ranges_and_those_of_this_machine_run_them(level: str) -> None:
+    x, y = clouds(COVERING, dtype="float32")
+    f, _ = formula(LazyTensor(x), LazyTensor(y))
+    for name in ("sum", "max_argmax"):
+        job = METHODS[name][1](f, None, axis=1, ranges=COVERING.ranges(), call=False)._job
+        image = compile_cpu(trace(job.executable.request), level)
+        assert [buffer.name for buffer in image.arguments if buffer.role == "table"] == ["ranges_i"]
+        if not is_runnable(level):
+            continue
+        results = [np.empty(shape, dtype) for shape, dtype in zip(job.shapes, ("float32", "int64"), strict=False)]
+        launch(Program(image), job.locate(), results, job.extents, job.ranges)
+        for kind, result in zip(METHODS[name][0], results, strict=True):
+            expected = oracle(kind, [dense(x, y)[0]], COVERING.mask(), axis="j")
+            assert_close(result, expected.astype(float), dtype="float32", columns=700)
 
 
 def test_many_short_intervals_match_oracle() -> None:

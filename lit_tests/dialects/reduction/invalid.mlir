@@ -460,3 +460,14 @@ func.func @f() {
   %0 = "reduction.positions"() : () -> vector<3xi64>
   return
 }
+
+// -----
+
+func.func @f(%x: memref<?x3xf32>, %p: memref<?x1xf32>) {
+  // expected-error@below {{'reduction.map_reduce' op has a table of memref<?x3xf32>, expected memref<?x1xi64>}}
+  "reduction.map_reduce"(%x) ({
+  ^bb0(%i: index, %j: index):
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : (memref<?x3xf32>) -> ()
+  return
+}

@@ -421,3 +421,17 @@ func.func @kernel(%x: memref<?x3xf32>, %y: memref<?x3xf32>, %p: memref<1x3xf32>,
   }) {columns = "j", rows = "i"} : () -> ()
   return
 }
+
+// CHECK-LABEL: @listed_pairs
+// CHECK-SAME: [[TABLE:%[a-z0-9]+]]: memref<?x1xi64>
+// CHECK: "reduction.map_reduce"([[TABLE]]) ({
+// CHECK: {columns = "i", rows = "j"} : (memref<?x1xi64>) -> ()
+func.func @listed_pairs(%x: memref<?x1xf32>, %sum: memref<?x1xf32>, %table: memref<?x1xi64>) {
+  "reduction.map_reduce"(%table) ({
+  ^bb0(%j: index, %i: index):
+    %column = "reduction.load"(%x, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%column, %sum) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "i", rows = "j"} : (memref<?x1xi64>) -> ()
+  return
+}
