@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -280,6 +281,26 @@ def test_dense_kernels_agree_between_numpy_and_torch_and_with_their_formulas(tmp
             assert "kernel is 'gauss', expected one of gaussian" in str(error)
         else:
             raise AssertionError
+    """
+    run("-c", textwrap.dedent(program), folder=tmp_path)
+
+
+@pytest.mark.skipif(find_spec("geomloss") is None, reason="geomloss comes with the extra 'test'")
+def test_geomloss_gives_through_pylazy_what_it_gives_on_dense_matrices(tmp_path):
+    program = """
+        import torch
+        import pylazy.compat.keops
+        from geomloss import SamplesLoss
+        torch.manual_seed(0)
+        x, y = torch.rand(200, 3, dtype=torch.float64, requires_grad=True), torch.rand(150, 3, dtype=torch.float64)
+        for loss in ("sinkhorn", "gaussian"):
+            found = {}
+            for backend in ("tensorized", "online", "multiscale"):
+                value = SamplesLoss(loss, p=2, blur=0.1, truncate=None, backend=backend)(x, y)
+                (gradient,) = torch.autograd.grad(value, [x])
+                found[backend] = torch.cat((value.reshape(1), gradient.reshape(-1)))
+            assert torch.allclose(found["online"], found["tensorized"], rtol=1e-6, atol=1e-9), loss
+            assert torch.allclose(found["multiscale"], found["tensorized"], rtol=0.1, atol=1e-3), loss
     """
     run("-c", textwrap.dedent(program), folder=tmp_path)
 
