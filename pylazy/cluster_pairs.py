@@ -45,6 +45,7 @@ def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> Ranges:
     Raises:
         ShapeError: the matrix has another shape, or a range is not one.
     """
+    keep = keep if hasattr(keep, "shape") else to_host(keep, "keep")
     expected = (len(ranges_i), len(ranges_j))
     if tuple(keep.shape) != expected:
         raise ShapeError(

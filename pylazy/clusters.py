@@ -14,7 +14,7 @@ import numpy as np
 from pylazy import arrays
 from pylazy.cluster_pairs import from_matrix, from_pairs, pairs_closer_than, swap_axes
 from pylazy.expression import at_user_line
-from pylazy.host_arrays import like, to_host, to_matrix
+from pylazy.host_arrays import like, to_array, to_host, to_matrix
 from pylazy.runtime.errors import DtypeError, ShapeError
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ __all__ = [
     "sort_clusters",
     "swap_axes",
 ]
+
+
+_PEERS_MIN_WEIGHT = 1e-9  # of tensors in pykeops
 
 
 def grid_cluster(x: Any, size: Any) -> Any:
@@ -77,8 +80,8 @@ def sort_clusters(x: Any, lab: Any) -> tuple[Any, Any]:
     Raises:
         ShapeError: an array has another number of rows than labels.
     """
-    labels = _labels(lab)
-    order = np.argsort(labels, kind="stable")
+    lab = to_array(lab, "lab")
+    order = np.argsort(_labels(lab), kind="stable")
 
     def sort(array: Any) -> Any:
         if not (isinstance(array, np.ndarray) or arrays.is_tensor(array)):
@@ -129,20 +132,24 @@ def cluster_centroids(
     Raises:
         ShapeError: the numbers of points differ.
     """
-    if len(x.shape) != 2:
+    x = to_array(x, "x")
+    if x.ndim != 2:
         raise ShapeError(at_user_line(f"x has shape {tuple(x.shape)}, expected (M, D)"))
     counts = _counts(lab, Nlab)
-    _check_rows("x", x.shape[0], lab)
-    if weights is not None:
-        _check_rows("weights", weights.reshape(-1).shape[0], lab)
+    labels = _labels(lab)
+    _check_rows("x", x.shape[0], labels)
+    wide = _wide(x)
     if weights is None:
         totals = like(x, counts.astype(np.float64))
-    elif weights_c is not None:
-        totals = _wide(weights_c.reshape(-1))
     else:
-        totals = _sum_by_label(_wide(weights.reshape(-1, 1)), lab, len(counts))[:, 0]
-    wide = _wide(x)
-    sums = _sum_by_label(wide if weights is None else wide * _wide(weights.reshape(-1, 1)), lab, len(counts))
+        column = _wide(_weight_column(weights, x, labels))
+        wide = wide * column
+        totals = (
+            _sum_by_label(column, labels, len(counts))[:, 0]
+            if weights_c is None
+            else _wide(to_array(weights_c, "weights_c")).reshape(-1)
+        )
+    sums = _sum_by_label(wide, labels, len(counts))
     with np.errstate(divide="ignore", invalid="ignore"):
         centroids = sums / totals[:, None]
     return centroids.to(x.dtype) if arrays.is_tensor(x) else centroids.astype(x.dtype)
@@ -163,19 +170,21 @@ def cluster_ranges_centroids(
     Returns:
         (C, 2), see `cluster_ranges`; (C, D), see `cluster_centroids`; (C,), the sum of the weights of each cluster.
     """
-    counts = _counts(lab, None)
-    ranges = cluster_ranges(lab, counts)
+    x = to_array(x, "x")
+    labels = _labels(lab)
+    counts = _counts(labels, None)
+    ranges = like(x, cluster_ranges(labels, counts))
     if weights is None:
         totals = like(x, counts.astype(np.float32 if arrays.is_tensor(x) else np.float64))
-        return ranges, cluster_centroids(x, lab, counts), totals
-    if min_weight is None and arrays.is_tensor(weights):
-        min_weight = 1e-9
+        return ranges, cluster_centroids(x, labels, counts), totals
+    column = _weight_column(weights, x, labels)
+    if min_weight is None and arrays.is_tensor(x):
+        min_weight = _PEERS_MIN_WEIGHT
     if min_weight is not None:
-        weights = weights.clip(min_weight)
-    _check_rows("weights", weights.reshape(-1).shape[0], lab)
-    totals = _sum_by_label(_wide(weights.reshape(-1, 1)), lab, len(counts))[:, 0]
-    centroids = cluster_centroids(x, lab, counts, weights=weights, weights_c=totals)
-    return ranges, centroids, totals.to(weights.dtype) if arrays.is_tensor(weights) else totals
+        column = column.clip(min_weight)
+    totals = _sum_by_label(_wide(column), labels, len(counts))[:, 0]
+    centroids = cluster_centroids(x, labels, counts, weights=column, weights_c=totals)
+    return ranges, centroids, totals.to(column.dtype) if arrays.is_tensor(x) else totals
 
 
 def _number_rows(cells: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -210,20 +219,32 @@ def _labels(lab: Any) -> NDArray[Any]:
     return labels
 
 
-def _check_rows(what: str, count: int, lab: Any) -> None:
-    expected = lab.reshape(-1).shape[0]
-    if count != expected:
-        raise ShapeError(at_user_line(f"{what} has {count} rows, and lab {expected}: expected equal numbers"))
+def _check_rows(what: str, count: int, labels: NDArray[Any]) -> None:
+    if count != len(labels):
+        raise ShapeError(at_user_line(f"{what} has {count} rows, and lab {len(labels)}: expected equal numbers"))
+
+
+def _weight_column(weights: Any, x: Any, labels: NDArray[Any]) -> Any:
+    """Read weights as a column, (M, 1)."""
+    found = to_array(weights, "weights")
+    if arrays.is_tensor(found) != arrays.is_tensor(x):
+        raise DtypeError(
+            at_user_line(
+                f"weights is {type(found).__name__} and x {type(x).__name__}, expected two arrays or two tensors"
+            )
+        )
+    column = found.reshape(-1, 1)
+    _check_rows("weights", column.shape[0], labels)
+    return column
 
 
 def _wide(x: Any) -> Any:
     return x.double() if arrays.is_tensor(x) else x.astype(np.float64)
 
 
-def _sum_by_label(x: Any, lab: Any, count: int) -> Any:
+def _sum_by_label(x: Any, labels: NDArray[Any], count: int) -> Any:
     """Sum the rows of a matrix, (M, D), that have one label, (count, D); differentiable for tensors."""
     if arrays.is_tensor(x):
-        return x.new_zeros((count, x.shape[1])).index_add(0, lab.reshape(-1).to(x.device).long(), x)
-    labels = _labels(lab)
+        return x.new_zeros((count, x.shape[1])).index_add(0, like(x, labels).long(), x)
     columns = [np.bincount(labels, weights=column, minlength=count) for column in x.T]
     return np.stack(columns, axis=1) if columns else np.zeros((count, 0))

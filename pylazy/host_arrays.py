@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def to_array(x: Any, what: str) -> Any:
+    """Read what a message calls `what`: arrays and tensors as they are, lists and numbers as arrays.
+
+    Raises:
+        DtypeError: these are no real numbers.
+    """
+    return x if isinstance(x, np.ndarray) or arrays.is_tensor(x) else to_host(x, what)
+
+
 def to_host(x: Any, what: str) -> NDArray[Any]:
     """Read real numbers, which a message calls `what`: an array, a tensor of any device, a list or a number.
 
@@ -26,7 +35,12 @@ def to_host(x: Any, what: str) -> NDArray[Any]:
     if arrays.is_tensor(x):
         detached = x.detach().cpu()
         x = (detached.double() if detached.is_floating_point() else detached).numpy()
-    found = np.asarray(x)
+    try:
+        found = np.asarray(x)
+    except ValueError:  # rows of different lengths
+        raise DtypeError(
+            at_user_line(f"{what} is a {type(x).__name__}, expected numbers, in rows of one length")
+        ) from None
     if found.dtype.kind not in "biuf":
         raise DtypeError(at_user_line(f"{what} is {type(x).__name__} of dtype {found.dtype}, expected real numbers"))
     return found

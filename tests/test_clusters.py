@@ -128,6 +128,14 @@ def test_weights_of_tensors_are_at_least_the_smallest_one():
     assert w.sum() == 0, "the weights of the caller are left as they are"
 
 
+def test_lists_are_arrays():
+    ranges, centroids, totals = cluster_ranges_centroids(POINTS.tolist(), LABELS.tolist(), [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(ranges, [[0, 3], [3, 4], [4, 5]])
+    np.testing.assert_allclose(centroids[:, 0], [2.4 / 8, 2, 5])
+    np.testing.assert_array_equal(totals, [8, 5, 2])
+    np.testing.assert_array_equal(sort_clusters(POINTS, LABELS.tolist())[1], [0, 0, 0, 1, 2])
+
+
 def test_centroids_can_be_differentiated():
     x = torch.tensor(POINTS, requires_grad=True)
     cluster_centroids(x, torch.tensor(LABELS)).sum().backward()
@@ -163,6 +171,10 @@ def test_ranges_from_a_matrix_list_the_kept_clusters_of_each(kind, make):
 def test_ranges_from_pairs_need_no_order_and_count_a_pair_once(make):
     rows, columns = make(np.array([1, 0, 0, 1])), make(np.array([1, 1, 0, 1]))
     assert_same_ranges(from_pairs(make(RANGES_I), make(RANGES_J), rows, columns), EXPECTED)
+
+
+def test_ranges_from_lists_are_arrays():
+    assert_same_ranges(from_matrix(RANGES_I.tolist(), RANGES_J.tolist(), KEEP.tolist()), EXPECTED)
 
 
 def test_ranges_from_a_sparse_matrix_of_scipy():
@@ -247,6 +259,9 @@ MISTAKES = {
     "x holds str": lambda: sort_clusters(["x"], LABELS),
     "x has 3 rows, and lab 5": lambda: cluster_centroids(POINTS[:3], LABELS),
     "weights has 2 rows, and lab 5": lambda: cluster_ranges_centroids(POINTS, LABELS, np.ones(2)),
+    "weights is ndarray and x Tensor": lambda: cluster_centroids(torch.tensor(POINTS), LABELS, weights=np.ones(5)),
+    "lab is a list": lambda: cluster_ranges([[0], [1, 2]]),
+    "x is None": lambda: grid_cluster(None, 1.0),
     "keep has shape (3, 2), expected (2, 3)": lambda: from_matrix(RANGES_I, RANGES_J, KEEP.T),
     "ranges_i has shape (4,)": lambda: from_pairs(RANGES_I.ravel(), RANGES_J, [0], [0]),
     "ranges_i holds [5, 2] in row 0": lambda: from_pairs(RANGES_I[:, ::-1], RANGES_J, [0], [0]),
