@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
+    from pylazy.kernel_solve import KernelSolve
+    from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
     from pylazy.runtime.errors import (
         AxisError,
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
         DtypeError,
         FormulaError,
         InternalError,
+        NonFiniteError,
         PylazyError,
         ShapeError,
         UnsupportedError,
@@ -32,12 +35,15 @@ __all__ = [
     "Bundle",
     "BundleFormatError",
     "CompileError",
+    "ConvergenceWarning",
     "DeviceError",
     "DtypeError",
     "FormulaError",
     "Genred",
     "InternalError",
+    "KernelSolve",
     "LazyTensor",
+    "NonFiniteError",
     "Pm",
     "PylazyError",
     "Reduction",
@@ -59,6 +65,8 @@ __all__ = [
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
+    "pylazy.kernel_solve": ("KernelSolve",),
+    "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),

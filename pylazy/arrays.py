@@ -112,7 +112,7 @@ class Source:
         array = self.array
         if self.kind == NUMPY:
             if array.shape != self.shape:
-                self._refuse_new_shape()
+                self.refuse_new_shape()
             if not self.batch and self.dtype == dtype and array.flags.num & 0x0101 == 0x0101:
                 return Located(numpy_address(array), (), (), array)
             return self._locate_numpy(dtype)
@@ -128,7 +128,7 @@ class Source:
     def locate_tensor(self, tensor: Any, dtype: str) -> Located:
         """As `locate`, for a tensor that takes the place of this source's own."""
         if tuple(tensor.shape) != self.shape:
-            self._refuse_new_shape()
+            self.refuse_new_shape()
         if torch_dtype_name(tensor) == dtype and not self.batch and tensor.is_contiguous():
             return Located(tensor.data_ptr(), (), (), tensor)
         item = tensor.element_size()
@@ -155,7 +155,8 @@ class Source:
         strides = _batch_strides(array.shape, array.strides, self.batch)
         return Located(numpy_address(array), self.shape[: self.batch], strides, array)
 
-    def _refuse_new_shape(self) -> None:
+    def refuse_new_shape(self) -> NoReturn:
+        """Refuse an array whose shape has changed since the variable was made."""
         raise ShapeError(
             at_user_line(
                 f"the array of shape {self.shape} in this formula now has shape {tuple(self.array.shape)}: its data "

@@ -10,7 +10,7 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.execute import Wanted
-from pylazy.expression import Expression, at_user_line, variable
+from pylazy.expression import Expression, at_user_line, replace_leaves, variable
 from pylazy.lazy_formula import new
 from pylazy.operands import checked_dim, combine, from_data, symbolic
 from pylazy.runtime.errors import ShapeError
@@ -91,6 +91,41 @@ class LazyTensor(TensorMethods, StatisticMethods):
         column = new(LazyTensor, leaf, shape[:rank], None, count, None)
         return combine("mul", self, column)._reduce("j", wanted, options, drop_inner=v.ndim == 1)
 
+    def solve(self, b: Any, var: LazyTensor | None = None, call: bool = True, **options: Any) -> Any:
+        """Solve (alpha * identity + K) a = b for a, where K is symmetric; each column of b is a system of its own.
+
+        Args:
+            b: right-hand sides: an array of shape (N,) or (*batch, N, E), or a LazyTensor of them, as `Vi(b)`. With
+                `Vj(b)` the system is that of the transpose.
+            var: where self is no matrix but a formula linear in a symbolic variable, the sum of which over j is the
+                product with it: that variable.
+            call: solve now; else, and for symbolic variables, return the `LinearSystem`, to be called.
+            **options: those of `sum`, but out, and these:
+                alpha (1e-10): a number, or a torch tensor of one, which may require a gradient;
+                eps (1e-6): a column has converged when the root mean square of its residual, in the unit of b, is at
+                most this;
+                max_iterations (None): by default ten times N, at least 100 and at most 10,000;
+                method ("cg"): "cg", conjugate gradients, for a positive definite system, or "minres" for others;
+                preconditioner (None): "jacobi", "nystrom", or a function that applies an approximation of the inverse,
+                symmetric and positive definite, to an array (*batch, N, E);
+                rank (100): of "nystrom", which keeps as many columns of K.
+
+        Returns:
+            An array of the shape of b, with all batch dimensions. Differentiable with respect to b, alpha and the
+            tensors of K, by the implicit function theorem.
+
+        Warns:
+            ConvergenceWarning: a column has not converged; the warning has the residual.
+
+        Raises:
+            ShapeError: K is not square, or b does not fit.
+            NonFiniteError: b, or what comes up on the way, is not finite.
+            UnsupportedError: there is no such method or preconditioner.
+        """
+        from pylazy.solve import solve
+
+        return solve(self, b, var, call=call, options=options)
+
     def matvec(self, v: Any) -> Any:
         """`K @ v`, as scipy.sparse.linalg names it."""
         return self @ v
@@ -98,6 +133,29 @@ class LazyTensor(TensorMethods, StatisticMethods):
     def rmatvec(self, v: Any) -> Any:
         """`K.T @ v`, as scipy.sparse.linalg names it."""
         return self.T @ v
+
+    def dense(self) -> Any:
+        """Compute all entries as an array of the kind of the inputs; differentiable as reductions are.
+
+        Returns:
+            (*batch, M, N), or (*batch, M, N, D) for D > 1.
+
+        Raises:
+            UnsupportedError: a variable is symbolic.
+        """
+        from pylazy.materialise import dense
+
+        return dense(self)
+
+    def diagonal(self) -> Any:
+        """Compute the entries with i = j, and no others: an array (*batch, min(M, N), D).
+
+        Raises:
+            UnsupportedError: a variable is symbolic.
+        """
+        from pylazy.materialise import diagonal
+
+        return diagonal(self)
 
     def t(self) -> Self:
         """Exchange the axes i and j."""
@@ -142,24 +200,9 @@ def Var(x_or_index: Any, dim: int | None = None, cat: int | None = None) -> Lazy
 
 
 def _swap_axes(root: Expression) -> Expression:
-    swapped: dict[int, Expression] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in swapped]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) not in swapped:
-            swapped[id(node)] = Expression(
-                node.op,
-                tuple([swapped[id(operand)] for operand in node.operands]),
-                node.attributes,
-                _SWAPPED_AXES[node.axes],
-                node.dim,
-                node.dtype,
-                node.source,
-                node.position,
-            )
-    return swapped[id(root)]
+    return replace_leaves(
+        root,
+        lambda leaf: Expression(
+            leaf.op, (), leaf.attributes, _SWAPPED_AXES[leaf.axes], leaf.dim, leaf.dtype, leaf.source, leaf.position
+        ),
+    )
