@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
+    from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
     from pylazy.kernel_solve import KernelSolve
     from pylazy.krylov import ConvergenceWarning
@@ -53,6 +54,7 @@ __all__ = [
     "Var",
     "Vi",
     "Vj",
+    "evaluate",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",
@@ -65,6 +67,7 @@ __all__ = [
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
+    "pylazy.fused_reductions": ("evaluate",),
     "pylazy.kernel_solve": ("KernelSolve",),
     "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),

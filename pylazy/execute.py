@@ -134,13 +134,13 @@ class Job:
         ]
         batch, rows, columns = self.extents
         if not (rows and columns) or 0 in batch:
-            self._fill_empty(results)
+            self.fill_empty(results)
         else:
             located = self.locate(tensors)
             launch(executable.load(self.few), located, results, self.extents)
-        return tuple([self._finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
 
-    def _finish(self, result: Any, kind: str) -> Any:
+    def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
         if not REDUCTIONS[kind].program:
             return result
@@ -159,7 +159,8 @@ class Job:
             for number, source in enumerate(self.sources)
         ]
 
-    def _fill_empty(self, results: Sequence[Any]) -> None:
+    def fill_empty(self, results: Sequence[Any]) -> None:
+        """Write the results over nothing."""
         for result, wanted in zip(results, self.wanted, strict=True):
             neutral = REDUCTIONS[wanted.kind].empty
             if neutral is not None:
@@ -335,10 +336,18 @@ def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, .
 def _request(
     flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
 ) -> ReductionRequest:
+    outputs = request_outputs(flat.roots, expressions, wanted, reduced, dtype)
+    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), outputs)
+
+
+def request_outputs(
+    roots: Sequence[int], expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+) -> tuple[Output, ...]:
+    """Give the outputs of a program, one for each wanted result, where the formulas are the values `roots`."""
     outputs = []
     for kind, operands, k in wanted:
         dim = expressions[operands[-1]].dim * (k or 1)
         row = REDUCTIONS[kind]
-        numbers = tuple(flat.roots[operand] for operand in operands)
+        numbers = tuple(roots[operand] for operand in operands)
         outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype)))
-    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs))
+    return tuple(outputs)

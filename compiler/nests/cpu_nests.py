@@ -251,6 +251,7 @@ class ReduceNest(Nest):
         self.splittable = bool(attribute(operation, "splittable", True))
         self.chunk = attribute(operation, "column_chunk", 1024)
         self.partials: list[Partial] = []
+        self.accumulation: Any = None  # the one that is being emitted
 
     def allocate(self) -> None:
         """Allocate accumulators, and scratch for what a split leaves unfinished."""
@@ -377,6 +378,7 @@ class ReduceNest(Nest):
         for operation, accumulator, part in zip(
             self.accumulations, self.accumulators, self._parts(carried), strict=True
         ):
+            self.accumulation = operation
             with operation.location:
                 result += accumulator.step(part, body, columns)
         body.block = saved
