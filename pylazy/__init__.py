@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pylazy.kernel_solve import KernelSolve
     from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+    from pylazy.linear_operators import LinearOperator, aslinearoperator, identity
     from pylazy.runtime.errors import (
         AxisError,
         BundleFormatError,
@@ -44,6 +45,7 @@ __all__ = [
     "InternalError",
     "KernelSolve",
     "LazyTensor",
+    "LinearOperator",
     "NonFiniteError",
     "Pm",
     "PylazyError",
@@ -54,12 +56,14 @@ __all__ = [
     "Var",
     "Vi",
     "Vj",
+    "aslinearoperator",
     "evaluate",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
     "get_num_threads",
+    "identity",
     "load_bundle",
     "set_num_threads",
 ]
@@ -71,6 +75,7 @@ _HOMES = {
     "pylazy.kernel_solve": ("KernelSolve",),
     "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
+    "pylazy.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),
     "pylazy.runtime.errors": tuple(name for name in __all__ if name.endswith("Error")),

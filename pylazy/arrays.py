@@ -283,6 +283,13 @@ def converted(result: Any, dtype: str) -> Any:
     return result.to(getattr(sys.modules["torch"], dtype))
 
 
+def in_kind_of(result: Any, v: Any) -> Any:
+    """Give a result as an array where v is one, for callers that know no tensors, as SciPy."""
+    if isinstance(v, np.ndarray) and not isinstance(result, np.ndarray):
+        return result.detach().cpu().numpy()
+    return result
+
+
 def quotient(result: Any, count: int) -> Any:
     """Divide by a number of terms; there is no quotient by none or less."""
     return result / count if count > 0 else result * float("nan")

@@ -9,7 +9,8 @@ from pylazy.formula_parser import parse_alias
 from pylazy.genred import Genred
 from pylazy.options import read_options
 from pylazy.runtime.errors import AxisError, FormulaError
-from pylazy.solve import LinearSystem, read_settings
+from pylazy.solve import LinearSystem
+from pylazy.symmetric_systems import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -57,7 +57,8 @@ class LazyTensor(TensorMethods, StatisticMethods):
         """Multiply the matrix of a scalar formula with vectors: (*batch, M) for v of shape (N,), else (*batch, M, E).
 
         Args:
-            v: an array of shape (N,) or (*batch, N, E), or a LazyTensor, whose product is then summed over j.
+            v: an array of shape (N,) or (*batch, N, E), or a LazyTensor, whose product is then summed over j. A
+                LazyTensor that varies with i and j is a matrix too, and gives a `LinearOperator`, the product of both.
             **options: as for `sum`.
         """
         if self._expression.dim != 1:
@@ -69,10 +70,16 @@ class LazyTensor(TensorMethods, StatisticMethods):
             )
         wanted = (Wanted("sum", (0,)),)
         if isinstance(v, LazyTensor):
+            if v._expression.axes == "ij":
+                from pylazy.linear_operators import aslinearoperator
+
+                return aslinearoperator(self) @ v
             return combine("mul", self, v)._reduce("j", wanted, options)
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
         if not (isinstance(v, np.ndarray) or arrays.is_tensor(v)) or v.ndim == 0:
+            if hasattr(v, "matvec"):  # a linear operator knows how to compose with this matrix
+                return NotImplemented
             raise ShapeError(
                 at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in K @ v")
             )
@@ -127,12 +134,15 @@ class LazyTensor(TensorMethods, StatisticMethods):
         return solve(self, b, var, call=call, options=options)
 
     def matvec(self, v: Any) -> Any:
-        """`K @ v`, as scipy.sparse.linalg names it."""
-        return self @ v
+        """`K @ v`, as scipy.sparse.linalg names it; an array for an array, also where K holds tensors."""
+        return arrays.in_kind_of(self @ v, v)
 
     def rmatvec(self, v: Any) -> Any:
-        """`K.T @ v`, as scipy.sparse.linalg names it."""
-        return self.T @ v
+        """`K.T @ v`, as scipy.sparse.linalg names it; as `matvec`."""
+        return arrays.in_kind_of(self.T @ v, v)
+
+    matmat = matvec
+    rmatmat = rmatvec
 
     def dense(self) -> Any:
         """Compute all entries as an array of the kind of the inputs; differentiable as reductions are.

@@ -33,8 +33,13 @@ def jacobi(formula: LazyFormula, *, alpha: float, like: Any, rank: int | None) -
         rank: not used.
     """
     del rank
-    xp, values = _as(diagonal(formula), like)
-    scale = abs(values + alpha)
+    return inverse_of_diagonal(diagonal(formula) + alpha, like)
+
+
+def inverse_of_diagonal(values: Any, like: Any) -> Product:
+    """Divide by the absolute values of a diagonal (*batch, N, 1 or E), and by 1 where that is 0."""
+    xp, values = _as(values, like)
+    scale = abs(values)
     inverse = 1.0 / xp.where(scale > 0, scale, xp.ones_like(scale))
     return lambda r: r * inverse
 
