@@ -114,13 +114,33 @@ class Reduction:
         return "" if self._job is None else self._job.few
 
     def __repr__(self) -> str:
+        from pylazy.formula_text import reduction_as_text
+
+        facts = ", ".join(f"{name}={value}" for name, value in self._facts().items())
+        return f"Reduction({reduction_as_text(*self._formula())}, {facts})"
+
+    def _repr_latex_(self) -> str:
+        """Write the reduction in LaTeX, for notebooks."""
+        from pylazy.formula_text import reduction_as_latex
+
+        return rf"$\displaystyle {reduction_as_latex(*self._formula())}$"
+
+    def _repr_html_(self) -> str:
+        """Write the reduction and what is known of it as a table, for notebooks."""
+        from pylazy.formula_text import as_html, reduction_as_text
+
+        return as_html("Reduction", reduction_as_text(*self._formula()), self._facts())
+
+    def _formula(self) -> tuple[Sequence[Expression], tuple[Wanted, ...], str]:
+        found = self._template or self._job
+        assert found is not None
+        return found.expressions, found.wanted, found.reduced
+
+    def _facts(self) -> dict[str, str]:
         if self._template is not None:
-            kinds = ", ".join(wanted.kind for wanted in self._template.wanted)
-            arguments = ", ".join(map(str, self._template.arguments))
-            return f"<Reduction {kinds} over {self._template.reduced}, to be called with {arguments}>"
+            return {"arguments": f"({', '.join(map(str, self._template.arguments))})"}
         assert self._job is not None
-        kinds = ", ".join(wanted.kind for wanted in self._job.wanted)
-        return f"<Reduction {kinds} over {self._job.reduced}, {self._job.dtype}, shape {self.shape}>"
+        return {"shape": str(self.shape), "dtype": self._job.dtype}
 
 
 def reduce_or_postpone(
