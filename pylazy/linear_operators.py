@@ -290,7 +290,7 @@ class _BoundOperator:
         shape = (*np.broadcast_shapes(self._node.size().batch, tuple(b.shape[:-2])), *b.shape[-2:])
         expressions = [kernel._expression for kernel in self._node.kernels()]
         held = {source.kind for source in flatten(expressions).sources}
-        if isinstance(b, np.ndarray) and arrays.TORCH not in held:
+        if isinstance(b, np.ndarray) and arrays.TORCH not in held and not self.parameters():
             return np.array(np.broadcast_to(b, shape), dtype=dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, dtype)).expand(shape).contiguous()

@@ -165,11 +165,10 @@ class Multiple:
         return Multiple(self.factor, self.node.transposed())
 
     def _times(self, values: Any) -> Any:
-        # A tensor is a scalar of the graph of autograd; everything else is a plain number, which promotes nothing.
-        factor = self.factor
-        if not (arrays.is_tensor(factor) and arrays.is_tensor(values)):
-            factor = as_number(factor)
-        return factor * values
+        # A number promotes nothing; a tensor that requires a gradient is one of the graph of autograd.
+        if not self._is_wanted():
+            return as_number(self.factor) * values
+        return self.factor * sys.modules["torch"].as_tensor(values)
 
     def apply(self, v: Any) -> Any:
         return self._times(self.node.apply(v))

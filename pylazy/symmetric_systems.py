@@ -203,8 +203,8 @@ class FormulaOperator:
             )
         self.dtype = job.dtype
         self.shape = job.shapes[0]
-        self.kind = arrays.check_devices(job.sources)
-        is_learnt = arrays.is_tensor(alpha) and alpha.requires_grad and self.kind == arrays.TORCH
+        is_learnt = arrays.is_tensor(alpha) and alpha.requires_grad
+        self.kind = arrays.TORCH if is_learnt else arrays.check_devices(job.sources)
         self._alpha = alpha if is_learnt else as_number(alpha)
         own = template.inputs_of(place)
         self._numbers = [

@@ -24,6 +24,7 @@ from pylazy import (
     UnsupportedError,
     Vi,
     Vj,
+    identity,
 )
 
 N, D, E = 7, 3, 2
@@ -150,6 +151,16 @@ def test_jacobi_spares_iterations_where_the_diagonal_varies():
     K = gaussian(30 * x) * Vi(weights) * Vj(weights)
     options = {"alpha": 0.0, "eps": 1e-8}
     assert iterations_needed(K, b, preconditioner="jacobi", **options) < iterations_needed(K, b, **options)
+
+
+def test_preconditioners_take_batches():
+    x = np.random.default_rng(1).random((2, 40, D))
+    b = np.random.default_rng(2).random((2, 40, E))
+    K = (-LazyTensor(x[:, :, None]).sqdist(LazyTensor(x[:, None]))).exp()
+    expected = np.linalg.solve(dense_gaussian(x) + ALPHA * np.eye(40), b)
+    for preconditioner in ("jacobi", "nystrom"):
+        found = K.solve(b, alpha=ALPHA, eps=1e-10, preconditioner=preconditioner, rank=10)
+        np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
 def test_preconditioner_has_a_fixed_seed():
@@ -373,6 +384,14 @@ def test_gradients_of_kernel_solve_match_those_of_solve():
     expected = torch.autograd.grad(gaussian(x).solve(b, alpha=ALPHA, eps=1e-12).sum(), (x, b))
     for gradient, reference in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-7, atol=1e-7)
+
+
+def test_alpha_alone_may_require_a_gradient():
+    x, b = points()
+    alpha = torch.tensor(ALPHA, dtype=torch.float64, requires_grad=True)
+    K = gaussian(x)
+    for solve in (lambda a: K.solve(b, alpha=a, eps=1e-13), lambda a: (K @ K + a * identity()).solve(b, eps=1e-13)):
+        assert torch.autograd.gradcheck(solve, (alpha,), atol=1e-5)
 
 
 def test_tensors_without_gradients_give_a_tensor():
