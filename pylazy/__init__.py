@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
     from pylazy.complex_lazy_tensor import ComplexLazyTensor
+    from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
+    from pylazy.kernel_solve import KernelSolve
+    from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+    from pylazy.linear_operators import LinearOperator, aslinearoperator, identity
     from pylazy.runtime.errors import (
         AxisError,
         BundleFormatError,
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
         DtypeError,
         FormulaError,
         InternalError,
+        NonFiniteError,
         PylazyError,
         ShapeError,
         UnsupportedError,
@@ -34,12 +39,16 @@ __all__ = [
     "BundleFormatError",
     "CompileError",
     "ComplexLazyTensor",
+    "ConvergenceWarning",
     "DeviceError",
     "DtypeError",
     "FormulaError",
     "Genred",
     "InternalError",
+    "KernelSolve",
     "LazyTensor",
+    "LinearOperator",
+    "NonFiniteError",
     "Pm",
     "PylazyError",
     "Reduction",
@@ -49,11 +58,14 @@ __all__ = [
     "Var",
     "Vi",
     "Vj",
+    "aslinearoperator",
+    "evaluate",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
     "get_num_threads",
+    "identity",
     "load_bundle",
     "set_num_threads",
 ]
@@ -62,7 +74,11 @@ _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
     "pylazy.complex_lazy_tensor": ("ComplexLazyTensor",),
+    "pylazy.fused_reductions": ("evaluate",),
+    "pylazy.kernel_solve": ("KernelSolve",),
+    "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
+    "pylazy.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),
     "pylazy.runtime.errors": tuple(name for name in __all__ if name.endswith("Error")),

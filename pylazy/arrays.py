@@ -152,7 +152,7 @@ class Source:
         array = self.array
         if self.kind == NUMPY or self.kind == DLPACK:  # noqa: PLR1714  a tuple takes longer, and this is the call path
             if array.shape != self.shape:
-                self._refuse_new_shape()
+                self.refuse_new_shape()
             if not self.batch and self.dtype == dtype and array.flags.num & 0x0101 == 0x0101:
                 return Located(numpy_address(array), (), (), array)
             return self._locate_numpy(dtype)
@@ -168,7 +168,7 @@ class Source:
     def locate_tensor(self, tensor: Any, dtype: str) -> Located:
         """As `locate`, for a tensor that takes the place of this source's own."""
         if tuple(tensor.shape) != self.shape:
-            self._refuse_new_shape()
+            self.refuse_new_shape()
         if tensor.is_neg():  # as z.conj().imag is: memory holds the negated numbers
             tensor = tensor.resolve_neg()
         if torch_dtype_name(tensor) == dtype and not self.batch and tensor.is_contiguous():
@@ -197,7 +197,8 @@ class Source:
         strides = _batch_strides(array.shape, array.strides, self.batch)
         return Located(numpy_address(array), self.shape[: self.batch], strides, array)
 
-    def _refuse_new_shape(self) -> None:
+    def refuse_new_shape(self) -> NoReturn:
+        """Refuse an array whose shape has changed since the variable was made."""
         raise ShapeError(
             at_user_line(
                 f"the array of shape {self.shape} in this formula now has shape {tuple(self.array.shape)}: its data "
@@ -436,6 +437,13 @@ def array_like(result: Any, values: Any) -> Any:
     if isinstance(result, np.ndarray):
         return values.astype(result.dtype)
     return sys.modules["torch"].from_numpy(values).to(result.dtype)
+
+
+def in_kind_of(result: Any, v: Any) -> Any:
+    """Give a tensor as an array where v is one, for callers that know no tensors, as SciPy."""
+    if isinstance(v, np.ndarray) and is_tensor(result):
+        return result.detach().cpu().numpy()
+    return result
 
 
 def quotient(result: Any, count: Any) -> Any:

@@ -19,6 +19,7 @@ from pylazy.complex_arrays import (
 from pylazy.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
 from pylazy.execute import Wanted, flatten
 from pylazy.expression import apply, at_user_line
+from pylazy.formula_text import as_html, bytes_as_text, formula_as_latex, formula_as_text
 from pylazy.lazy_formula import LazyFormula, axis_of, unary
 from pylazy.lazy_tensor import LazyTensor, column_of
 from pylazy.operands import combine, from_data, is_symbol, operand, symbolic
@@ -85,6 +86,10 @@ class ComplexLazyTensor(LazyTensor):
         return LazyTensor
 
     @property
+    def _axes(self) -> str:
+        return self._planar.axes
+
+    @property
     def ndim(self) -> int:
         """The inner dimension D, in complex numbers."""
         return self._planar.dim // 2
@@ -96,7 +101,23 @@ class ComplexLazyTensor(LazyTensor):
         return None if real is None else _COMPLEX_NAMES.get(real)
 
     def __repr__(self) -> str:
-        return f"<ComplexLazyTensor of shape {self.shape}, {self.dtype or 'any complex dtype'}>"
+        parts = f"real={formula_as_text(self.real._expression)}, imag={formula_as_text(self.imag._expression)}"
+        return f"{type(self).__name__}({parts}, shape={self.shape}, {self.dtype or 'any complex dtype'})"
+
+    def _repr_latex_(self) -> str:
+        """Write the formula in LaTeX, for notebooks."""
+        re, im = (formula_as_latex(part._expression) for part in (self.real, self.imag))
+        return rf"$\displaystyle {re} + i \left({im}\right)$"
+
+    def _repr_html_(self) -> str:
+        """Write the formula and what is known of it as a table, for notebooks."""
+        facts = {
+            "imaginary part": formula_as_text(self.imag._expression),
+            "shape": str(self.shape),
+            "dtype": self.dtype or "that of the arrays it meets",
+            "as an array": bytes_as_text(self._shape, self.dtype),
+        }
+        return as_html(type(self).__name__, formula_as_text(self.real._expression), facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_planar, (_planar_of(self),)
@@ -340,7 +361,7 @@ class ComplexReduction(Reduction):
         return delivered(complex_array(found, drop_inner=self._drop_inner), out)
 
     def __repr__(self) -> str:
-        return f"<Complex{super().__repr__()[1:]}"
+        return f"Complex{super().__repr__()}"
 
     @property
     def shape(self) -> Any:

@@ -147,14 +147,7 @@ class Job:
             for array, shape, wanted in zip(out, self.shapes, self.wanted, strict=True):
                 dtype = REDUCTIONS[wanted.kind].result_dtype(self.storage)
                 arrays.check_out(array, kind=kind, shape=shape, dtype=dtype, sources=self.sources)
-        results = self.unrounded(kind)
-        if self.storage != self.dtype:
-            results = tuple(
-                [
-                    arrays.converted(result, REDUCTIONS[wanted.kind].result_dtype(self.storage))
-                    for result, wanted in zip(results, self.wanted, strict=True)
-                ]
-            )
+        results = self.rounded(self.unrounded(kind))
         if out is None:
             if kind == arrays.DLPACK:
                 return tuple([arrays.given_back(result, self.sources) for result in results])
@@ -162,6 +155,17 @@ class Job:
         for array, result in zip(out, results, strict=True):
             array[...] = result
         return tuple(out)
+
+    def rounded(self, results: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Convert results from the dtype of the arithmetic to that of the formula, where it has another."""
+        if self.storage == self.dtype:
+            return results
+        return tuple(
+            [
+                arrays.converted(result, REDUCTIONS[wanted.kind].result_dtype(self.storage))
+                for result, wanted in zip(results, self.wanted, strict=True)
+            ]
+        )
 
     def unrounded(self, kind: str) -> tuple[Any, ...]:
         """Compute the results in the dtype of the arithmetic; arrays of other libraries are NumPy's here.
@@ -191,13 +195,13 @@ class Job:
         ]
         batch, rows, columns = self.extents
         if not (rows and columns) or 0 in batch:
-            self._fill_empty(results)
+            self.fill_empty(results)
         else:
             located = self.locate(tensors)
             launch(executable.load(self.few), located, results, self.extents, self.ranges)
-        return tuple([self._finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
 
-    def _finish(self, result: Any, kind: str) -> Any:
+    def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
         if not REDUCTIONS[kind].program:
             return result
@@ -218,7 +222,8 @@ class Job:
             for number, source in enumerate(self.sources)
         ]
 
-    def _fill_empty(self, results: Sequence[Any]) -> None:
+    def fill_empty(self, results: Sequence[Any]) -> None:
+        """Write the results over nothing."""
         for result, wanted in zip(results, self.wanted, strict=True):
             neutral = REDUCTIONS[wanted.kind].empty
             if neutral is not None:
@@ -461,14 +466,22 @@ def _request(
     *,
     ranged: bool,
 ) -> ReductionRequest:
+    outputs = request_outputs(flat.roots, expressions, wanted, reduced, dtype)
+    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), outputs, ranged)
+
+
+def request_outputs(
+    roots: Sequence[int], expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+) -> tuple[Output, ...]:
+    """Give the outputs of a program, one for each wanted result, where the formulas are the values `roots`."""
     outputs = []
     for kind, operands, k, summation in wanted:
         dim = expressions[operands[-1]].dim * (k or 1)
         row = REDUCTIONS[kind]
-        numbers = tuple(flat.roots[operand] for operand in operands)
+        numbers = tuple(roots[operand] for operand in operands)
         chosen = _summation(kind, summation, dtype)
         outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype), chosen))
-    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs), ranged)
+    return tuple(outputs)
 
 
 def _summation(kind: str, wish: Summation, dtype: str) -> Summation:

@@ -14,7 +14,7 @@ from pylazy.operations import OPERATIONS, elementwise_dim
 from pylazy.runtime.errors import ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Attributes = tuple[tuple[str, int | tuple[int, ...]], ...]
 Number = int | float
@@ -214,6 +214,37 @@ def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()
 def join_axes(first: str, second: str) -> str:
     """The axes that either of two values varies with."""
     return _AXES_UNION[first, second]
+
+
+def replace_leaves(root: Expression, replace: Callable[[Expression], Expression]) -> Expression:
+    """Build a formula anew on other leaves; what varied with an axis then varies with those of the new leaves.
+
+    Args:
+        root: the formula.
+        replace: from a leaf to what takes its place, of the same inner dimension.
+    """
+    built: dict[int, Expression] = {}
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        pending = [operand for operand in node.operands if id(operand) not in built]
+        if pending:
+            stack += pending
+            continue
+        stack.pop()
+        if id(node) in built:
+            continue
+        if not node.operands:
+            built[id(node)] = replace(node)
+            continue
+        operands = tuple([built[id(operand)] for operand in node.operands])
+        axes = ""
+        for operand in operands:
+            axes = join_axes(axes, operand.axes)
+        built[id(node)] = Expression(
+            node.op, operands, node.attributes, axes, node.dim, node.dtype, node.source, node.position
+        )
+    return built[id(root)]
 
 
 @dataclass(frozen=True)

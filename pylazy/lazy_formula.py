@@ -35,6 +35,10 @@ class LazyFormula:
     _ranges: tuple[Any, ...] | None
 
     @property
+    def _axes(self) -> str:
+        return self._expression.axes
+
+    @property
     def _shape(self) -> tuple[int, ...]:
         rows = 1 if self._rows is None else self._rows
         columns = 1 if self._columns is None else self._columns
@@ -88,7 +92,27 @@ class LazyFormula:
         self._ranges = None if ranges_of({}, ranges) is None else tuple(ranges)
 
     def __repr__(self) -> str:
-        return f"<LazyTensor of shape {self.shape}, {self.dtype or 'any dtype'}>"
+        from pylazy.formula_text import formula_as_text
+
+        written = formula_as_text(self._expression)
+        return f"{type(self).__name__}({written}, shape={self.shape}, {self.dtype or 'any dtype'})"
+
+    def _repr_latex_(self) -> str:
+        """Write the formula in LaTeX, for notebooks."""
+        from pylazy.formula_text import formula_as_latex
+
+        return rf"$\displaystyle {formula_as_latex(self._expression)}$"
+
+    def _repr_html_(self) -> str:
+        """Write the formula and what is known of it as a table, for notebooks."""
+        from pylazy.formula_text import as_html, bytes_as_text, formula_as_text
+
+        facts = {
+            "shape": str(self.shape),
+            "dtype": self.dtype or "that of the arrays it meets",
+            "as an array": bytes_as_text(self._shape, self.dtype),
+        }
+        return as_html(type(self).__name__, formula_as_text(self._expression), facts)
 
     def __bool__(self) -> bool:
         raise TypeError(

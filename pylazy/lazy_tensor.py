@@ -12,7 +12,7 @@ from pylazy import arrays
 from pylazy.complex_methods import ComplexMethods
 from pylazy.derivative_methods import DerivativeMethods
 from pylazy.execute import Wanted
-from pylazy.expression import Expression, at_user_line, variable
+from pylazy.expression import Expression, at_user_line, replace_leaves, variable
 from pylazy.lazy_formula import new
 from pylazy.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
 from pylazy.runtime.errors import ShapeError
@@ -66,7 +66,8 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
         """Multiply the matrix of a scalar formula with vectors: (*batch, M) for v of shape (N,), else (*batch, M, E).
 
         Args:
-            v: an array of shape (N,) or (*batch, N, E), or a LazyTensor, whose product is then summed over j.
+            v: an array of shape (N,) or (*batch, N, E), or a LazyTensor, whose product is then summed over j. A
+                LazyTensor that varies with i and j is a matrix too, and gives a `LinearOperator`, the product of both.
             **options: as for `sum`.
         """
         if self.ndim != 1:
@@ -77,6 +78,10 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
             )
         wanted = (Wanted("sum", (0,)),)
         if isinstance(v, LazyTensor):
+            if v._axes == "ij":
+                from pylazy.linear_operators import aslinearoperator
+
+                return aslinearoperator(self) @ v
             return combine("mul", self, v)._reduce("j", wanted, options)
         if is_complex(v):
             from pylazy.complex_lazy_tensor import matrix_product
@@ -84,16 +89,79 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
             return matrix_product(self, v, options)
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
+        if hasattr(v, "matvec") and not arrays.is_array(v):
+            return NotImplemented  # a linear operator knows how to compose with this matrix
         column = column_of(v, self._columns)
         return combine("mul", self, column)._reduce("j", wanted, options, drop_inner=v.ndim == 1)
 
+    def solve(self, b: Any, var: LazyTensor | None = None, call: bool = True, **options: Any) -> Any:
+        """Solve (alpha * identity + K) a = b for a, where K is symmetric; each column of b is a system of its own.
+
+        Args:
+            b: right-hand sides: an array of shape (N,) or (*batch, N, E), or a LazyTensor of them, as `Vi(b)`. With
+                `Vj(b)` the system is that of the transpose.
+            var: where self is no matrix but a formula linear in a symbolic variable, the sum of which over j is the
+                product with it: that variable.
+            call: solve now; else, and for symbolic variables, return the `LinearSystem`, to be called.
+            **options: those of `sum`, but out, and these:
+                alpha (1e-10): a number, or a torch tensor of one, which may require a gradient;
+                eps (1e-6): a column has converged when the root mean square of its residual, in the unit of b, is at
+                most this;
+                max_iterations (None): by default ten times N, at least 100 and at most 10,000;
+                method ("cg"): "cg", conjugate gradients, for a positive definite system, or "minres" for others;
+                preconditioner (None): "jacobi", "nystrom", or a function that applies an approximation of the inverse,
+                symmetric and positive definite, to an array (*batch, N, E);
+                rank (100): of "nystrom", which keeps as many columns of K.
+
+        Returns:
+            An array of the shape of b, with all batch dimensions. Differentiable with respect to b, alpha and the
+            tensors of K, by the implicit function theorem.
+
+        Warns:
+            ConvergenceWarning: a column has not converged; the warning has the residual.
+
+        Raises:
+            ShapeError: K is not square, or b does not fit.
+            NonFiniteError: b, or what comes up on the way, is not finite.
+            UnsupportedError: there is no such method or preconditioner.
+        """
+        from pylazy.solve import solve
+
+        return solve(self, b, var, call=call, options=options)
+
     def matvec(self, v: Any) -> Any:
-        """`K @ v`, as scipy.sparse.linalg names it."""
-        return self @ v
+        """`K @ v`, as scipy.sparse.linalg names it; an array for an array, also where K holds tensors."""
+        return arrays.in_kind_of(self @ v, v)
 
     def rmatvec(self, v: Any) -> Any:
-        """`K.T @ v`, as scipy.sparse.linalg names it."""
-        return self.T @ v
+        """`K.T @ v`, as scipy.sparse.linalg names it; as `matvec`."""
+        return arrays.in_kind_of(self.T @ v, v)
+
+    matmat = matvec
+    rmatmat = rmatvec
+
+    def dense(self) -> Any:
+        """Compute all entries as an array of the kind of the inputs; differentiable as reductions are.
+
+        Returns:
+            (*batch, M, N), or (*batch, M, N, D) for D > 1.
+
+        Raises:
+            UnsupportedError: a variable is symbolic.
+        """
+        from pylazy.materialise import dense
+
+        return dense(self)
+
+    def diagonal(self) -> Any:
+        """Compute the entries with i = j, and no others: an array (*batch, min(M, N), D).
+
+        Raises:
+            UnsupportedError: a variable is symbolic.
+        """
+        from pylazy.materialise import diagonal
+
+        return diagonal(self)
 
     def t(self) -> Self:
         """Exchange the axes i and j, and the halves of ranges."""
@@ -166,24 +234,9 @@ def column_of(v: Any, columns: int | None) -> LazyTensor:
 
 
 def _swap_axes(root: Expression) -> Expression:
-    swapped: dict[int, Expression] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in swapped]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) not in swapped:
-            swapped[id(node)] = Expression(
-                node.op,
-                tuple([swapped[id(operand)] for operand in node.operands]),
-                node.attributes,
-                _SWAPPED_AXES[node.axes],
-                node.dim,
-                node.dtype,
-                node.source,
-                node.position,
-            )
-    return swapped[id(root)]
+    return replace_leaves(
+        root,
+        lambda leaf: Expression(
+            leaf.op, (), leaf.attributes, _SWAPPED_AXES[leaf.axes], leaf.dim, leaf.dtype, leaf.source, leaf.position
+        ),
+    )

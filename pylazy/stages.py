@@ -85,6 +85,16 @@ class Reduction:
         return job.run(out)
 
     @property
+    def job(self) -> Job | None:
+        """The program with its data; None where a call brings the data."""
+        return self._job
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the result is one array; else it is a tuple of them."""
+        return self._single
+
+    @property
     def shape(self) -> Any:
         """Shape of the result, or a tuple of shapes where there are several; None where a call decides on it."""
         if self._job is None:
@@ -94,9 +104,7 @@ class Reduction:
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
         """Write one stage of the road from formula to machine code; one of `STAGES`."""
         _check_stage(stage)
-        if target is None and stage in _GPU_STAGES:
-            target = _DEFAULT_GPU
-        return self.lower(target).as_text(stage)
+        return self.lower(_target_of(stage) if target is None else target).as_text(stage)
 
     def explain(self, target: str | None = None) -> Explanation:
         """Write a page about how the formula is compiled, by default for this machine: a notebook shows it.
@@ -113,9 +121,7 @@ class Reduction:
 
     def lower(self, target: str | None = None) -> Lowered:
         """Lower the formula for a target, by default this machine: a CPU level such as "x86-64-v3", or "sm_90"."""
-        if target is None:
-            target = host_target()
-        return Lowered(self, target)
+        return Lowered(self, host_target() if target is None else target)
 
     @property
     def executable(self) -> Executable:
@@ -131,13 +137,33 @@ class Reduction:
         return "" if self._job is None else self._job.few
 
     def __repr__(self) -> str:
+        from pylazy.formula_text import reduction_as_text
+
+        facts = ", ".join(f"{name}={value}" for name, value in self._facts().items())
+        return f"Reduction({reduction_as_text(*self._formula())}, {facts})"
+
+    def _repr_latex_(self) -> str:
+        """Write the reduction in LaTeX, for notebooks."""
+        from pylazy.formula_text import reduction_as_latex
+
+        return rf"$\displaystyle {reduction_as_latex(*self._formula())}$"
+
+    def _repr_html_(self) -> str:
+        """Write the reduction and what is known of it as a table, for notebooks."""
+        from pylazy.formula_text import as_html, reduction_as_text
+
+        return as_html("Reduction", reduction_as_text(*self._formula()), self._facts())
+
+    def _formula(self) -> tuple[Sequence[Expression], tuple[Wanted, ...], str]:
+        found = self._template or self._job
+        assert found is not None
+        return found.expressions, found.wanted, found.reduced
+
+    def _facts(self) -> dict[str, str]:
         if self._template is not None:
-            kinds = ", ".join(wanted.kind for wanted in self._template.wanted)
-            arguments = ", ".join(map(str, self._template.arguments))
-            return f"<Reduction {kinds} over {self._template.reduced}, to be called with {arguments}>"
+            return {"arguments": f"({', '.join(map(str, self._template.arguments))})"}
         assert self._job is not None
-        kinds = ", ".join(wanted.kind for wanted in self._job.wanted)
-        return f"<Reduction {kinds} over {self._job.reduced}, {self._job.storage}, shape {self.shape}>"
+        return {"shape": str(self.shape), "dtype": self._job.storage}
 
 
 def reduce_or_postpone(
@@ -230,21 +256,12 @@ class Lowered:
     def as_text(self, stage: str = "llvm") -> str:
         """Write one of `STAGES` for this target."""
         _check_stage(stage)
-        request = self._reduction.executable.request
+        reduction = self._reduction
         if stage == "expression":
-            return request.canonical_text()
+            return reduction.executable.request.canonical_text()
         if self._texts is None:
-            from pylazy import trace
-            from pylazy.compiler.compile import ptx_as_text, stages_as_text
-
-            write = ptx_as_text if self.target.startswith("sm_") else stages_as_text
-            self._texts = write(trace.trace(request, few_rows=self._reduction.few), self.target)
-        if stage not in self._texts:
-            shown = ", ".join(("expression", *self._texts))
-            raise UnsupportedError(
-                at_user_line(f"target {self.target} has no stage {stage!r}, expected one of {shown}")
-            )
-        return self._texts[stage]
+            self._texts = _all_texts(reduction.executable, reduction.few, self.target)
+        return _picked(self._texts, stage, self.target)
 
     def compile(self) -> Compiled:
         """Compile for the target.
@@ -273,6 +290,35 @@ class Compiled:
     def __call__(self, *data: Any, out: Any = None) -> Any:
         """Run on the data as it is now; see `Reduction`."""
         return self._reduction(*data, out=out)
+
+
+def stage_as_text(executable: Executable, few: str, stage: str, target: str | None) -> str:
+    """Write one of `STAGES` of a program, by default for this machine or, where it is one of GPUs, for "sm_90"."""
+    _check_stage(stage)
+    if stage == "expression":
+        return executable.request.canonical_text()
+    if target is None:
+        target = _target_of(stage)
+    return _picked(_all_texts(executable, few, target), stage, target)
+
+
+def _target_of(stage: str) -> str:
+    return _DEFAULT_GPU if stage in _GPU_STAGES else host_target()
+
+
+def _all_texts(executable: Executable, few: str, target: str) -> Mapping[str, str]:
+    from pylazy import trace
+    from pylazy.compiler.compile import ptx_as_text, stages_as_text
+
+    write = ptx_as_text if target.startswith("sm_") else stages_as_text
+    return write(trace.trace(executable.request, few_rows=few), target)
+
+
+def _picked(texts: Mapping[str, str], stage: str, target: str) -> str:
+    if stage not in texts:
+        shown = ", ".join(("expression", *texts))
+        raise UnsupportedError(at_user_line(f"target {target} has no stage {stage!r}, expected one of {shown}"))
+    return texts[stage]
 
 
 def _check_stage(stage: str) -> None:

@@ -176,6 +176,10 @@ class Template:
             storage=plan.storage,
         )
 
+    def inputs_of(self, place: int) -> frozenset[int]:
+        """The numbers of the inputs of the job that an argument stands behind."""
+        return frozenset(number for number, slot in enumerate(self._slots) if slot.__class__ is int and slot == place)
+
     def executable(self) -> Executable:
         """The programs for stored data of some dtype, and for float64 where nothing but numbers is stored."""
         stored = [source for source in self._flat.sources if source.kind != arrays.SYMBOL]

@@ -85,7 +85,8 @@ CASES = {
     "extract": (lambda: Vi(X).extract(2, 2), ShapeError, "components 2 to 3"),
     "empty slice": (lambda: Vi(X)[2:2], ShapeError, "at least one must be taken"),
     "step": (lambda: Vi(X)[::2], AxisError, "has step 2, expected 1"),
-    "row index": (lambda: Vi(X)[0, :, :], AxisError, "only the last of the 3 axes"),
+    "batch index": (lambda: LazyTensor(X[None, :, None])[0, :, :], AxisError, "batch dimensions are taken whole"),
+    "too many indices": (lambda: Vi(X)[0, 0, 0, 0], AxisError, "this LazyTensor of 3 axes was indexed with 0, 0, 0, 0"),
     "float index": (lambda: Vi(X)[1.0], DtypeError, "expected an integer"),
     "weights of a norm": (
         lambda: Vi(X).weightedsqnorm([1.0, 2.0]),

@@ -321,7 +321,8 @@ def test_shapes_count_complex_components(x, y):
     assert (z.shape, z._shape, z.ndim, z.dim()) == ((M, N, D), (M, N, D), D, 3)
     assert (z.sum(-1).shape, z.sum(-1)._shape) == ((M, N), (M, N, 1))
     assert z.T.shape == (N, M, D)
-    assert repr(z) == "<ComplexLazyTensor of shape (7, 5, 3), complex128>"
+    assert repr(z).startswith("ComplexLazyTensor(real=")
+    assert repr(z).endswith("shape=(7, 5, 3), complex128)")
 
 
 def test_complex_data_makes_complex_lazy_tensors(x):
@@ -471,7 +472,7 @@ def test_reductions_can_run_later_and_on_symbolic_variables(x, y):
     symbolic = (Vi(0, D) * Vj(1, D)).exp1j().sum(axis=1)
     expected = np.exp(1j * x.real[:, None] * y.real).sum(1)
     np.testing.assert_allclose(symbolic(x.real, y.real), expected, rtol=1e-13)
-    assert repr(symbolic).startswith("<ComplexReduction sum over j")
+    assert repr(symbolic).startswith("ComplexReduction(sum_j ")
     out = np.empty((M, D), complex)
     symbolic(x.real, y.real, out=out)
     np.testing.assert_allclose(out, expected, rtol=1e-13)

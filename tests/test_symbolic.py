@@ -183,7 +183,7 @@ def test_symbolic_reduction_can_be_read_and_compiled_ahead(x, y):
     reduction = symbolic_gaussian().sum(axis=1)
     assert isinstance(reduction, Reduction)
     assert reduction.shape is None
-    assert repr(reduction) == "<Reduction sum over j, to be called with Vi(0, 3), Vj(1, 3)>"
+    assert repr(reduction) == "Reduction(sum_j exp(-sum((x_i - y_j)**2)), arguments=(Vi(0, 3), Vj(1, 3)))"
     assert "sum over j" in reduction.as_text("expression")
     assert "reduction.reduce" in reduction.as_text("formula")
     compiled = reduction.lower().compile()

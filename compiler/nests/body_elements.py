@@ -105,8 +105,8 @@ class BodyElements:
     def __init__(self, body: Any, block: Block, load_element: LoadElement) -> None:
         self.block = block
         self.axes = BodyAxes(body).of
-        #: Applied to each element on its way into an accumulator, with the value that it belongs to.
-        self.on_accumulate: Callable[[ir.Value, ir.Value], ir.Value] | None = None
+        #: Applied to each element on its way into an accumulator, with its role there, "formula" or "weight".
+        self.on_accumulate: Callable[[str, ir.Value], ir.Value] | None = None
         self._body = body
         self._load_element = load_element
         self._seams: dict[ir.Value, set[int]] = {}

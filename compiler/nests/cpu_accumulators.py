@@ -352,7 +352,7 @@ class RegisterExponentials(_Exponentials):
         for position, part in enumerate(sums):
             term = exponential
             if self.weight is not None and position < self.weights:
-                factor = widened_lanes(body, self.weight, Position(position), row, column, self)
+                factor = widened_lanes(body, self.weight, Position(position), row, column, self, role="weight")
                 term = kb.mul(exponential, factor)
             added.append(kb.add(part, term))
         return added
@@ -457,7 +457,8 @@ class PanelExponentials(_Exponentials):
                 for row, terms in enumerate(exponentials):
                     part = self.inner.read(at, row)
                     for column, term in enumerate(terms):
-                        part = kb.add(part, kb.mul(term, widened_lanes(body, weight, at, row, column, self)))
+                        factor = widened_lanes(body, weight, at, row, column, self, role="weight")
+                        part = kb.add(part, kb.mul(term, factor))
                     self.inner.write(part, at, row)
                 return nothing
 
@@ -499,19 +500,28 @@ class PanelExponentials(_Exponentials):
 _UNROLLED_ENTRIES = 16
 
 
-def lanes_of(body: BodyElements, value: ir.Value, at: Position, row: int, column: int, shape: Shape) -> ir.Value:
-    """Emit an element as lanes, also where the formula is the same in all of them."""
+def lanes_of(
+    body: BodyElements, value: ir.Value, at: Position, row: int, column: int, shape: Shape, *, role: str = "formula"
+) -> ir.Value:
+    """Emit an element, the "formula" or the "weight", as lanes, also where it is the same in all of them."""
     element = body.element(value, at, row, column)
     if shape.lanes > 1 and not isinstance(element.type, ir.VectorType):
         element = kb.emit("vector.broadcast", (element,), shape.vector(element.type))
-    return element if body.on_accumulate is None else body.on_accumulate(value, element)
+    return element if body.on_accumulate is None else body.on_accumulate(role, element)
 
 
 def widened_lanes(
-    body: BodyElements, value: ir.Value, at: Position, row: int, column: int, state: "_Components | _Exponentials"
+    body: BodyElements,
+    value: ir.Value,
+    at: Position,
+    row: int,
+    column: int,
+    state: "_Components | _Exponentials",
+    *,
+    role: str = "value",
 ) -> ir.Value:
-    """Emit an element as lanes of the type of a state."""
-    lanes = lanes_of(body, value, at, row, column, state.shape)
+    """Emit an element as lanes of the type of a state; for its role see `lanes_of`."""
+    lanes = lanes_of(body, value, at, row, column, state.shape, role=role)
     if kb.element_type(lanes.type) == state.element:
         return lanes
     return kb.emit("arith.extf", (lanes,), state.shape.vector(state.element))

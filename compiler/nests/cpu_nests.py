@@ -257,6 +257,7 @@ class ReduceNest(Nest):
         self.splittable = bool(attribute(operation, "splittable", True)) and not has_direct_sums(self.body_block)
         self.chunk = attribute(operation, "column_chunk", 1024)
         self.partials: list[Partial] = []
+        self.accumulation: Any = None  # the one that is being emitted
 
     def allocate(self) -> None:
         """Allocate accumulators, and scratch for what a split leaves unfinished."""
@@ -389,6 +390,7 @@ class ReduceNest(Nest):
         for operation, accumulator, part in zip(
             self.accumulations, self.accumulators, self._parts(carried), strict=True
         ):
+            self.accumulation = operation
             with operation.location:
                 result += accumulator.step(part, body, columns)
         body.block = saved
