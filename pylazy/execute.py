@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
-from pylazy.expression import Expression, Flattened, at_user_line, promote
-from pylazy.programs import Executable, Extents, few_rows
-from pylazy.reductions import REDUCTIONS, Output, ReductionRequest
+from pylazy.expression import Expression, Flattened, at_user_line, is_compiling, promote
+from pylazy.programs import Executable, Extents, few_rows, find_by_text
+from pylazy.reductions import REDUCTIONS, Output, ReductionRequest, request_text
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -49,13 +48,12 @@ class Job:
         expressions: the formula, and the weight where there is one.
         dtype: "float32" or "float64": of the formula.
         extents: sizes.
-        few: the axis with few rows, if any; see `few_rows`.
         reduced: the axis that is reduced, "i" or "j".
         wanted: the results.
         shapes: of the results, in order.
     """
 
-    __slots__ = ("dtype", "executable", "expressions", "extents", "few", "reduced", "shapes", "sources", "wanted")
+    __slots__ = ("dtype", "executable", "expressions", "extents", "reduced", "shapes", "sources", "wanted")
 
     def __init__(
         self,
@@ -74,10 +72,27 @@ class Job:
         self.expressions = expressions
         self.dtype = dtype
         self.extents = extents
-        self.few = few_rows(extents, dtype)
         self.reduced = reduced
         self.wanted = wanted
         self.shapes = shapes
+
+    @property
+    def few(self) -> str:
+        """The axis with few rows, if any; see `few_rows`."""
+        return few_rows(self.extents, self.dtype)
+
+    def asking(self, wanted: tuple[Wanted, ...], executable: Executable, shapes: tuple[tuple[int, ...], ...]) -> Job:
+        """Make the job that finds other results of the same formula on the same data."""
+        return Job(
+            executable,
+            self.sources,
+            self.expressions,
+            dtype=self.dtype,
+            extents=self.extents,
+            reduced=self.reduced,
+            wanted=wanted,
+            shapes=shapes,
+        )
 
     @property
     def reduced_extent(self) -> int:
@@ -103,15 +118,10 @@ class Job:
             for array, shape, wanted in zip(out, self.shapes, self.wanted, strict=True):
                 dtype = REDUCTIONS[wanted.kind].result_dtype(self.dtype)
                 arrays.check_out(array, kind=kind, shape=shape, dtype=dtype, sources=self.sources)
-        if kind == arrays.TORCH and sys.modules["torch"].is_grad_enabled():
-            for source in self.sources:
-                if source.kind == arrays.TORCH and source.array.requires_grad:
-                    from pylazy.torch_ops import run_differentiable
+        if kind == arrays.TORCH:
+            from pylazy.torch_reductions import run_tensors
 
-                    results = run_differentiable(self)
-                    break
-            else:
-                results = self.compute(kind)
+            results = run_tensors(self)
         else:
             results = self.compute(kind)
         if out is None:
@@ -259,6 +269,8 @@ def find_executable(
     flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
 ) -> Executable:
     """Find or make the program of a reduction."""
+    if is_compiling():
+        return find_by_text(request_text(dtype, flat.entries, _outputs(flat, expressions, wanted, reduced, dtype)))
     key = (flat.entries, flat.roots, wanted, reduced, dtype)
     executable = _EXECUTABLES.get(key)
     if executable is None:
@@ -335,10 +347,17 @@ def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, .
 def _request(
     flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
 ) -> ReductionRequest:
+    outputs = _outputs(flat, expressions, wanted, reduced, dtype)
+    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), outputs)
+
+
+def _outputs(
+    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+) -> tuple[Output, ...]:
     outputs = []
     for kind, operands, k in wanted:
         dim = expressions[operands[-1]].dim * (k or 1)
         row = REDUCTIONS[kind]
-        numbers = tuple(flat.roots[operand] for operand in operands)
+        numbers = tuple([flat.roots[operand] for operand in operands])
         outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype)))
-    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs))
+    return tuple(outputs)

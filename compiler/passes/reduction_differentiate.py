@@ -35,11 +35,14 @@ _OTHER_AXIS = {"i": "j", "j": "i"}
 def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
     """Replace each function that carries `reduction.wrt` by its vector-Jacobian product, in reverse mode.
 
+    `reduction.wrt = [0, 1]` asks for one product; `[[0, 1], [2]]` for the product of that product, whose arguments the
+    second list numbers, and so on to any order.
+
     `@f(arguments) -> results` becomes `@f(arguments, saved, cotangents) -> gradients`: `saved` are the results that
     the derivative reads (those of logsumexp and softmax), `cotangents` one tensor for each result, `gradients` one
     tensor for each argument that `reduction.wrt` numbers, in its order. The gradient has the rows of its argument; one
     row, summed over all pairs, for an argument with axis "". New arguments carry `reduction.name` ("saved0",
-    "cotangent0"; the number is that of the result) and `reduction.axis`.
+    "cotangent0"; the number is that of the result, and a second product adds "_2") and `reduction.axis`.
 
     Runs on formulas, where a derivative is a row of `derivatives.VJP` and cse shares it with the forward values; after
     the first reduction-simplify, because distances have short derivatives. What only the forward results needed is
@@ -52,7 +55,26 @@ def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
     del target  # derivatives are the same on all machines
     for function in list(module.body.operations):
         if name_of(function) == "func.func" and _WRT in function.operation.attributes:
-            _Differentiation(function.operation).run()
+            for order, wrt in enumerate(_read_orders(function.operation), start=1):
+                _Differentiation(function.operation, wrt, order).run()
+            del function.operation.attributes[_WRT]
+
+
+def _read_orders(function: Any) -> "list[tuple[int, ...]]":
+    """Read the argument numbers of each product, the innermost first."""
+    found = attribute(function, _WRT)
+    try:
+        nested = [isinstance(element, ir.ArrayAttr) for element in found]
+        if nested and all(nested):
+            return [tuple(number.value for number in wrt) for wrt in found]
+        return [tuple(int(number) for number in found)]
+    except (AttributeError, TypeError, ValueError):
+        message = f"`{_WRT}` is {found}, expected an array of argument numbers, or of arrays of them"
+        raise _refusal(function, message) from None
+
+
+def _refusal(function: Any, message: str) -> CompileError:
+    return CompileError(at_source_line(message, function.location))
 
 
 class _Formulas:
@@ -78,16 +100,19 @@ def _term(value: ir.Value) -> Term:
 class _Differentiation:
     """One function on its way to its vector-Jacobian product."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, wrt: "tuple[int, ...]", order: int) -> None:
         self.function = function
+        self.suffix = "" if order == 1 else f"_{order}"
         self.block = function.regions[0].blocks[0]
         *self.forward, self.terminator = [op.operation for op in self.block.operations]
-        self.wrt = self._read_wrt()
+        self.wrt = self._checked(wrt)
         self.axes = self._argument_axes()
         self.active = self._values_that_vary()
-        #: Cotangents: of lazy values the sum so far, of tensors the tensors whose sum it is.
+        #: Cotangents: of lazy values the sum so far; of tensors the tensors whose sum it is, and the lazy values that
+        #: are added to it where the tensor was summed to one row.
         self.of_lazy: dict[ir.Value, Term] = {}
         self.of_tensor: dict[ir.Value, list[ir.Value]] = {}
+        self.of_rows: dict[ir.Value, list[Term]] = {}
         self.of_argument: dict[int, Term] = {}
         self.saved: dict[ir.Value, ir.Value] = {}
         self.names: list[tuple[str, str]] = []
@@ -107,20 +132,12 @@ class _Differentiation:
 
     # What is asked
 
-    def _read_wrt(self) -> tuple[int, ...]:
-        found = attribute(self.function, _WRT)
-        arguments = self.block.arguments
-        try:
-            wrt = tuple(int(number) for number in found)
-        except (TypeError, ValueError):
-            raise self._refusal(f"`{_WRT}` is {found}, expected an array of argument numbers") from None
+    def _checked(self, wrt: "tuple[int, ...]") -> "tuple[int, ...]":
+        count = len(self.block.arguments)
         for number in wrt:
-            if not 0 <= number < len(arguments):
-                raise self._refusal(f"`{_WRT}` asks for argument {number}, but the function has {len(arguments)}")
+            if not 0 <= number < count:
+                raise _refusal(self.function, f"`{_WRT}` asks for argument {number}, but the function has {count}")
         return wrt
-
-    def _refusal(self, message: str) -> CompileError:
-        return CompileError(at_source_line(message, self.function.location))
 
     def _argument_axes(self) -> dict[int, str]:
         axes: dict[int, str] = {}
@@ -171,18 +188,22 @@ class _Differentiation:
 
     def _reduction_of(self, result: ir.Value) -> Any:
         if name_of(result.owner) != "reduction.reduce":
-            raise self._refusal("a result of the function is no reduction, so it has no derivative here")
+            raise _refusal(self.function, "a result of the function is no reduction, so it has no derivative here")
         reduce_op = result.owner.operation
         if attribute(reduce_op, "kind") not in REDUCTION_VJP:
             raise _no_derivative(reduce_op)
-        if not ir.RankedTensorType(result.type).is_dynamic_dim(0):
+        if _is_one_row(result) and _summed_rows(reduce_op) is None:
             raise UnsupportedError(
-                at_source_line("'reduction.reduce' to one row has no derivative: it sees no pairs", reduce_op.location)
+                at_source_line(
+                    "'reduction.reduce' to one row has no derivative: it sees no pairs, and is no sum of rows that do",
+                    reduce_op.location,
+                )
             )
         return reduce_op
 
     def _add_argument(self, name: str, result: ir.Value, reduce_op: Any) -> ir.Value:
-        self.names.append((name, _OTHER_AXIS[attribute(reduce_op, "axis")]))
+        axis = "" if _is_one_row(result) else _OTHER_AXIS[attribute(reduce_op, "axis")]
+        self.names.append((name + self.suffix, axis))
         return self.block.add_argument(result.type, reduce_op.location)
 
     def _update_signature(self, gradients: "list[ir.Value]") -> None:
@@ -197,7 +218,6 @@ class _Differentiation:
         own["arg_attrs"] = ir.ArrayAttr.get(attributes)
         if "res_attrs" in own:
             del own["res_attrs"]
-        del own[_WRT]
 
     # The reverse sweep
 
@@ -240,16 +260,21 @@ class _Differentiation:
 
     def _pull_back_reduction(self, operation: Any) -> None:
         tensor = operation.results[0]
-        if tensor not in self.of_tensor:
+        if tensor not in self.of_tensor and tensor not in self.of_rows:
             return
         self._reduction_of(tensor)
+        if _is_one_row(tensor):
+            one_row = [_term(emit_var(part, "")) for part in self.of_tensor.pop(tensor)]
+            self.of_rows.setdefault(_summed_rows(operation), []).extend(one_row)
+            return
         kind, axis = attribute(operation, "kind"), attribute(operation, "axis")
         kept = _OTHER_AXIS[axis]
 
         def reduce(other_kind: str, formula: Term) -> Term:
             return _term(emit_var(emit_reduce(formula.value, kind=other_kind, axis=axis), kept))
 
-        first, *others = (_term(emit_var(part, kept)) for part in self.of_tensor.pop(tensor))
+        parts = [_term(emit_var(part, kept)) for part in self.of_tensor.pop(tensor, [])]
+        first, *others = (*parts, *self.of_rows.pop(tensor, []))
         for other in others:
             first = first + other
         operands = tuple(_term(operand) for operand in operation.operands)
@@ -260,8 +285,9 @@ class _Differentiation:
     def _gradient(self, number: int) -> ir.Value:
         tensor = self.block.arguments[number]
         if number not in self.axes:
-            raise self._refusal(
-                f"argument {number} is not used and has no attribute `reduction.axis`: its gradient has no known rows"
+            raise _refusal(
+                self.function,
+                f"argument {number} is not used and has no attribute `reduction.axis`: its gradient has no known rows",
             )
         ct = self.of_argument.get(number)
         if ct is None:
@@ -277,6 +303,19 @@ def _no_derivative(reduce_op: Any) -> UnsupportedError:
     return UnsupportedError(
         at_source_line(f"'reduction.reduce' of kind \"{kind}\" has no derivative", reduce_op.location)
     )
+
+
+def _is_one_row(tensor: ir.Value) -> bool:
+    return not ir.RankedTensorType(tensor.type).is_dynamic_dim(0)
+
+
+def _summed_rows(reduce_op: Any) -> Any:
+    """Give the tensor whose rows this op sums to one, as a sum over all pairs does; None if it does something else."""
+    view = reduce_op.operands[0].owner
+    if attribute(reduce_op, "kind") != "sum" or name_of(view) != "reduction.var":
+        return None
+    rows = view.operation.operands[0]
+    return rows if name_of(rows.owner) == "reduction.reduce" else None
 
 
 def _sum_over_pairs(ct: Term, axis: str) -> ir.Value:
