@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from pylazy.expression import at_user_line
+from pylazy.expression import at_user_line, is_compiling
 from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Source:
         else:
             self.number = None
             self.shape = tuple(array.shape)
-            self.identity = (id(array), view)
+            # The id of a tensor in a graph would tie the graph to this tensor, and another one to another graph.
+            self.identity = (id(self if kind == TORCH and is_compiling() else array), view)
 
     def __reduce__(self) -> tuple[Any, ...]:
         view = "" if self.kind == NUMBER else self.identity[1]
