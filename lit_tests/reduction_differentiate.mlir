@@ -127,3 +127,23 @@ func.func @several_results(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -
   %r1 = "reduction.reduce"(%p) {axis = "i", kind = "logsumexp"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
   return %r0, %r1 : tensor<?x1xf32>, tensor<?x1xf32>
 }
+
+// The product of a product: the arguments of the first are those of the function, then its cotangent; the second adds a
+// cotangent for each gradient. That of a parameter, which was summed to one row, reaches all rows.
+// CHECK-LABEL: @second_order
+// CHECK-SAME: (%arg0: tensor<?x1xf32>, %arg1: tensor<1x1xf32>, %arg2: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"}, %arg3: tensor<1x1xf32> {reduction.axis = "", reduction.name = "cotangent0_2"})
+// CHECK-SAME: -> (tensor<?x1xf32>, tensor<?x1xf32>) {
+// CHECK: [[X:%.+]] = "reduction.var"(%arg0) {axis = "i"}
+// CHECK-NEXT: [[CT:%.+]] = "reduction.var"(%arg2) {axis = "i"}
+// CHECK-NEXT: [[CT_P:%.+]] = "reduction.var"(%arg3) {axis = ""}
+// CHECK-NEXT: [[OF_CT:%.+]] = "reduction.mul"([[CT_P]], [[X]])
+// CHECK-NEXT: [[OF_X:%.+]] = "reduction.mul"([[CT_P]], [[CT]])
+// CHECK-NEXT: "reduction.reduce"([[OF_X]]) {axis = "j", kind = "sum"}
+// CHECK-NEXT: "reduction.reduce"([[OF_CT]]) {axis = "j", kind = "sum"}
+func.func @second_order(%x_rows: tensor<?x1xf32>, %p_rows: tensor<1x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [[1], [0, 2]]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %p = "reduction.var"(%p_rows) {axis = ""} : (tensor<1x1xf32>) -> !reduction.lazy<"", vector<1xf32>>
+  %m = "reduction.mul"(%x, %p) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%m) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}

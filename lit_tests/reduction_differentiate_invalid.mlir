@@ -68,3 +68,12 @@ func.func @unused(%x: tensor<?x3xf32>) -> tensor<?x1xf32> attributes {reduction.
   %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"", vector<1xf32>>) -> tensor<?x1xf32>
   return %1 : tensor<?x1xf32>
 }
+
+// -----
+
+// expected-error@below {{`reduction.wrt` asks for argument 2, but the function has 2}}
+func.func @no_such_argument_of_a_gradient(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [[0], [2]]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1 : tensor<?x3xf32>
+}

@@ -23,6 +23,8 @@ _BOXES: dict[str, type[ctypes.c_float | ctypes.c_double]] = {
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
+_LOW_PRECISION = ("float16", "bfloat16")
+"""What torch's autocast makes of float32, and reductions undo: sums of many terms are none of the ops it is safe for."""
 _C_CONTIGUOUS_AND_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, numpy/ndarraytypes.h
 
 
@@ -219,6 +221,8 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
             )
         return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
     name = torch_dtype_name(value)
+    if name in _LOW_PRECISION and sys.modules["torch"].is_autocast_enabled(value.device.type):
+        value, name = value.float(), "float32"
     if name not in _BOXES:
         _refuse_dtype(what, value.dtype, "x.float()")
     if value.layout is not sys.modules["torch"].strided:

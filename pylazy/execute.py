@@ -138,7 +138,7 @@ class Job:
             tensors: for numbers of inputs, tensors that take the place of the sources' own.
         """
         executable = self.executable
-        outputs = executable.request.outputs
+        outputs = executable.reductions.outputs
         results = [
             arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)
         ]

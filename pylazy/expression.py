@@ -29,7 +29,7 @@ _AXES_UNION = {(a, b): "".join(axis for axis in "ij" if axis in a + b) for a in 
 def is_compiling() -> bool:
     """Whether torch.compile or torch.export reads this very code, to put what it does in a graph."""
     torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.compiler.is_compiling())
+    return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
 class Location(NamedTuple):

@@ -70,7 +70,9 @@ class Operators(LazyFormula):
         x, y = (args[1], args[0]) if reflected else args
         if op == "__matmul__":
             # Where K is the left operand, torch.compile calls the method of the right one, for want of a reflected one.
-            return x.__matmul__(y) if isinstance(x, LazyFormula) else y.__matmul__(x)
+            formula: Any
+            formula, v = (x, y) if isinstance(x, LazyFormula) else (y, x)
+            return formula.__matmul__(v)
         return getattr(operand(cls, x), op)(operand(cls, y))
 
     def __add__(self, other: Any) -> Self:

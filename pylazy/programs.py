@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pylazy.reductions import GradientRequest
+from pylazy.reductions import GradientRequest, ReductionRequest
 
 if TYPE_CHECKING:
     from pylazy.reductions import Request
@@ -40,6 +40,11 @@ class Executable:
         self._programs: dict[str, Program] = {}
         self._derived: dict[tuple[int, ...], Executable] = {}
         self._text: str | None = None
+
+    @property
+    def reductions(self) -> ReductionRequest:
+        """What the programs compute, or the reductions whose gradient they compute."""
+        return self.request if isinstance(self.request, ReductionRequest) else self.request.root
 
     def load(self, few: str = "") -> Program:
         """Return the program, compiled or taken from the disk; threads that ask at once get one and the same."""

@@ -220,7 +220,9 @@ class GradientRequest:
         In order: those of `forward`; its results that are `saved`; a cotangent for each result, laid out as it is.
         """
         results = self.forward.results
-        saved = [Input(f"saved{number}", result.axis, result.dim) for number, result in enumerate(results) if result.saved]
+        saved = [
+            Input(f"saved{number}", result.axis, result.dim) for number, result in enumerate(results) if result.saved
+        ]
         cotangents = [Input(f"cotangent{number}", result.axis, result.dim) for number, result in enumerate(results)]
         return (*self.forward.inputs, *saved, *cotangents)
 

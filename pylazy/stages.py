@@ -204,7 +204,7 @@ class Lowered:
     def as_text(self, stage: str = "llvm") -> str:
         """Write one of `STAGES` for this target."""
         _check_stage(stage)
-        request = self._reduction.executable.request
+        request = self._reduction.executable.reductions
         if stage == "expression":
             return request.canonical_text()
         if self._texts is None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pylazy.reductions import Request, Result
 
-_LIBRARY = torch.library.Library("pylazy", "DEF")
+_LIBRARY: Any = torch.library.Library("pylazy", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define("run(Tensor[] inputs, str program, int[] batch_ranks) -> Tensor[]")
 
 
@@ -80,7 +80,9 @@ def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -
 def _empty_results(request: Request, extents: Extents, device: Any) -> list[torch.Tensor]:
     rows = {"i": extents.rows, "j": extents.columns, "": 1}
     return [
-        torch.empty((*extents.batch, rows[result.axis], result.dim), dtype=getattr(torch, result.dtype), device=device)
+        torch.empty(
+            (*extents.batch, rows[result.axis] or 0, result.dim), dtype=getattr(torch, result.dtype), device=device
+        )
         for result in request.results
     ]
 
@@ -174,7 +176,11 @@ def push_forward(
     derived = transposed.derive(tuple(range(count - len(described), count)))
     saved = [tensor for tensor, result in zip(results, described, strict=True) if result.saved]
     given = [tangent for tangent in tangents if tangent is not None]
-    ranks = [*batch_ranks, *(tensor.dim() - 2 for tensor in (*saved, *results)), *(batch_ranks[number] for number in wrt)]
+    ranks = [
+        *batch_ranks,
+        *(tensor.dim() - 2 for tensor in (*saved, *results)),
+        *(batch_ranks[number] for number in wrt),
+    ]
     return list(run([*inputs, *saved, *results, *given], derived.text(), ranks))
 
 
@@ -235,14 +241,13 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        count: int = ctx.count
         wrt = tuple(number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs)
         if all(cotangent is None for cotangent in cotangents):
-            return (None,) * (2 + ctx.count)
+            return (None,) * (2 + count)
         saved = ctx.saved_tensors
-        found = pull_back(
-            ctx.executable, saved[: ctx.count], ctx.batch_ranks, saved[ctx.count :], cotangents, wrt
-        )
-        gradients: list[torch.Tensor | None] = [None] * (2 + ctx.count)
+        found = pull_back(ctx.executable, saved[:count], ctx.batch_ranks, saved[count:], cotangents, wrt)
+        gradients: list[torch.Tensor | None] = [None] * (2 + count)
         for number, gradient in zip(wrt, found, strict=True):
             gradients[2 + number] = gradient
         return tuple(gradients)
@@ -252,7 +257,7 @@ class _Run(torch.autograd.Function):
         saved = ctx.saved_tensors
         # torch runs this without forward mode, which would lose the tangents of the levels below this one.
         with forward_ad._set_fwd_grad_enabled(True):
-            primals = [forward_ad.unpack_dual(tensor, level=0).primal for tensor in saved]
+            primals = [_primal(tensor) for tensor in saved]
             inputs, results = primals[: ctx.count], primals[ctx.count :]
             return tuple(push_forward(ctx.executable, inputs, ctx.batch_ranks, results, tangents))
 
@@ -268,10 +273,16 @@ class _Run(torch.autograd.Function):
                 moved.append(tensor)
                 ranks.append(rank)
             else:
-                moved.append(tensor.movedim(dim, 0)[(slice(None), *[None] * (longest - rank))])
+                first_then_padding = (slice(None), *((None,) * (longest - rank)))
+                moved.append(tensor.movedim(dim, 0)[first_then_padding])
                 ranks.append(longest + 1)
         results = tuple(run(moved, program, ranks))
         return results, (0,) * len(results)
+
+
+def _primal(tensor: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = forward_ad.unpack_dual(tensor, level=0).primal  # type: ignore[no-untyped-call]
+    return found
 
 
 def _saved(results: Sequence[torch.Tensor], described: Sequence[Result]) -> list[torch.Tensor]:

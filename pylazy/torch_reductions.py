@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, launch
-from pylazy.expression import at_user_line
+from pylazy.expression import at_user_line, is_compiling
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.torch_ops import pull_back, run, sum_to_shape
@@ -28,14 +28,15 @@ SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
 
 _PLAIN_CLASSES = (torch.Tensor, torch.nn.Parameter)
 
+_functorch_is_active = torch._C._are_functorch_transforms_active
+_count_dispatch_modes = torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
+
 
 def run_tensors(job: Job) -> tuple[Any, ...]:
     """Run a reduction whose results remember how they were made."""
     plain = _is_plain(job.sources)
-    recording = torch.is_grad_enabled() and any(
-        source.kind == arrays.TORCH and source.array.requires_grad for source in job.sources
-    )
-    if plain and not recording:
+    if plain and not (torch.is_grad_enabled() and _requires_grad(job.sources)):
         return job.compute(arrays.TORCH)
     if job.reduced_extent and any(wanted.kind in SELECTIONS for wanted in job.wanted):
         from pylazy.torch_selection import select
@@ -52,14 +53,24 @@ def run_as_constant(job: Job) -> tuple[Any, ...]:
 def _is_plain(sources: Sequence[Source]) -> bool:
     """Whether tensors are just memory: nothing in torch would see more of a call than its autograd."""
     if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
+        is_compiling()
+        or _functorch_is_active()
+        or _count_dispatch_modes()
         or forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
+        or _tracing_state() is not None
     ):
         return False
-    return all(source.kind != arrays.TORCH or source.array.__class__ in _PLAIN_CLASSES for source in sources)
+    for source in sources:
+        if source.kind == arrays.TORCH and source.array.__class__ not in _PLAIN_CLASSES:
+            return False
+    return True
+
+
+def _requires_grad(sources: Sequence[Source]) -> bool:
+    for source in sources:
+        if source.kind == arrays.TORCH and source.array.requires_grad:
+            return True
+    return False
 
 
 # By the op ------------------------------------------------------------------------------------------------------------
@@ -163,7 +174,7 @@ def _recorded_gradients(
     """Give gradients that can be differentiated, by calls of the op."""
     batch, rows, columns = job.extents
     spec = job.executable.request.results[0]
-    shape = (*batch, {"i": rows, "j": columns}[spec.axis], spec.dim)
+    shape = (*batch, {"i": rows, "j": columns}[spec.axis] or 0, spec.dim)
     ranks = [source.batch for source in job.sources]
     given = [result.reshape(shape) for result in results]
     inputs = as_tensors(job, tensors)

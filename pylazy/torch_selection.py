@@ -96,8 +96,12 @@ class _Pairs(NamedTuple):
         extents = Extents(job.extents.batch, self.positions.shape[-1], 1)
         found = run_tensors(prepare((formula,), (Wanted("sum", (0,)),), reduced="j", extents=extents))[0]
         # Each pair was selected for one component, in turn.
-        by_component = found.reshape(*job.extents.batch, -1, formula.dim, formula.dim)
+        by_component: torch.Tensor = found.reshape(*self.positions.shape[:-1], *self._by_component())
         return by_component.diagonal(dim1=-2, dim2=-1)
+
+    def _by_component(self) -> tuple[int, int, int]:
+        dim = self.job.expressions[0].dim
+        return self.positions.shape[-1] // dim, dim, dim
 
 
 def _rebuild(root: Expression, leaves: dict[Any, Expression]) -> Expression:

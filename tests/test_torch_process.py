@@ -37,7 +37,9 @@ def gaussian(x, y):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_a_data_loader_compute(method):
     data = Sums()
-    expected = [data[index] for index in range(len(data))]  # this process has run kernels on its threads before it forks
+    expected = [
+        data[index] for index in range(len(data))
+    ]  # this process has run kernels on its threads before it forks
     loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context=method)
     found = list(loader)
     assert len(found) == len(expected)
@@ -72,7 +74,11 @@ def test_results_are_freed_without_the_garbage_collector(create_graph):
     gc.disable()
     try:
         x, y = torch.rand(10, 3, requires_grad=True), torch.rand(10, 3)
-        for reduce in (gaussian, lambda x, y: Vi(x).sqdist(Vj(y)).logsumexp(axis=1), lambda x, y: Vi(x).sqdist(Vj(y)).min(axis=1)):
+        for reduce in (
+            gaussian,
+            lambda x, y: Vi(x).sqdist(Vj(y)).logsumexp(axis=1),
+            lambda x, y: Vi(x).sqdist(Vj(y)).min(axis=1),
+        ):
             result = reduce(x, y)
             (gradient,) = torch.autograd.grad(result.sum(), x, create_graph=create_graph)
             watched = [weakref.ref(result), weakref.ref(gradient)]
