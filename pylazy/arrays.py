@@ -24,7 +24,7 @@ _BOXES: dict[str, type[ctypes.c_float | ctypes.c_double]] = {
     "float64": ctypes.c_double,
 }
 _LOW_PRECISION = ("float16", "bfloat16")
-"""What torch's autocast makes of float32, and reductions undo: sums of many terms are none of the ops it is safe for."""
+"""What torch's autocast makes of float32, and is made float32 again here: sums of many terms need it."""
 _C_CONTIGUOUS_AND_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, numpy/ndarraytypes.h
 
 

@@ -93,8 +93,8 @@ def test_compiled_transformations_match_eager_ones():
         return gaussian(x, y, b).square().sum()
 
     for transform in (
-        lambda x, y, b: torch.func.grad(energy, (0, 1))(x, y, b),
-        lambda x, y, b: torch.func.hessian(energy, 1)(x, y, b),
+        torch.func.grad(energy, (0, 1)),
+        torch.func.hessian(energy, 1),
         lambda x, y, b: torch.func.jvp(lambda x: gaussian(x, y, b), (x,), (x,)),
         lambda x, y, b: torch.func.vmap(gaussian, (None, None, 1))(x, y, b[..., None]),
     ):

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
+from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 
 from pylazy import LazyTensor, Vi, Vj  # noqa: E402
 from torch_formulas import REDUCTIONS, tensors  # noqa: E402
@@ -167,6 +168,27 @@ def test_subclasses_and_parameters_are_tensors():
         close(torch.Tensor(found.detach()), expected)
         found.sum().backward()
         assert wrapped.grad.shape == x.shape
+
+
+def test_wrapper_subclasses_see_the_op():
+    x, y, b, p = tensors()
+    wrapped = TwoTensor(x, x + 1).requires_grad_()
+    found = REDUCTIONS["logsumexp"][0](wrapped, y, b, p)
+    dense = [REDUCTIONS["logsumexp"][1](part, y, b, p) for part in (x, x + 1)]
+    close((found.a.detach(), found.b.detach()), tuple(dense))
+    found.sum().backward()
+    close(wrapped.grad.b, grad(lambda x: REDUCTIONS["logsumexp"][1](x, y, b, p).sum())(x + 1))
+
+
+@pytest.mark.parametrize(("wrt", "sweeps"), [((0,), 1), ((1, 2), 1), ((0, 1, 2), 2)])
+def test_gradients_along_one_axis_are_found_in_one_sweep(wrt, sweeps):
+    x, y, b, _ = tensors()
+    gaussian = (-(Vi(x) - Vj(y)).sqnorm2()).exp() * Vj(b)
+    gradient = gaussian.sum(axis=1, call=False).executable.derive(wrt)
+    assert sum(not phase.merges for phase in gradient.load().image.phases) == sweeps
+    if len(wrt) == 3:
+        second = gradient.derive((0, 1, 2, 3))
+        assert sum(not phase.merges for phase in second.load().image.phases) == sweeps
 
 
 def test_low_precision_of_autocast_is_widened_to_float32():
