@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 
 from pylazy.dtypes import READABLE
-from pylazy.expression import at_user_line
+from pylazy.expression import at_user_line, is_compiling
 from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _BOXES: dict[str, type[ctypes.c_float | ctypes.c_double]] = {
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
+_LOW_PRECISION = ("float16", "bfloat16")
+"""What torch's autocast makes of float32, and is made float32 again here: sums of many terms need it."""
 _C_CONTIGUOUS_AND_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, numpy/ndarraytypes.h
 
 
@@ -136,7 +138,8 @@ class Source:
         else:
             self.number = None
             self.shape = tuple(array.shape)
-            self.identity = (id(owner), view)
+            # The id of a tensor in a graph would tie the graph to this tensor, and another one to another graph.
+            self.identity = (id(self if kind == TORCH and is_compiling() else owner), view)
 
     def __reduce__(self) -> tuple[Any, ...]:
         view = "" if self.kind == NUMBER else self.identity[1]
@@ -269,6 +272,8 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
             )
         return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
     name = torch_dtype_name(value)
+    if name in _LOW_PRECISION and sys.modules["torch"].is_autocast_enabled(value.device.type):
+        value, name = value.float(), "float32"
     if name not in READABLE:
         _refuse_dtype(what, value.dtype, "x.float()")
     if value.layout is not sys.modules["torch"].strided:

@@ -313,6 +313,25 @@ class BundledExecutable(Executable):
         """Return the program of the function."""
         return self._program(self._file.kernels[self._function.kernel], few)
 
+    def text(self) -> str:
+        """Refuse: a name that another process could not read would be no name.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(
+            at_user_line(
+                f"{self._function.name} is a function of a bundle, whose formula is not here: it has first gradients, "
+                "and no second ones, no forward mode, no torch.func and no torch.compile; build the formula instead"
+            )
+        )
+
+    def derive(self, wrt: tuple[int, ...]) -> Executable:
+        """Refuse, as `text`."""
+        del wrt
+        self.text()
+        raise AssertionError
+
     def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
         """Return the program of the gradient with respect to some arguments, in one sweep if the bundle has that."""
         kernels = [self._file.kernels[name] for name in self._function.gradients]

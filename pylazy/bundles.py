@@ -170,7 +170,7 @@ class _Part(NamedTuple):
 
     @property
     def request(self) -> ReductionRequest:
-        return self.job.executable.request
+        return self.job.executable.reductions
 
     def function(self) -> Function:
         batch = len(self.job.extents.batch)
@@ -268,7 +268,7 @@ def _layout(source: Source) -> str:
 
 def _wrt(job: Job) -> tuple[tuple[int, ...], ...]:
     """Choose the gradients: all arrays in one sweep, and each alone."""
-    if len(job.wanted) != 1 or not REDUCTIONS[job.executable.request.outputs[0].kind].differentiable:
+    if len(job.wanted) != 1 or not REDUCTIONS[job.executable.reductions.outputs[0].kind].differentiable:
         return ()
     numbers = [number for number, source in enumerate(job.sources) if source.kind != arrays.NUMBER]
     together = [tuple(numbers)] if len(numbers) > 1 else []

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
 from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
-from pylazy.expression import Expression, Flattened, at_user_line
-from pylazy.programs import Executable, Extents, few_rows
-from pylazy.reductions import DEFAULT_SUMMATION, REDUCTIONS, Output, ReductionRequest, Summation
+from pylazy.expression import Expression, Flattened, at_user_line, is_compiling
+from pylazy.programs import Executable, Extents, few_rows, find_by_text
+from pylazy.reductions import DEFAULT_SUMMATION, REDUCTIONS, Output, ReductionRequest, Summation, request_text
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ class Job:
         dtype: "float32" or "float64": of the arithmetic.
         storage: dtype of results that are values of the formula; that of the arithmetic, or a 16-bit float.
         extents: sizes.
-        few: the axis with few rows, if any; see `few_rows`.
         reduced: the axis that is reduced, "i" or "j".
         wanted: the results.
         shapes: of the results, in order.
@@ -66,7 +64,6 @@ class Job:
         "executable",
         "expressions",
         "extents",
-        "few",
         "ranges",
         "reduced",
         "shapes",
@@ -95,11 +92,29 @@ class Job:
         self.dtype = dtype
         self.storage = storage or dtype
         self.extents = extents
-        self.few = few_rows(extents, dtype) if ranges is None else ""
         self.reduced = reduced
         self.wanted = wanted
         self.shapes = shapes
         self.ranges = ranges
+
+    @property
+    def few(self) -> str:
+        """The axis with few rows, if any; see `few_rows`."""
+        return few_rows(self.extents, self.dtype) if self.ranges is None else ""
+
+    def asking(self, wanted: tuple[Wanted, ...], executable: Executable, shapes: tuple[tuple[int, ...], ...]) -> Job:
+        """Make the job that finds other results of the same formula on the same data."""
+        return Job(
+            executable,
+            self.sources,
+            self.expressions,
+            dtype=self.dtype,
+            extents=self.extents,
+            reduced=self.reduced,
+            wanted=wanted,
+            shapes=shapes,
+            ranges=self.ranges,
+        )
 
     @property
     def reduced_extent(self) -> int:
@@ -173,12 +188,10 @@ class Job:
         Args:
             kind: what `check_devices` says.
         """
-        if kind == arrays.TORCH and sys.modules["torch"].is_grad_enabled():
-            for source in self.sources:
-                if source.kind == arrays.TORCH and source.array.requires_grad:
-                    from pylazy.torch_ops import run_differentiable
+        if kind == arrays.TORCH:
+            from pylazy.torch_reductions import run_tensors
 
-                    return run_differentiable(self)
+            return run_tensors(self)
         return self.compute(kind)
 
     def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
@@ -189,7 +202,7 @@ class Job:
             tensors: for numbers of inputs, tensors that take the place of the sources' own.
         """
         executable = self.executable
-        outputs = executable.request.outputs
+        outputs = executable.reductions.outputs
         results = [
             arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)
         ]
@@ -356,6 +369,9 @@ def find_executable(
     ranged: bool = False,
 ) -> Executable:
     """Find or make the program of a reduction, over all pairs or over those of ranges."""
+    if is_compiling():
+        outputs = request_outputs(flat.roots, expressions, wanted, reduced, dtype)
+        return find_by_text(request_text(dtype, flat.entries, outputs, ranged=ranged))
     key = (flat.entries, flat.roots, wanted, reduced, dtype, ranged)
     executable = _EXECUTABLES.get(key)
     if executable is None:
@@ -478,7 +494,7 @@ def request_outputs(
     for kind, operands, k, summation in wanted:
         dim = expressions[operands[-1]].dim * (k or 1)
         row = REDUCTIONS[kind]
-        numbers = tuple(roots[operand] for operand in operands)
+        numbers = tuple([roots[operand] for operand in operands])
         chosen = _summation(kind, summation, dtype)
         outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype), chosen))
     return tuple(outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import sys
 from dataclasses import dataclass
-from os.path import dirname
+from os.path import dirname, join
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,8 +22,15 @@ Position = tuple[CodeType, int] | tuple[None, "Location"]
 """Where a node was built: a code object and an offset in it, resolved to a `Location` only when somebody asks."""
 
 _PACKAGE_FOLDER = dirname(__file__)
+_DYNAMO = join("torch", "_dynamo")
 _AXES = ("", "i", "j", "ij")
 _AXES_UNION = {(a, b): "".join(axis for axis in "ij" if axis in a + b) for a in _AXES for b in _AXES}
+
+
+def is_compiling() -> bool:
+    """Whether torch.compile or torch.export reads this very code, to put what it does in a graph."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
 class Location(NamedTuple):
@@ -50,7 +57,22 @@ def user_position() -> Position:
             break
         frame = outer
         code = frame.f_code
+    if _DYNAMO in code.co_filename:
+        return None, _line_being_traced()
     return code, frame.f_lasti
+
+
+# While torch.compile traces a function, this one is called, not traced: a frame is nothing that it can put in a graph.
+user_position._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _line_being_traced() -> Location:
+    """Give the user's line that torch.compile is reading."""
+    guards = sys.modules["torch._guards"]
+    for frame in reversed(guards.TracingContext.extract_stack()):
+        if not frame.filename.startswith(_PACKAGE_FOLDER):
+            return Location(frame.filename, frame.lineno, 0, frame.name)
+    return Location("<torch.compile>", 0, 0, "")
 
 
 def resolve(position: Position) -> Location:

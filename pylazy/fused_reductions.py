@@ -91,7 +91,7 @@ class FusedReductions:
         jobs = [_job_of(reduction, number) for number, reduction in enumerate(self._reductions)]
         first = jobs[0]
         shapes = [shape for job in jobs for shape in job.shapes]
-        outputs = self._executable.request.outputs
+        outputs = self._executable.reductions.outputs
         made = [arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
         batch, rows, columns = first.extents
         is_empty = not (rows and columns) or 0 in batch

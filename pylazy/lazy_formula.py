@@ -5,8 +5,6 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-import numpy as np
-
 from pylazy.dtypes import result_dtype
 from pylazy.expression import apply, at_user_line
 from pylazy.options import ranges_of, read_options
@@ -247,16 +245,30 @@ def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:
                 _refuse_extents(op, "N", "j", columns, operand._columns)
             columns = operand._columns
         if operand._batch != batch:
-            try:
-                batch = np.broadcast_shapes(batch, operand._batch)
-            except ValueError:
-                raise ShapeError(
-                    at_user_line(
-                        f"{op} was given batch shapes {batch} and {operand._batch}, which do not broadcast: "
-                        "from the last dimension on, sizes must be equal or 1"
-                    )
-                ) from None
+            batch = broadcast_batches(op, batch, operand._batch)
     return Extents(batch, rows, columns)
+
+
+def broadcast_batches(op: str, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    """Broadcast two batch shapes.
+
+    Raises:
+        ShapeError: they do not broadcast.
+    """
+    long, short = (first, second) if len(first) >= len(second) else (second, first)
+    joined = list(long)
+    for axis, size in enumerate(short, start=len(long) - len(short)):
+        if size == joined[axis] or size == 1:
+            continue
+        if joined[axis] != 1:
+            raise ShapeError(
+                at_user_line(
+                    f"{op} was given batch shapes {first} and {second}, which do not broadcast: "
+                    "from the last dimension on, sizes must be equal or 1"
+                )
+            )
+        joined[axis] = size
+    return tuple(joined)
 
 
 def _refuse_extents(op: str, size: str, axis: str, first: int, second: int) -> None:

@@ -139,10 +139,14 @@ class Ranges:
             for mine, theirs in zip(self.halves[axis][2:], other.halves[axis][2:], strict=True)
         )
 
+    @property
+    def arrays(self) -> tuple[Integers, ...]:
+        """The six arrays, as they were given."""
+        return (*self.halves["i"][2:], *self.halves["j"][2:])
+
     def holds(self, given: Sequence[Any]) -> bool:
         """Whether these six arrays have the elements that were copied."""
-        own = (*self.halves["i"][2:], *self.halves["j"][2:])
-        return all(np.array_equal(mine, _as_numpy(value)) for mine, value in zip(own, given, strict=True))
+        return all(np.array_equal(mine, _as_numpy(value)) for mine, value in zip(self.arrays, given, strict=True))
 
 
 _known: dict[tuple[int, ...], tuple[tuple[Any, ...], Ranges]] = {}

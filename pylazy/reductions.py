@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from pylazy.expression import Entry, Input, Node, canonical_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 class Summation(NamedTuple):
@@ -108,6 +109,7 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
                 weight="required",
                 scalar=True,
                 empty=_NAN,
+                differentiable=True,
                 accumulates=True,
                 schemes=("direct",),
             ),
@@ -187,43 +189,116 @@ class ReductionRequest:
     outputs: tuple[Output, ...]
     ranged: bool = False
 
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """The outputs, as any program's results."""
+        return tuple(
+            Result(
+                _KEPT_AXIS[output.axis],
+                output.dim,
+                output.dtype,
+                saved=output.kind in _SAVED,
+                differentiable=REDUCTIONS[output.kind].differentiable,
+            )
+            for output in self.outputs
+        )
+
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process; names, lines and sizes are no part of it."""
-        return "\n".join(self._lines()) + "\n"
+        return request_text(self.dtype, self.entries, self.outputs, ranged=self.ranged)
 
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
         return hashlib.sha256(self.canonical_text().encode()).hexdigest()
 
-    def _lines(self) -> Iterator[str]:
-        yield f"reduction request 1, {self.dtype}"
-        yield from canonical_lines(self.entries)
-        yield from map(str, self.outputs)
-        if self.ranged:
-            yield "ranged"
+
+def request_text(dtype: str, entries: tuple[Entry, ...], outputs: tuple[Output, ...], *, ranged: bool) -> str:
+    """Write the identity of a `ReductionRequest`; see there."""
+    lines = [f"reduction request 1, {dtype}", *canonical_lines(entries), *map(str, outputs)]
+    if ranged:
+        lines.append("ranged")
+    return "\n".join(lines) + "\n"
+
+
+_SAVED = frozenset({"logsumexp", "softmax"})
+"""Reductions whose derivative reads their result."""
+
+_KEPT_AXIS = {"i": "j", "j": "i"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result of a program, or the gradient of an input.
+
+    Attributes:
+        axis: "i" or "j" where it has a row for each of these, "" where it is one row.
+        dim: elements of a row.
+        dtype: "float32", "float64" or "int64".
+        saved: whether the derivative of the program reads it.
+        differentiable: whether it has a derivative.
+    """
+
+    axis: str
+    dim: int
+    dtype: str
+    saved: bool
+    differentiable: bool
 
 
 @dataclass(frozen=True)
 class GradientRequest:
-    """A program that pulls a cotangent of one reduction back to some of its inputs.
+    """A program that pulls cotangents of a program's results back to some of its inputs.
 
-    Buffers of the program, in order: the inputs of `forward`; the saved result of `forward` where `saves_result`
-    (rows and elements as in its output); the cotangent (same layout); then one output for each number in `wrt`, with
-    the rows and elements of that input. The gradient of an input of axis "" has one row, summed over all pairs. Where
-    `forward` is ranged, tables follow: "ranges_i", "ranges_j" or both in this order, as the gradients need them.
+    Such a program has inputs and results as any other, so `forward` may be one: that is the way to any order. Where the
+    reductions are ranged, tables follow the results: "ranges_i", "ranges_j" or both in this order, as they are needed.
 
     Attributes:
-        forward: a request with exactly one output, of a differentiable kind.
+        forward: a request all of whose results are differentiable.
         wrt: numbers of the inputs whose gradient is wanted, ascending.
     """
 
-    forward: ReductionRequest
+    forward: ReductionRequest | GradientRequest
     wrt: tuple[int, ...]
 
     @property
-    def saves_result(self) -> bool:
-        """Whether the result of the forward program is an input here."""
-        return self.forward.outputs[0].kind == "logsumexp"
+    def dtype(self) -> str:
+        """The dtype of every input and result."""
+        return self.forward.dtype
+
+    @property
+    def ranged(self) -> bool:
+        """Whether the reductions are over ranges."""
+        return self.forward.ranged
+
+    @cached_property
+    def inputs(self) -> tuple[Input, ...]:
+        """The input buffers.
+
+        In order: those of `forward`; its results that are `saved`; a cotangent for each result, laid out as it is.
+        """
+        results = self.forward.results
+        saved = [
+            Input(f"saved{number}", result.axis, result.dim) for number, result in enumerate(results) if result.saved
+        ]
+        cotangents = [Input(f"cotangent{number}", result.axis, result.dim) for number, result in enumerate(results)]
+        return (*self.forward.inputs, *saved, *cotangents)
+
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """A gradient for each number in `wrt`, laid out as that input; of axis "" one row, summed over all pairs."""
+        inputs = [self.forward.inputs[number] for number in self.wrt]
+        return tuple(Result(spec.axis, spec.dim, self.dtype, saved=False, differentiable=True) for spec in inputs)
+
+    @cached_property
+    def orders(self) -> tuple[tuple[int, ...], ...]:
+        """The `wrt` of every order, the innermost first."""
+        forward = self.forward
+        return (self.wrt,) if isinstance(forward, ReductionRequest) else (*forward.orders, self.wrt)
+
+    @cached_property
+    def root(self) -> ReductionRequest:
+        """The reductions that gradients are taken of."""
+        return self.forward if isinstance(self.forward, ReductionRequest) else self.forward.root
 
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process."""
@@ -232,3 +307,6 @@ class GradientRequest:
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
         return hashlib.sha256(self.canonical_text().encode()).hexdigest()
+
+
+Request = ReductionRequest | GradientRequest

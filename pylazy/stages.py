@@ -258,7 +258,7 @@ class Lowered:
         _check_stage(stage)
         reduction = self._reduction
         if stage == "expression":
-            return reduction.executable.request.canonical_text()
+            return reduction.executable.reductions.canonical_text()
         if self._texts is None:
             self._texts = _all_texts(reduction.executable, reduction.few, self.target)
         return _picked(self._texts, stage, self.target)
@@ -296,7 +296,7 @@ def stage_as_text(executable: Executable, few: str, stage: str, target: str | No
     """Write one of `STAGES` of a program, by default for this machine or, where it is one of GPUs, for "sm_90"."""
     _check_stage(stage)
     if stage == "expression":
-        return executable.request.canonical_text()
+        return executable.reductions.canonical_text()
     if target is None:
         target = _target_of(stage)
     return _picked(_all_texts(executable, few, target), stage, target)
@@ -311,7 +311,7 @@ def _all_texts(executable: Executable, few: str, target: str) -> Mapping[str, st
     from pylazy.compiler.compile import ptx_as_text, stages_as_text
 
     write = ptx_as_text if target.startswith("sm_") else stages_as_text
-    return write(trace.trace(executable.request, few_rows=few), target)
+    return write(trace.trace(executable.reductions, few_rows=few), target)
 
 
 def _picked(texts: Mapping[str, str], stage: str, target: str) -> str:
