@@ -43,7 +43,7 @@ def is_symbol(x: Any) -> bool:
 
 def is_complex(x: Any) -> bool:
     """Whether this is a complex array, tensor or number, or a list with one."""
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, (np.ndarray, np.generic)):  # torch.compile reads no union of these
         return x.dtype.kind == "c"
     if isinstance(x, list | tuple):
         return any(is_complex(part) for part in x)

@@ -10,7 +10,7 @@ from pylazy import arrays
 from pylazy.arrays import Imported, Source
 from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
 from pylazy.execute import Job, Wanted, check_terms, complete_extents, find_executable, formula_dtype, result_shapes
-from pylazy.expression import Flattened, at_user_line
+from pylazy.expression import Flattened, at_user_line, is_compiling
 from pylazy.options import read_options
 from pylazy.programs import Executable, Extents
 from pylazy.runtime.errors import DtypeError, ShapeError
@@ -147,10 +147,12 @@ class Template:
         """
         ranges = self._ranges if ranges is None else ranges
         ranged = ranges is not None
+        plan = None
         try:
-            plan = self._plans.get((ranged, *[(array.__class__, array.shape, array.dtype) for array in given]))
+            if not is_compiling():  # a graph that knows a plan is good for its sizes only
+                plan = self._plans.get((ranged, *[(array.__class__, array.shape, array.dtype) for array in given]))
         except (AttributeError, TypeError):
-            plan = None  # a number or a list is among them
+            pass  # a number or a list is among them
         if plan is None:
             given, plan = self._read(given, ranged=ranged)
         if ranges is not None:
@@ -229,7 +231,7 @@ class Template:
         )
         plan = Plan(self._executable(storage, ranged=ranged), storage, extents, shapes, tuple(specs))
         found = [array for array, _ in read]
-        if not any(weak or array.__class__ is Imported for array, weak in read):
+        if not any(weak or array.__class__ is Imported for array, weak in read) and not is_compiling():
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
             key = (ranged, *[(array.__class__, array.shape, array.dtype) for array in found])
@@ -279,17 +281,20 @@ class Template:
         stored = self._extents
         batch = stored.batch
         sizes = {"i": stored.rows, "j": stored.columns}
-        origins = {"i": "the data stored in the formula", "j": "the data stored in the formula"}
+        places: dict[str, int] = {}
         for place, (argument, source) in enumerate(zip(self.arguments, sources, strict=True)):
             for axis in argument.axes:
                 count = source.shape[-2]
                 if sizes[axis] is None:
-                    sizes[axis], origins[axis] = count, self._called(place).rstrip(",")
+                    sizes[axis], places[axis] = count, place
                 elif sizes[axis] != count:
+                    other = (
+                        self._called(places[axis]).rstrip(",") if axis in places else "the data stored in the formula"
+                    )
                     raise ShapeError(
                         at_user_line(
                             f"{self._called(place)} has {_counted(count, 'row')} in its shape {source.shape}, and "
-                            f"{origins[axis]} has {sizes[axis]}: arrays of axis {axis} have one size"
+                            f"{other} has {sizes[axis]}: arrays of axis {axis} have one size"
                         )
                     )
             lead = source.shape[: source.batch]

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, launch
-from pylazy.expression import at_user_line, is_compiling
+from pylazy.expression import at_user_line
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.torch_ops import pull_back, run, sum_to_shape
@@ -53,7 +53,7 @@ def run_as_constant(job: Job) -> tuple[Any, ...]:
 def _is_plain(sources: Sequence[Source]) -> bool:
     """Whether tensors are just memory: nothing in torch would see more of a call than its autograd."""
     if (
-        is_compiling()
+        torch.compiler.is_dynamo_compiling()
         or _functorch_is_active()
         or _count_dispatch_modes()
         or forward_ad._current_level >= 0
@@ -128,7 +128,8 @@ def _record(job: Job) -> tuple[torch.Tensor, ...]:
     numbers = [number for number, source in enumerate(job.sources) if source.kind == arrays.TORCH]
     dtype = getattr(torch, job.dtype)
     # A conversion here is one more node of the graph, so the gradient comes back in the user's own dtype.
-    tensors = [job.sources[number].array.to(dtype) for number in numbers]
+    given = [job.sources[number].array for number in numbers]
+    tensors = [tensor if tensor.dtype is dtype else tensor.to(dtype) for tensor in given]
     if job.wanted[0].kind == "mean":
         total = job.asking((job.wanted[0]._replace(kind="sum"),), job.executable, job.shapes)
         results = _Reduction.apply(total, tuple(numbers), *tensors)  # type: ignore[no-untyped-call]
@@ -202,7 +203,11 @@ def _gradients(
     batch, rows, columns = job.extents
     extent = {"i": rows or 0, "j": columns or 0, "": 1}
     inputs = [job.executable.request.inputs[number] for number in wrt]
-    full = [arrays.empty_result(arrays.TORCH, (*batch, extent[spec.axis], spec.dim), job.dtype) for spec in inputs]
+    shapes = [
+        (*batch, extent[spec.axis], spec.dim) if batch else job.sources[k].shape
+        for k, spec in zip(wrt, inputs, strict=True)
+    ]
+    full = [arrays.empty_result(arrays.TORCH, shape, job.dtype) for shape in shapes]
     if rows and columns and 0 not in batch:
         # These have every batch dimension as results have, so they are laid out as results are.
         given = [result.detach().contiguous() for result in (*results, cotangent)]
@@ -212,6 +217,8 @@ def _gradients(
     else:
         for gradient in full:
             gradient.zero_()
+    if not batch:
+        return full
     return [
         sum_to_shape(gradient, job.sources[number].shape, job.sources[number].batch)
         for number, gradient in zip(wrt, full, strict=True)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
-from pylazy import LazyTensor, Pm, ShapeError, UnsupportedError, Vi, Vj  # noqa: E402
+from pylazy import Genred, LazyTensor, Pm, ShapeError, UnsupportedError, Vi, Vj  # noqa: E402
 from torch_formulas import REDUCTIONS, tensors  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch._prims_common.check:FutureWarning")
@@ -205,3 +205,16 @@ def test_text_of_a_program_is_checked_before_anything_runs():
         op([x, x[:2]], two, [0, 0])
     with pytest.raises(ShapeError, match="do not broadcast"):
         op([x.expand(2, 4, 3), y.expand(3, 5, 3)], program, [1, 1])
+
+
+def test_reductions_that_are_called_with_their_data_are_compiled_and_transformed():
+    x, y, b, _ = tensors()
+    text = Genred("Exp(-SqDist(x,y)) * b", ["x=Vi(2)", "y=Vj(2)", "b=Vj(2)"], reduction_op="Sum", axis=1)
+    symbolic = ((-Vi(0, 2).sqdist(Vj(1, 2))).exp() * Vj(2, 2)).sum(axis=1)
+    expected = gaussian(x, y, b)
+    (of_x,) = values_and_gradients(lambda x: gaussian(x, y, b), (x,))[1]
+    for reduction in (text, symbolic):
+        compiled = torch.compile(reduction.__call__, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x, y, b), expected)
+        torch.testing.assert_close(compiled(x[:2], y[:2], b[:2]), gaussian(x[:2], y[:2], b[:2]))
+        torch.testing.assert_close(torch.func.grad(lambda x: reduction(x, y, b).sin().sum())(x), of_x)  # noqa: B023
