@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 TIMEOUT_SECONDS = 600
+pytestmark = pytest.mark.xdist_group("suite of pykeops")  # one process runs it, so one of ours asks for it
 
 EXPECTED = {
     "test_block_sparse_reduction.py": 1,
