@@ -47,6 +47,7 @@ EXPECTED = {
 }
 """How many tests of each file pass on a CPU with pykeops 2.3 itself; three more need a GPU and are skipped."""
 
+
 class Outcome(NamedTuple):
     """What became of the tests of one file."""
 
