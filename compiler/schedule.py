@@ -22,6 +22,8 @@ COLUMN_CHUNK = 1024
 
 #: Operations in all copies of the body of one block, beyond which compiling takes too long.
 _BODY_OPERATIONS = 2000
+#: Cycles of the functions in all copies of the body of one block; more make code longer and not faster.
+_BLOCK_FUNCTION_CYCLES = 60.0
 #: Operations of one product of a contraction: two loads, a multiplication and an addition.
 _PRODUCT_OPERATIONS = 4
 #: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more.
@@ -29,8 +31,10 @@ COLUMN_LANE_DIM = 8
 
 #: Cycles of one op on one vector, where it is not 1: long functions are weighed so that launches are cut sensibly.
 _OP_CYCLES = {
-    "math.exp": 9.0, "math.log": 12.0, "math.powf": 40.0, "math.sin": 15.0, "math.cos": 15.0, "math.tanh": 20.0,
-    "math.sqrt": 10.0, "math.rsqrt": 5.0, "arith.divf": 7.0,
+    "math.exp": 9.0, "math.exp2": 9.0, "math.expm1": 15.0, "math.log": 12.0, "math.log2": 12.0, "math.log1p": 15.0,
+    "math.powf": 40.0, "math.cbrt": 20.0, "math.sin": 15.0, "math.cos": 15.0, "math.tan": 30.0, "math.asin": 20.0,
+    "math.acos": 20.0, "math.atan": 20.0, "math.atan2": 30.0, "math.sinh": 25.0, "math.cosh": 25.0, "math.tanh": 20.0,
+    "math.erf": 30.0, "math.erfc": 30.0, "math.sqrt": 10.0, "math.rsqrt": 5.0, "arith.divf": 7.0,
 }  # fmt: skip
 _SELECTIONS = frozenset({"kmin", "kmax"})
 _SUMS = frozenset({"sum", "mean", "prod"})
@@ -57,7 +61,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     registers = 32 if target.has_avx512 or target.level == "aarch64" else 16
     # With few registers, vectors of two: constants and columns are then loaded once for both.
     lanes = target.lanes(_value_bits(body)) * (1 if registers == 32 else 2)
-    row_vectors, column_step = _at_most(_BODY_OPERATIONS // max(1, _operations(body)), *_block(body, registers))
+    row_vectors, column_step = _at_most(_most_copies(body), *_block(body, registers))
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
@@ -106,6 +110,17 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
         return 3, 1
     # Gradients keep the differences that enter their results.
     return (1, 2) if row_elements + 2 * results <= registers - 7 - 5 * words else (1, 1)
+
+
+def _most_copies(body: Any) -> int:
+    """Choose the most copies of the body in one block: long functions overlap without others, and compile slowly."""
+    cycles = sum(
+        inner_dim(op.results[0]) * _OP_CYCLES.get(name_of(op), 1.0)
+        for op in body.operations
+        if name_of(op).startswith("math.") and inner_dim(op.results[0]) <= UNROLL_LIMIT
+    )
+    copies = _BODY_OPERATIONS // max(1, _operations(body))
+    return min(copies, int(_BLOCK_FUNCTION_CYCLES // cycles)) if cycles else copies
 
 
 def _at_most(bodies: int, row_vectors: int, column_step: int) -> tuple[int, int]:
