@@ -8,7 +8,7 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import inner_dim
+from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
 
@@ -60,7 +60,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
-    elif few_rows and _column_dim(body) <= COLUMN_LANE_DIM:
+    elif (few_rows or _reads_pairs_by_column(body)) and _column_dim(body) <= COLUMN_LANE_DIM:
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
     return CpuSchedule(
         lanes=lanes,
@@ -126,6 +126,11 @@ def _column_dim(body: Any) -> int:
     return max((inner_dim(op.results[0]) for op in loads if op.operands[1] == body.arguments[1]), default=1)
 
 
+def _reads_pairs_by_column(body: Any) -> bool:
+    """Tell whether the body reads a dense array in which neighbours are columns."""
+    return any(name_of(op) == "reduction.load_pair" and op.operands[2] == body.arguments[1] for op in body.operations)
+
+
 def _is_vector(value: ir.Value) -> bool:
     return isinstance(value.type, ir.VectorType)
 
@@ -141,7 +146,7 @@ def _cycles(body: Any) -> float:
     """Estimate the cycles of one vector of pairs."""
     cycles = 0.0
     for operation in body.operations:
-        if name_of(operation) in {"reduction.load", "arith.constant", "reduction.yield"}:
+        if name_of(operation) in {*LOADS, "arith.constant", "reduction.yield"}:
             continue
         width = max((inner_dim(value) for value in operation.operands if _is_vector(value)), default=1)
         if name_of(operation) == "reduction.contract_rows":
@@ -177,7 +182,7 @@ _INNER_BYTES = 16
 #: Registers of the values of a list of a kmin or kmax, of which a thread can keep two.
 _LISTED_REGISTERS = 10
 _NO_INSTRUCTION = frozenset(
-    {"reduction.load", "arith.constant", "reduction.yield", "reduction.concat_rows", "vector.broadcast"}
+    {*LOADS, "arith.constant", "reduction.yield", "reduction.concat_rows", "vector.broadcast"}
     | {"vector.extract_strided_slice"}
 )
 #: Instructions of straight code for one block of rows times columns.

@@ -160,3 +160,22 @@ func.func @no_reduction(%x: tensor<?x3xf32>) -> tensor<?x3xf32> {
   %0 = arith.addf %x, %x : tensor<?x3xf32>
   return %0 : tensor<?x3xf32>
 }
+
+// A dense array is read at both indices, the slow one first; over i the row of the kernel is j. Indices are values.
+// CHECK-LABEL: func.func @pairs(
+// CHECK-SAME: [[A:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "input0", reduction.role = "input"}
+// CHECK-SAME: [[B:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "input1", reduction.role = "input"}
+// CHECK: ^bb0([[J:%[a-z0-9]+]]: index, [[I:%[a-z0-9]+]]: index):
+// CHECK-DAG: "reduction.index_value"([[I]]) : (index) -> vector<1xf32>
+// CHECK-DAG: "reduction.load_pair"([[A]], [[I]], [[J]])
+// CHECK-DAG: "reduction.load_pair"([[B]], [[J]], [[I]])
+// CHECK: {columns = "i", rows = "j"}
+func.func @pairs(%a: tensor<?x1xf32>, %b: tensor<?x1xf32>) -> tensor<?x1xf32> {
+  %u = "reduction.var"(%a) {axis = "ij"} : (tensor<?x1xf32>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %v = "reduction.var"(%b) {axis = "ji"} : (tensor<?x1xf32>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %i = "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xf32>>
+  %w = "reduction.mul"(%u, %v) : (!reduction.lazy<"ij", vector<1xf32>>, !reduction.lazy<"ij", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %m = "reduction.mul"(%w, %i) : (!reduction.lazy<"ij", vector<1xf32>>, !reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %r = "reduction.reduce"(%m) {axis = "i", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r : tensor<?x1xf32>
+}

@@ -244,3 +244,25 @@ func.func @columns_in_lanes(
   }) {column_step = 2, columns = "j", lane_axis = "columns", lanes = 4, row_vectors = 1, rows = "i"} : () -> ()
   return
 }
+
+// -----
+
+// Rows that lie one after the other in memory are one load while all lanes are rows; the last tile loads them one by one.
+// CHECK-LABEL: func.func @pairs_0(
+// CHECK: [[FULL:%.+]] = arith.cmpi sle, {{.*}}, {{.*}} : i64
+// CHECK: scf.if [[FULL]] -> (vector<4xf32>)
+// CHECK: llvm.load {{.*}} -> vector<4xf32>
+// CHECK: } else {
+// CHECK-COUNT-4: llvm.load {{.*}} -> f32
+// CHECK: vector.from_elements
+func.func @pairs(
+    %a: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "a", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "j", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%j: index, %i: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1x4xf32>
+    "reduction.accumulate"(%0, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1x4xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "i", rows = "j", lanes = 4 : i64, row_vectors = 1 : i64} : () -> ()
+  return
+}

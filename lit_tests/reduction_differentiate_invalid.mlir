@@ -68,3 +68,12 @@ func.func @unused(%x: tensor<?x3xf32>) -> tensor<?x1xf32> attributes {reduction.
   %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"", vector<1xf32>>) -> tensor<?x1xf32>
   return %1 : tensor<?x1xf32>
 }
+
+// -----
+
+// expected-error@below {{argument 0 has a row for each pair: its gradient is no reduction}}
+func.func @dense(%a: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%a) {axis = "ij"} : (tensor<?x1xf32>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %1 : tensor<?x1xf32>
+}

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+    from pylazy.masks import band, causal, diagonal
+    from pylazy.pair_variables import Vij, column_index, row_index
     from pylazy.runtime.errors import (
         AxisError,
         BundleFormatError,
@@ -46,13 +48,19 @@ __all__ = [
     "UntrustedBundleError",
     "Var",
     "Vi",
+    "Vij",
     "Vj",
+    "band",
+    "causal",
+    "column_index",
+    "diagonal",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
     "get_num_threads",
     "load_bundle",
+    "row_index",
     "set_num_threads",
 ]
 
@@ -60,6 +68,8 @@ _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
+    "pylazy.masks": ("band", "causal", "diagonal"),
+    "pylazy.pair_variables": ("Vij", "column_index", "row_index"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),
     "pylazy.runtime.errors": tuple(name for name in __all__ if name.endswith("Error")),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pylazy.runtime.launch import Program
 
 _MAX_EXTENT = 2**63 - 1
+_MAX_INDICES = {"float32": 2**24}  # beyond it, neighbouring indices are one number
 _MAX_INPUTS = 200  # a kernel image has at most 256 buffers; beyond this, numbers become part of the formula
 
 
@@ -226,6 +227,7 @@ def prepare(
             )
     extents = complete_extents(wanted, reduced, extents)
     dtype = formula_dtype(expressions, flat.sources)
+    check_indices(flat, dtype, extents)
     return Job(
         find_executable(flat, expressions, wanted, reduced, dtype),
         flat.sources,
@@ -236,6 +238,23 @@ def prepare(
         wanted=wanted,
         shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
     )
+
+
+def check_indices(flat: Flattened, dtype: str, extents: Extents) -> None:
+    """Check that the indices in a formula are exact.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    limit = _MAX_INDICES.get(dtype, _MAX_EXTENT)
+    for axis, what, extent in (("i", "row", extents.rows), ("j", "column", extents.columns)):
+        if (extent or 0) > limit and ("index", axis) in flat.entries:
+            raise ShapeError(
+                at_user_line(
+                    f"{what}_index of {extent} {what}s in a formula of {dtype}, which counts exactly up to {limit}: "
+                    "give arrays of float64, or reduce a part at a time"
+                )
+            )
 
 
 def flatten(expressions: Sequence[Expression]) -> Flattened:

@@ -13,7 +13,7 @@ from pylazy.operations import OPERATIONS, elementwise_dim
 from pylazy.runtime.errors import ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Attributes = tuple[tuple[str, int | tuple[int, ...]], ...]
 Number = int | float
@@ -37,6 +37,10 @@ class Location(NamedTuple):
         source = linecache.getline(self.filename, self.line).strip()
         place = f"{self.filename}:{self.line}"
         return f"{place}: {source}" if source else place
+
+
+TRANSPOSED: Attributes = (("transposed", 1),)
+"""The attribute of a variable of axes "ij" whose array is (*batch, N, M, D)."""
 
 
 def user_position() -> Position:
@@ -84,9 +88,10 @@ class Expression:
     Nodes are immutable by convention; they are built through `variable`, `constant` and `apply` only.
 
     Attributes:
-        op: "var", "constant", or a row of `OPERATIONS`.
+        op: "var", "constant", "index", or a row of `OPERATIONS`.
         operands: nodes.
-        attributes: static integers of the operation, or tuples of them: (name, value) pairs in the order of the table.
+        attributes: static integers of the operation, or tuples of them: (name, value) pairs in the order of the table;
+            of a variable `TRANSPOSED` where an array with a row for each pair lies with i fastest.
         axes: the axes the value varies with: "", "i", "j" or "ij".
         dim: inner dimension, at least 1.
         dtype: "float32", "float64", or None where only numbers are involved, which take the dtype of the rest.
@@ -172,7 +177,7 @@ def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expressi
     Args:
         source: the data: any object with attributes `identity` (hashable) and `number` (a float, or None for an
             array). Variables of one axis whose identities are equal are one input of the kernel.
-        axis: "i", "j" or "".
+        axis: "i", "j" or ""; "ij" for an array with a row for each pair.
         dim: elements of a row.
         dtype: of the array, or None for a number that adapts.
     """
@@ -182,6 +187,11 @@ def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expressi
 def constant(value: Number) -> Expression:
     """A number that is part of the formula: each value is a formula of its own, so a kernel of its own."""
     return Expression("constant", (), (), "", 1, None, value, user_position())
+
+
+def index(axis: str) -> Expression:
+    """The number of the row ("i") or of the column ("j") of a pair, counted from 0."""
+    return Expression("index", (), (), axis, 1, None, None, user_position())
 
 
 def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()) -> Expression:
@@ -209,6 +219,35 @@ def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()
     return Expression(op, operands, attributes, axes, dim, dtype, None, user_position())
 
 
+def rebuilt(root: Expression, leaf: Callable[[Expression], Expression | None], axes: Mapping[str, str]) -> Expression:
+    """Build a formula again with other leaves and axes.
+
+    Args:
+        root: the formula.
+        leaf: gives what takes the place of a leaf, None for the leaf itself.
+        axes: for each set of axes the one that takes its place.
+    """
+    made: dict[int, Expression] = {}
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        pending = [operand for operand in node.operands if id(operand) not in made]
+        if pending:
+            stack += pending
+            continue
+        stack.pop()
+        if id(node) in made:
+            continue
+        found = None if node.operands else leaf(node)
+        if found is None:
+            operands = tuple([made[id(operand)] for operand in node.operands])
+            found = Expression(
+                node.op, operands, node.attributes, axes[node.axes], node.dim, node.dtype, node.source, node.position
+            )
+        made[id(node)] = found
+    return made[id(root)]
+
+
 def promote(first: str | None, second: str | None) -> str | None:
     """The wider of two dtypes; a number has none and adapts."""
     if first is None:
@@ -226,8 +265,8 @@ class Input:
     """One input buffer of a kernel.
 
     Attributes:
-        name: short name for messages and IR: x0, y1, p2 for the axes "i", "j", "".
-        axis: "i", "j" or "".
+        name: short name for messages and IR: x0, y1, p2, a3 for the axes "i", "j", "", "ij".
+        axis: "i", "j", ""; "ij" for a row for each pair, j fastest, "ji" for one with i fastest.
         dim: elements of a row.
     """
 
@@ -241,7 +280,7 @@ class Node:
     """One value of a formula in static single assignment form.
 
     Attributes:
-        op: "var", "constant" or a row of `OPERATIONS`.
+        op: "var", "constant", "index" or a row of `OPERATIONS`.
         operands: numbers of earlier values.
         attributes: static integers, or tuples of them, as (name, value) pairs.
         axes: "", "i", "j" or "ij".
@@ -260,7 +299,8 @@ class Node:
 
 
 Entry = tuple[Any, ...]
-"""One line of a canonical form: ("var", input, axis, dim), ("constant", number as text), (op, operands, attributes)."""
+"""One line of a canonical form: ("var", input, axis, dim), ("constant", number as text), ("index", axis),
+(op, operands, attributes)."""
 
 
 class Flattened:
@@ -307,12 +347,15 @@ class Flattened:
                         continue
                     entry = (node.op, tuple([numbers[id(operand)] for operand in operands]), node.attributes)
                 elif node.op == "var" and not (inline_numbers and node.source.number is not None):
-                    identity = (node.source.identity, node.axes, node.dim)
+                    axis = "ji" if node.attributes else node.axes
+                    identity = (node.source.identity, axis, node.dim)
                     number = inputs.get(identity)
                     if number is None:
                         number = inputs[identity] = len(inputs)
                         self.sources.append(node.source)
-                    entry = ("var", number, node.axes, node.dim)
+                    entry = ("var", number, axis, node.dim)
+                elif node.op == "index":
+                    entry = ("index", node.axes)
                 else:
                     value = node.source if node.op == "constant" else node.source.number
                     entry = ("constant", value.hex() if isinstance(value, float) else str(value))
@@ -327,7 +370,7 @@ class Flattened:
 
     def inputs(self) -> tuple[Input, ...]:
         """The input buffers, in order."""
-        prefix = {"i": "x", "j": "y", "": "p"}
+        prefix = {"i": "x", "j": "y", "": "p", "ij": "a", "ji": "a"}
         variables = [entry for entry in self.entries if entry[0] == "var"]
         return tuple(Input(f"{prefix[axis]}{number}", axis, dim) for _, number, axis, dim in variables)
 
@@ -350,6 +393,8 @@ def canonical_lines(entries: Sequence[Entry]) -> Iterator[str]:
             yield f"%{number} = var {entry[1]} axis={entry[2] or '-'} dim={entry[3]}"
         elif entry[0] == "constant":
             yield f"%{number} = constant {entry[1]}"
+        elif entry[0] == "index":
+            yield f"%{number} = index {entry[1]}"
         else:
             op, operands, attributes = entry
             words = [f"%{operand}" for operand in operands] + [f"{name}={value}" for name, value in attributes]

@@ -10,7 +10,7 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.execute import Wanted
-from pylazy.expression import Expression, at_user_line, variable
+from pylazy.expression import TRANSPOSED, Expression, at_user_line, index, rebuilt, variable
 from pylazy.lazy_formula import new
 from pylazy.operands import checked_dim, combine, from_data, symbolic
 from pylazy.runtime.errors import ShapeError
@@ -99,6 +99,17 @@ class LazyTensor(TensorMethods, StatisticMethods):
         """`K.T @ v`, as scipy.sparse.linalg names it."""
         return self.T @ v
 
+    def row_index(self) -> Self:
+        """The number of the row i of each pair, counted from 0, as a LazyTensor with the rows of this one.
+
+        It has the dtype of what it meets, and no derivative. Reductions in float32 take up to 2**24 rows.
+        """
+        return new(self.__class__, index("i"), (), self._rows, None, self._backend)
+
+    def column_index(self) -> Self:
+        """The number of the column j of each pair, counted from 0; as `row_index`."""
+        return new(self.__class__, index("j"), (), None, self._columns, self._backend)
+
     def t(self) -> Self:
         """Exchange the axes i and j."""
         swapped = _swap_axes(self._expression)
@@ -142,24 +153,11 @@ def Var(x_or_index: Any, dim: int | None = None, cat: int | None = None) -> Lazy
 
 
 def _swap_axes(root: Expression) -> Expression:
-    swapped: dict[int, Expression] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in swapped]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) not in swapped:
-            swapped[id(node)] = Expression(
-                node.op,
-                tuple([swapped[id(operand)] for operand in node.operands]),
-                node.attributes,
-                _SWAPPED_AXES[node.axes],
-                node.dim,
-                node.dtype,
-                node.source,
-                node.position,
-            )
-    return swapped[id(root)]
+    return rebuilt(root, _with_transposed_data, _SWAPPED_AXES)
+
+
+def _with_transposed_data(leaf: Expression) -> Expression | None:
+    if leaf.op != "var" or leaf.axes != "ij":
+        return None
+    attributes = () if leaf.attributes else TRANSPOSED
+    return Expression("var", (), attributes, "ij", leaf.dim, leaf.dtype, leaf.source, leaf.position)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.arrays import Source
-from pylazy.execute import Job, Wanted, complete_extents, find_executable, formula_dtype, result_shapes
+from pylazy.execute import Job, Wanted, check_indices, complete_extents, find_executable, formula_dtype, result_shapes
 from pylazy.expression import Flattened, at_user_line, promote
 from pylazy.options import read_options
 from pylazy.programs import Executable, Extents
@@ -196,6 +196,7 @@ class Template:
         if dtype is None:
             stored = [slot for slot in self._slots if slot.__class__ is not int]
             dtype = formula_dtype((), [*stored, *sources])
+        check_indices(self._flat, dtype, extents)
         read_options(self._options, dtype=dtype)
         shapes = result_shapes(
             self.expressions,

@@ -13,7 +13,7 @@ import torch
 
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, find_executable, flatten, prepare, result_shapes
-from pylazy.expression import Expression, at_user_line
+from pylazy.expression import Expression, at_user_line, rebuilt
 from pylazy.programs import Extents
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.torch_ops import FirstGradient, sum_to_shape
@@ -95,21 +95,33 @@ class _Pairs(NamedTuple):
         count = positions.numel() // max(math.prod(batch), 1)
         return _Pairs(job, positions.reshape(*batch, count), count // max(kept, 1))
 
+    def rows_of(self, axis: str) -> torch.Tensor:
+        """Give the row that every pair reads of an array of this axis: (*batch, pairs)."""
+        if axis == self.job.reduced:
+            return self.positions
+        pairs = self.positions.shape[-1]
+        kept = (torch.arange(pairs) // max(self.repeats, 1)).expand(self.positions.shape)
+        if len(axis) == 1:
+            return kept
+        i, j = (kept, self.positions) if self.job.reduced == "j" else (self.positions, kept)
+        _, rows, columns = self.job.extents
+        return i * (columns or 0) + j if axis == "ij" else j * (rows or 0) + i
+
     def gather(self, rows: torch.Tensor, axis: str) -> torch.Tensor:
         """Take the row of every pair: (*own batch, rows, D) gives (*batch, pairs, D)."""
-        if axis != self.job.reduced:
+        if axis not in {self.job.reduced, "ij", "ji"}:
             return rows.repeat_interleave(self.repeats, dim=-2)
         dim = rows.shape[-1]
         batch = self.positions.shape[:-1]
-        index = self.positions[..., None].expand(*self.positions.shape, dim)
+        index = self.rows_of(axis)[..., None].expand(*self.positions.shape, dim)
         return rows.expand(*batch, *rows.shape[-2:]).gather(-2, index)
 
     def scatter(self, gradient: torch.Tensor, axis: str, count: int) -> torch.Tensor:
         """Add up the gradients of the pairs of every row: the transpose of `gather`, with the whole batch."""
         *batch, pairs, dim = gradient.shape
-        if axis != self.job.reduced:
+        if axis not in {self.job.reduced, "ij", "ji"}:
             return gradient.reshape(*batch, pairs // max(self.repeats, 1), self.repeats, dim).sum(-2)
-        index = self.positions[..., None].expand(*self.positions.shape, dim)
+        index = self.rows_of(axis)[..., None].expand(*self.positions.shape, dim)
         return gradient.new_zeros(*batch, count, dim).scatter_add(-2, index, gradient)
 
 
@@ -127,11 +139,14 @@ def _pull_back(
             gathered[number] = pairs.gather(rows, spec.axis)
         elif number in tensors:
             gathered[number] = tensors[number]
-    on_pairs = _on_pairs(job, gathered, pairs.positions.shape[-1])
-    numbers = tuple(gathered)
+    on_pairs, places = _on_pairs(pairs, gathered)
+    numbers = tuple(places[number] for number in gathered)
     weights = _at_components(cotangent.reshape(pairs.positions.shape), job.expressions[0].dim)
-    found = FirstGradient.apply(on_pairs, numbers, needed, weights, *gathered.values())  # type: ignore[no-untyped-call]
+    needed = tuple(sorted(needed, key=places.__getitem__))  # a gradient program takes its inputs in their order
+    wrt = tuple(places[number] for number in needed)
+    found = FirstGradient.apply(on_pairs, numbers, wrt, weights, *gathered.values())  # type: ignore[no-untyped-call]
     extent = {"i": job.extents.rows or 0, "j": job.extents.columns or 0}
+    extent["ij"] = extent["ji"] = extent["i"] * extent["j"]
     gradients: dict[int, torch.Tensor] = {}
     for number, gradient in zip(needed, found, strict=True):
         source, axis = job.sources[number], inputs[number].axis
@@ -151,9 +166,11 @@ def _at_components(cotangent: torch.Tensor, dim: int) -> torch.Tensor:
     return spread.scatter(-1, index, cotangent[..., None])
 
 
-def _on_pairs(job: Job, gathered: dict[int, torch.Tensor], count: int) -> Job:
-    """Prepare the sum of the formula over one column, with a row for each pair."""
+def _on_pairs(pairs: _Pairs, gathered: dict[int, torch.Tensor]) -> tuple[Job, dict[int, int]]:
+    """Prepare the sum of the formula over one column, with a row for each pair; the numbers of inputs may change."""
+    job = pairs.job
     leaves: dict[Any, Expression] = {}
+    used: dict[int, Any] = {}
     inputs = job.executable.request.inputs
     position = job.expressions[0].position
     # The sources that the formula names may be symbols, in whose place the job has arrays.
@@ -163,34 +180,20 @@ def _on_pairs(job: Job, gathered: dict[int, torch.Tensor], count: int) -> Job:
         if axis:
             rows = gathered[number].detach()
             source = arrays.array_source(rows, what="a gathered input", batch=rows.dim() - 2, view="pairs")
+        used[number] = source
         leaf = Expression("var", (), (), axis, spec.dim, None if source.weak else source.dtype, source, position)
         leaves[named.identity, spec.axis, spec.dim] = leaf
-    formula = _rebuild(job.expressions[0], leaves)
-    extents = Extents(job.extents.batch, count, 1)
+
+    def leaf_on_pairs(leaf: Expression) -> Expression | None:
+        if leaf.op == "index":
+            numbers = pairs.rows_of(leaf.axes)[..., None].to(getattr(torch, job.dtype))
+            source = arrays.array_source(numbers, what="indices", batch=numbers.dim() - 2, view="pairs", weak=True)
+            return Expression("var", (), (), "i", 1, None, source, position)
+        axis = "ji" if leaf.attributes else leaf.axes
+        return leaves.get((leaf.source.identity, axis, leaf.dim)) if leaf.op == "var" else None
+
+    formula = rebuilt(job.expressions[0], leaf_on_pairs, {"": "", "i": "i", "j": "i", "ij": "i"})
+    extents = Extents(job.extents.batch, pairs.positions.shape[-1], 1)
     on_pairs = prepare((formula,), (Wanted("sum", (0,)),), reduced="j", extents=extents)
-    assert len(on_pairs.sources) == len(job.sources)
-    return on_pairs
-
-
-def _rebuild(root: Expression, leaves: dict[Any, Expression]) -> Expression:
-    """Replace the variables of both axes."""
-    made: dict[int, Expression] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in made]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) in made:
-            continue
-        if node.op == "var":
-            made[id(node)] = leaves.get((node.source.identity, node.axes, node.dim), node)
-            continue
-        operands = tuple([made[id(operand)] for operand in node.operands])
-        axes = "i" if node.axes else ""
-        made[id(node)] = Expression(
-            node.op, operands, node.attributes, axes, node.dim, node.dtype, node.source, node.position
-        )
-    return made[id(root)]
+    places = {id(source): number for number, source in enumerate(on_pairs.sources)}
+    return on_pairs, {number: places[id(source)] for number, source in used.items()}

@@ -227,6 +227,8 @@ def dense_variable(array: Array, *, axis: str, batch: int) -> Array:
     """View the rows of an array as a dense value: (*batch, rows, D) becomes (*batch, rows, 1, D) for axis i."""
     dense = np.asarray(array, dtype=np.float64)
     lead = dense.shape[:batch]
+    if axis == "ij":
+        return dense.reshape(*dense.shape, 1) if dense.ndim == batch + 2 else dense
     dim = dense.shape[-1] if dense.ndim > batch else 1
     rows = {"i": (-1, 1), "j": (1, -1), "": (1, 1)}[axis] if dense.size else _empty_rows(dense, axis)
     return dense.reshape(*lead, *rows, dim)
@@ -236,9 +238,18 @@ def _empty_rows(dense: Array, axis: str) -> tuple[int, int]:
     return {"i": (0, 1), "j": (1, 0), "": (1, 1)}[axis]
 
 
-def evaluate_dense(expression: Any, arguments: Sequence[Array] = ()) -> Array:
-    """Evaluate a `LazyTensor` or an `Expression` densely and in float64, on its own data and, if symbolic, on these."""
+def evaluate_dense(
+    expression: Any, arguments: Sequence[Array] = (), *, rows: int | None = None, columns: int | None = None
+) -> Array:
+    """Evaluate a `LazyTensor` or an `Expression` densely and in float64, on its own data and, if symbolic, on these.
+
+    `rows` and `columns` are the sizes that indices count, where the LazyTensor has no data that says so.
+    """
     root = getattr(expression, "_expression", expression)
+    extents = {
+        "i": getattr(expression, "_rows", rows) or rows or 1,
+        "j": getattr(expression, "_columns", columns) or columns or 1,
+    }
     values: dict[int, Array] = {}
     stack = [root]
     with np.errstate(all="ignore"):
@@ -251,6 +262,9 @@ def evaluate_dense(expression: Any, arguments: Sequence[Array] = ()) -> Array:
             stack.pop()
             if node.op == "constant":
                 value = np.full((1, 1, 1), float(node.source))
+            elif node.op == "index":
+                count = extents[node.axes]
+                value = dense_variable(np.arange(count)[:, None], axis=node.axes, batch=0)
             elif node.op == "var":
                 source = node.source
                 if source.kind == "symbol":
@@ -260,6 +274,8 @@ def evaluate_dense(expression: Any, arguments: Sequence[Array] = ()) -> Array:
                     array = source.array.detach().numpy() if hasattr(source.array, "detach") else source.array
                     batch = source.batch
                 value = dense_variable(array, axis=node.axes, batch=batch)
+                if node.attributes:
+                    value = np.swapaxes(value, -3, -2)
             else:
                 operands = [values[id(operand)] for operand in node.operands]
                 value = OPERATIONS[node.op](*operands, **dict(node.attributes))

@@ -49,10 +49,13 @@ class Block:
     inner_step: int
 
 
+#: Ops of the body whose elements the nest brings: from memory, or from its loops.
+LOADS = frozenset({"reduction.load", "reduction.load_pair", "reduction.index_value"})
+_LEAVES = LOADS | {"", "reduction.positions", "arith.constant"}
 #: Ops whose elements are all of one kind, however their operands were put together.
-_SEAMLESS = frozenset({"", "reduction.load", "reduction.contract_rows", "reduction.positions", "arith.constant"})
+_SEAMLESS = _LEAVES | {"reduction.contract_rows"}
 
-#: Emit one element of a `load`: the op, the position, the row vector and the column within the block.
+#: Emit one element of one of `LOADS`: the op, the position, the row vector and the column within the block.
 LoadElement = Callable[[Any, Position, int, int], ir.Value]
 
 
@@ -172,7 +175,7 @@ class BodyElements:
         while stack:
             top = stack.pop()
             name = name_of(top.owner)
-            if top in seen or name in {"", "reduction.load", "reduction.positions", "arith.constant"}:
+            if top in seen or name in _LEAVES:
                 continue
             seen.add(top)
             if inner_dim(top) == 1 and name != "vector.extract_strided_slice":
@@ -220,7 +223,7 @@ class BodyElements:
     def _emit(self, operation: Any, value: ir.Value, at: Position, row: int, column: int) -> ir.Value:
         name = name_of(operation)
         operands = list(operation.operands)
-        if name == "reduction.load":
+        if name in LOADS:
             return self._load_element(operation, at, row, column)
         if name == "arith.constant":
             return _constant_element(operation, value, at)

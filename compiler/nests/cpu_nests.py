@@ -22,6 +22,7 @@ from pylazy.compiler.nests.cpu_memory import (
     load,
     number,
 )
+from pylazy.compiler.nests.cpu_pairs import index_element, pair_element
 from pylazy.runtime.errors import UnsupportedError
 
 #: Parameters of up to this many elements are loaded before the loops.
@@ -75,6 +76,12 @@ class Nest:
         self.column: Any = None
         self.column_block: Any = None
         self.column_starts: dict[ir.Value, ir.Value] = {}
+        self.first_row: Any = None
+        #: The index that runs along the lanes.
+        self.lane_argument = self.body_block.arguments[0]
+        #: Rows of dense arrays that one block of columns has loaded, or where they begin.
+        self.pair_vectors: dict[Any, ir.Value] = {}
+        self.pair_starts: dict[Any, list[ir.Value]] = {}
 
     def build(self) -> None:
         """Emit the function at the current insertion point."""
@@ -170,12 +177,17 @@ class Nest:
 
     def pack(self, first_row: ir.Value) -> None:
         """Transpose the rows of a tile into their panels."""
+        self.first_row = first_row
         last_row = isub(self.rows, number(1))
         for source, panel in self.panels.items():
             panel.pack(self.buffer_of(source), first_row, last_row)
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`: from a panel, from the row of a column, or of a parameter."""
+        if name_of(operation) == "reduction.index_value":
+            return index_element(self, operation, row, column)
+        if name_of(operation) == "reduction.load_pair":
+            return pair_element(self, operation, at, row, column)
         source = operation.operands[0]
         if self._is_row_load(operation):
             return self.panels[source].read(at, row)
@@ -185,6 +197,16 @@ class Nest:
             return load(address(pointer, element, base=at.base, offset=at.offset), element)
         start = self._column_start(source, pointer, dim, element)
         return load(address(start, element, base=at.base, offset=column * dim + at.offset), element)
+
+    def first_number(self, argument: ir.Value, row: int, column: int) -> ir.Value:
+        """Give the number that an index of the body has in the first lane."""
+        if argument == self.body_block.arguments[0]:
+            return iadd(self.first_row, number(row * self.lanes))
+        return iadd(self.column, number(column))
+
+    def all_lanes_exist(self) -> "ir.Value | bool":
+        """Tell whether every lane stands for a row: not in the last tile."""
+        return kb.icompare("sle", iadd(self.first_row, number(self.rows_per_tile)), self.rows)
 
     def _column_start(self, source: ir.Value, pointer: ir.Value, dim: int, element: ir.Type) -> ir.Value:
         if source not in self.column_starts:
@@ -364,7 +386,7 @@ class ReduceNest(Nest):
         loop = scf.ForOp(start, end, number(step), carried)
         with ir.InsertionPoint(loop.body), body.scope():
             self.column, self.column_block = loop.induction_variable, loop.body
-            self.column_starts = {}
+            self.column_starts, self.pair_vectors, self.pair_starts = {}, {}, {}
             scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)
 

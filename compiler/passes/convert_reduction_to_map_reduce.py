@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pylazy.compiler.dialects.reduction import attribute, lazy_dim, lazy_vector, name_of
+from pylazy.compiler.dialects.reduction import attribute, join_axes, lazy_dim, lazy_vector, name_of
 from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS
 from pylazy.compiler.formula_lowering import FORMULA_LOWERING
 from pylazy.compiler.kernel_builder import constant, emit
@@ -91,7 +91,7 @@ class _Conversion:
         axes: dict[ir.Value, str] = {}
         for operation in self.block.operations:
             if name_of(operation) == "reduction.var":
-                axes.setdefault(operation.operands[0], attribute(operation, "axis"))
+                axes.setdefault(operation.operands[0], join_axes([attribute(operation, "axis")]))
         for reduce_op in self.reductions:
             axes[reduce_op.results[0]] = _row_axis(reduce_op)
         given = self.function.attributes.get("arg_attrs", None)
@@ -101,7 +101,7 @@ class _Conversion:
             name = found["reduction.name"] if found is not None and "reduction.name" in found else None
             axis = axes.get(value, "")
             if value not in axes and found is not None and "reduction.axis" in found:
-                axis = found["reduction.axis"].value
+                axis = join_axes([found["reduction.axis"].value])
             rows.append(_argument(name.value if name is not None else f"input{position}", "input", axis))
         rows += [_argument(f"output{k}", "output", axes[value]) for k, value in enumerate(self.results)]
         rows += [_argument(f"scratch{k}", "scratch", axes[value]) for k, value in enumerate(scratch)]
@@ -164,7 +164,14 @@ class _Conversion:
         result_type = lazy_vector(operation.results[0])
         if op_name == "var":
             axis = attribute(operation, "axis")
+            if len(axis) == 2:
+                slow, fast = axis
+                return emit(
+                    "reduction.load_pair", [self.buffers[operands[0]], indices[slow], indices[fast]], result_type
+                )
             return emit("reduction.load", [self.buffers[operands[0]], *([indices[axis]] if axis else [])], result_type)
+        if op_name == "index":
+            return emit("reduction.index_value", [indices[attribute(operation, "axis")]], result_type)
         if op_name == "constant":
             return constant(attribute(operation, "value"), result_type)
         rule: Callable[..., ir.Value] | None = FORMULA_LOWERING.get(op_name)

@@ -263,6 +263,12 @@ class _Differentiation:
             raise self._refusal(
                 f"argument {number} is not used and has no attribute `reduction.axis`: its gradient has no known rows"
             )
+        if len(self.axes[number]) == 2:
+            raise UnsupportedError(
+                at_source_line(
+                    f"argument {number} has a row for each pair: its gradient is no reduction", self.function.location
+                )
+            )
         ct = self.of_argument.get(number)
         if ct is None:
             tensor_type = ir.RankedTensorType(tensor.type)

@@ -146,13 +146,23 @@ def emit_constant(value: float, element: ir.Type) -> ir.Value:
 
 
 def emit_var(tensor: ir.Value, axis: str) -> ir.Value:
-    """Build the lazy view of a tensor whose rows are indexed by `axis` ("": one row for all pairs)."""
+    """Build the lazy view of a tensor whose rows are indexed by `axis`; see `VarOp`."""
     tensor_type = ir.RankedTensorType(tensor.type)
     vector = ir.VectorType.get([tensor_type.shape[1]], tensor_type.element_type)
     operation = ir.Operation.create(
         "reduction.var",
-        results=[lazy_type(axis, vector)],
+        results=[lazy_type(join_axes([axis]), vector)],
         operands=[tensor],
+        attributes={"axis": ir.StringAttr.get(axis)},
+    )
+    return operation.results[0]
+
+
+def emit_index(axis: str, element: ir.Type) -> ir.Value:
+    """Build the number of the row (`axis` "i") or of the column ("j") of a pair, counted from 0."""
+    operation = ir.Operation.create(
+        "reduction.index",
+        results=[lazy_type(axis, ir.VectorType.get([1], element))],
         attributes={"axis": ir.StringAttr.get(axis)},
     )
     return operation.results[0]
@@ -262,7 +272,11 @@ FORMULA_CLASSES: Mapping[str, type] = {name: _make_class(name, signature) for na
 
 
 class VarOp(Reduction.Operation, name="var", traits=[ext.Pure]):
-    """Rows of a tensor as a lazy value: `axis` says which index of the pair selects the row."""
+    """Rows of a tensor as a lazy value: `axis` says which index of the pair selects the row.
+
+    With axis "ij" the tensor has a row for each pair: pair (i, j) reads row `i * N + j`, N the number of indices j;
+    with axis "ji" row `j * M + i`, M the number of indices i.
+    """
 
     tensor: ext.Operand[Any]
     axis: ir.StringAttr
@@ -272,8 +286,10 @@ class VarOp(Reduction.Operation, name="var", traits=[ext.Pure]):
     def verify_invariants(self) -> bool:
         """Check that the view has the axis, the dimension and the element type of the tensor's rows."""
         axis = attribute(self.operation, "axis")
-        if axis not in {"i", "j", ""}:
-            self.operation.location.emit_error(f'\'reduction.var\' op has axis "{axis}", expected "i", "j" or ""')
+        if axis not in {"i", "j", "", "ij", "ji"}:
+            self.operation.location.emit_error(
+                f'\'reduction.var\' op has axis "{axis}", expected "i", "j", "ij", "ji" or ""'
+            )
             return False
         if (
             not isinstance(self.tensor.type, ir.RankedTensorType)
@@ -285,7 +301,7 @@ class VarOp(Reduction.Operation, name="var", traits=[ext.Pure]):
         if tensor_type.is_dynamic_dim(1):
             self.operation.location.emit_error(f"'reduction.var' op views {tensor_type}, expected a static row length")
             return False
-        expected = lazy_type(axis, ir.VectorType.get([tensor_type.shape[1]], tensor_type.element_type))
+        expected = lazy_type(join_axes([axis]), ir.VectorType.get([tensor_type.shape[1]], tensor_type.element_type))
         if self.result.type != expected:
             self.operation.location.emit_error(f"'reduction.var' op has result {self.result.type}, expected {expected}")
             return False
@@ -309,6 +325,29 @@ class ConstantOp(Reduction.Operation, name="constant", traits=[ext.Pure]):
         if self.result.type != expected:
             self.operation.location.emit_error(
                 f"'reduction.constant' op has result {self.result.type}, expected {expected}"
+            )
+            return False
+        return True
+
+
+class IndexOp(Reduction.Operation, name="index", traits=[ext.Pure]):
+    """The number of the row (axis "i") or of the column (axis "j") of a pair, counted from 0, as a float."""
+
+    axis: ir.StringAttr
+    result: ext.Result[Any]
+
+    @_at_its_location
+    def verify_invariants(self) -> bool:
+        """Check the axis and that the result is one float that varies with it."""
+        axis = attribute(self.operation, "axis")
+        if axis not in {"i", "j"}:
+            self.operation.location.emit_error(f'\'reduction.index\' op has axis "{axis}", expected "i" or "j"')
+            return False
+        result = self.result
+        fits = is_lazy(result.type) and lazy_axes(result) == axis and lazy_dim(result) == 1
+        if not fits or not isinstance(lazy_vector(result).element_type, ir.FloatType):
+            self.operation.location.emit_error(
+                f"'reduction.index' op has result {result.type}, expected one float that varies with its axis"
             )
             return False
         return True

@@ -77,6 +77,36 @@ class LoadOp(Reduction.Operation, name="load", traits=[ext.Pure]):
         return True
 
 
+class LoadPairOp(Reduction.Operation, name="load_pair", traits=[ext.Pure]):
+    """The row of a pair: row `slow * F + fast` of a buffer with a row for each pair, F the extent of the fast index."""
+
+    buffer: ext.Operand[Any]
+    slow: ext.Operand[Any]
+    fast: ext.Operand[Any]
+    result: ext.Result[Any]
+
+    def verify_invariants(self) -> bool:
+        """Check that the vector has the row's length and element type."""
+        buffer, vector = ir.MemRefType(self.operation.operands[0].type), ir.VectorType(self.result.type)
+        if buffer.shape[1] != vector.shape[0] or buffer.element_type != vector.element_type:
+            return _refuse(self, f"reads pairs of {buffer} as {vector}")
+        return True
+
+
+class IndexValueOp(Reduction.Operation, name="index_value", traits=[ext.Pure]):
+    """A row or column index as a float."""
+
+    index: ext.Operand[Any]
+    result: ext.Result[Any]
+
+    def verify_invariants(self) -> bool:
+        """Check that the result is one float."""
+        vector = ir.VectorType(self.result.type)
+        if vector.shape[0] != 1 or not isinstance(vector.element_type, ir.FloatType):
+            return _refuse(self, f"gives {vector}, expected one float")
+        return True
+
+
 class StoreOp(Reduction.Operation, name="store"):
     """Write one row of a buffer."""
 

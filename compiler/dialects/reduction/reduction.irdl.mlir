@@ -512,6 +512,12 @@ module {
       %1 = irdl.any
       irdl.results(result: %1)
     }
+    irdl.operation @index {
+      %0 = irdl.base "#builtin.string" 
+      irdl.attributes {"axis" = %0}
+      %1 = irdl.any
+      irdl.results(result: %1)
+    }
     irdl.operation @reduce {
       %0 = irdl.any
       %1 = irdl.any
@@ -541,6 +547,20 @@ module {
       irdl.operands(buffer: %0, index: optional %1)
       %2 = irdl.any
       irdl.results(result: %2)
+    }
+    irdl.operation @load_pair {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      irdl.operands(buffer: %0, slow: %1, fast: %2)
+      %3 = irdl.any
+      irdl.results(result: %3)
+    }
+    irdl.operation @index_value {
+      %0 = irdl.any
+      irdl.operands(index: %0)
+      %1 = irdl.any
+      irdl.results(result: %1)
     }
     irdl.operation @store {
       %0 = irdl.any

@@ -94,7 +94,7 @@ func.func @f(%x: tensor<?x3xf32>) {
 
 func.func @f(%x: tensor<?x3xf32>) {
   %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
-  // expected-error@below {{'reduction.var' op has axis "k", expected "i", "j" or ""}}
+  // expected-error@below {{'reduction.var' op has axis "k", expected "i", "j", "ij", "ji" or ""}}
   %1 = "reduction.var"(%x) {axis = "k"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
   return
 }
@@ -458,5 +458,53 @@ func.func @f(%x: memref<?x6xf32>, %y: memref<?x3xf32>) {
 func.func @f() {
   // expected-error@below {{'reduction.positions' op counts in vector<3xi64>, expected floats}}
   %0 = "reduction.positions"() : () -> vector<3xi64>
+  return
+}
+
+// -----
+
+func.func @f() {
+  // expected-error@below {{'reduction.index' op has axis "ij", expected "i" or "j"}}
+  %0 = "reduction.index"() {axis = "ij"} : () -> !reduction.lazy<"ij", vector<1xf32>>
+  return
+}
+
+// -----
+
+func.func @f() {
+  // expected-error@below {{'reduction.index' op has result !reduction.lazy<"j", vector<1xf32>>, expected one float that varies with its axis}}
+  %0 = "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"j", vector<1xf32>>
+  return
+}
+
+// -----
+
+func.func @f() {
+  // expected-error@below {{'reduction.index' op has result !reduction.lazy<"i", vector<1xi64>>, expected one float that varies with its axis}}
+  %0 = "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xi64>>
+  return
+}
+
+// -----
+
+func.func @f(%a: memref<?x2xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    // expected-error@below {{'reduction.load_pair' op reads pairs of memref<?x2xf32> as vector<3xf32>}}
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x2xf32>, index, index) -> vector<3xf32>
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
+func.func @f() {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    // expected-error@below {{'reduction.index_value' op gives vector<2xf32>, expected one float}}
+    %0 = "reduction.index_value"(%i) : (index) -> vector<2xf32>
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
   return
 }

@@ -421,3 +421,33 @@ func.func @kernel(%x: memref<?x3xf32>, %y: memref<?x3xf32>, %p: memref<1x3xf32>,
   }) {columns = "j", rows = "i"} : () -> ()
   return
 }
+
+// What varies with the pair but belongs to no row and no column: numbers of indices, and dense arrays of both layouts.
+// CHECK-LABEL: @indices_and_pairs
+// CHECK: "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xf32>>
+// CHECK: "reduction.var"({{.*}}) {axis = "ij"} : (tensor<?x2xf32>) -> !reduction.lazy<"ij", vector<2xf32>>
+// CHECK: "reduction.var"({{.*}}) {axis = "ji"} : (tensor<?x2xf32>) -> !reduction.lazy<"ij", vector<2xf32>>
+func.func @indices_and_pairs(%a: tensor<?x2xf32>, %b: tensor<?x2xf32>) -> (tensor<?x2xf32>, tensor<?x1xf32>) {
+  %i = "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xf32>>
+  %u = "reduction.var"(%a) {axis = "ij"} : (tensor<?x2xf32>) -> !reduction.lazy<"ij", vector<2xf32>>
+  %v = "reduction.var"(%b) {axis = "ji"} : (tensor<?x2xf32>) -> !reduction.lazy<"ij", vector<2xf32>>
+  %w = "reduction.add"(%u, %v) : (!reduction.lazy<"ij", vector<2xf32>>, !reduction.lazy<"ij", vector<2xf32>>) -> !reduction.lazy<"ij", vector<2xf32>>
+  %r = "reduction.reduce"(%w) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<2xf32>>) -> tensor<?x2xf32>
+  %s = "reduction.reduce"(%i) {axis = "i", kind = "max"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r, %s : tensor<?x2xf32>, tensor<?x1xf32>
+}
+
+// CHECK-LABEL: @pairs_of_a_kernel
+// CHECK: "reduction.load_pair"({{.*}}) : (memref<?x1xf32>, index, index) -> vector<1xf32>
+// CHECK: "reduction.index_value"({{.*}}) : (index) -> vector<1xf32>
+func.func @pairs_of_a_kernel(%a: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1xf32>
+    %1 = "reduction.index_value"(%j) : (index) -> vector<1xf32>
+    %2 = arith.mulf %0, %1 : vector<1xf32>
+    "reduction.accumulate"(%2, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
