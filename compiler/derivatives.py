@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pylazy.runtime.errors import UnsupportedError
+
 Number = int | float
 #: The value of an attribute: a number, or several.
 Static = int | tuple[int, ...]
@@ -316,6 +318,17 @@ def _at_one(x: Term, position: Term, ct: Term) -> Term:
     return where(position.apply("one_hot", size=x.dim), ct, 0.0)
 
 
+def _series(op: Application, derivative: Term) -> tuple[Term, ...]:
+    """Take a derivative by two series and gamma apart."""
+    n, m = op.x.dim, op.y.dim
+    return extract(derivative, 0, n), extract(derivative, n, m), extract(derivative, n + m, 1)
+
+
+def _soft_dtw_hessian(op: Application, ct: Term) -> Cotangents:
+    del op, ct
+    raise UnsupportedError("the third derivative of reduction.soft_dtw is not implemented, two are")
+
+
 _FLAT_OPS = (
     "step sign floor ceil trunc round isnan logical_not eq ne lt le gt ge logical_and logical_or "
     "inner_argmin inner_argmax one_hot"
@@ -380,6 +393,9 @@ VJP: Mapping[str, VjpRule] = {
     "extract": _extract,
     "broadcast": lambda _, ct: (ct,),
     "contract": _contract,
+    "soft_dtw": lambda op, ct: _series(op, op.x.apply("soft_dtw_gradient", op.y, op.z) * ct),
+    "soft_dtw_gradient": lambda op, ct: _series(op, op.x.apply("soft_dtw_hessian", op.y, op.z, ct)),
+    "soft_dtw_hessian": _soft_dtw_hessian,
 }
 """One row for each formula op; the inner dimensions of cotangents are fitted by `cotangents`."""
 

@@ -10,6 +10,7 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
+from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
 
 #: Inner dimensions up to this are unrolled and kept in registers; longer ones become loops.
@@ -25,6 +26,11 @@ _BODY_OPERATIONS = 2000
 _PRODUCT_OPERATIONS = 4
 #: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more.
 COLUMN_LANE_DIM = 8
+
+#: Cycles of one cell of a soft-DTW: exponentials and a logarithm, each waiting for the one before.
+_CELL_CYCLES = 100
+#: Stack for the tables of recursions in a body, of the megabyte that a kernel may take.
+_TABLE_BYTES = 700 * 1024
 
 #: Cycles of one op on one vector, where it is not 1: long functions are weighed so that launches are cut sensibly.
 _OP_CYCLES = {
@@ -56,6 +62,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     registers = 32 if target.has_avx512 or target.level == "aarch64" else 16
     # With few registers, vectors of two: constants and columns are then loaded once for both.
     lanes = target.lanes(_value_bits(body)) * (1 if registers == 32 else 2)
+    lanes = _fewer_lanes(body, lanes)
     row_vectors, column_step = _at_most(_BODY_OPERATIONS // max(1, _operations(body)), *_block(body, registers))
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
@@ -82,6 +89,8 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     among three row vectors; between that and one row vector, whose columns are operands of AVX-512 instructions, there
     is nothing to gain. Other reductions look at a block of columns at once, the longer the better.
     """
+    if any(name_of(op) == "reduction.soft_dtw_rows" for op in body.operations):
+        return 1, 1
     accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
     kinds = {attribute(op, "kind") for op in accumulations}
     row_elements = sum(
@@ -126,6 +135,14 @@ def _column_dim(body: Any) -> int:
     return max((inner_dim(op.results[0]) for op in loads if op.operands[1] == body.arguments[1]), default=1)
 
 
+def _fewer_lanes(body: Any, lanes: int) -> int:
+    """Halve the lanes until the tables of recursions fit the stack."""
+    numbers = sum(table_numbers(op) for op in body.operations if name_of(op) == "reduction.soft_dtw_rows")
+    while lanes > 1 and numbers * lanes * _value_bits(body) // 8 > _TABLE_BYTES:
+        lanes //= 2
+    return lanes
+
+
 def _reads_pairs_by_column(body: Any) -> bool:
     """Tell whether the body reads a dense array in which neighbours are columns."""
     return any(name_of(op) == "reduction.load_pair" and op.operands[2] == body.arguments[1] for op in body.operations)
@@ -151,6 +168,8 @@ def _cycles(body: Any) -> float:
         width = max((inner_dim(value) for value in operation.operands if _is_vector(value)), default=1)
         if name_of(operation) == "reduction.contract_rows":
             width = all_products(operation)
+        if name_of(operation) == "reduction.soft_dtw_rows":
+            width = _CELL_CYCLES * inner_dim(operation.operands[0]) * inner_dim(operation.operands[1])
         cycles += width * _OP_CYCLES.get(name_of(operation), 1.0)
         if attribute(operation, "kind") in _SELECTIONS:
             cycles += 4.0

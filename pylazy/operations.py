@@ -95,6 +95,14 @@ def contracted_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, An
     return result
 
 
+def soft_dtw_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
+    """Check that gamma is a number; the series have any lengths."""
+    del attributes
+    if dims[2] != 1:
+        raise ShapeError(f"{name} was given a gamma of inner dimension {dims[2]}, expected 1")
+    return 1
+
+
 def _table(*rows: Operation) -> Mapping[str, Operation]:
     return MappingProxyType({row.name: row for row in rows})
 
@@ -196,6 +204,9 @@ OPERATIONS: Mapping[str, Operation] = _table(
         contracted_dim,
         "sum of products of two tensors by rows, whose axes have labels; summed over labels that are not kept",
         ("sizes", "left", "right", "kept"),
+    ),
+    Operation(
+        "soft_dtw", 3, soft_dtw_dim, "soft dynamic time warping of x and y with squared distances, softened by z"
     ),
 )
 """Every operation of a formula but its leaves; a row here and a method of LazyTensor make one visible."""

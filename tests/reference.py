@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 Array = Any  # an ndarray; NumPy's own types say no more here
 Dense = Callable[..., Array]
@@ -64,7 +65,37 @@ def _contract(
     return result.reshape(*outer, -1)
 
 
+def soft_dtw_by_torch(x: Any, y: Any, gamma: Any) -> Any:
+    """Fill the table of Cuturi and Blondel cell by cell, with an ordinary logsumexp."""
+    costs: dict[tuple[int, int], Any] = {}
+    for i in range(x.shape[-1]):
+        for j in range(y.shape[-1]):
+            before = [costs[cell] for cell in ((i - 1, j - 1), (i - 1, j), (i, j - 1)) if cell in costs]
+            distance = (x[..., i] - y[..., j]) ** 2
+            if before:
+                before = torch.broadcast_tensors(*[-cost / gamma[..., 0] for cost in before])
+                distance = distance - gamma[..., 0] * torch.stack(before).logsumexp(0)
+            costs[i, j] = distance + 0 * gamma[..., 0]
+    return costs[x.shape[-1] - 1, y.shape[-1] - 1][..., None]
+
+
+def soft_dtw_gradient(x: Array, y: Array, gamma: Array, along: Array | None = None) -> Array:
+    """Differentiate soft-DTW by x, y and gamma, joined to one vector; once more along a vector, if there is one."""
+    outer = np.broadcast_shapes(*(value.shape[:-1] for value in (x, y, gamma, *(() if along is None else (along,)))))
+    parts = [torch.tensor(np.broadcast_to(value, (*outer, value.shape[-1]))) for value in (x, y, gamma)]
+    joined = torch.cat(parts, -1).requires_grad_()
+    value = soft_dtw_by_torch(*joined.split([part.shape[-1] for part in parts], -1))
+    (gradient,) = torch.autograd.grad(value.sum(), joined, create_graph=along is not None)
+    if along is not None:
+        (gradient,) = torch.autograd.grad((gradient * torch.tensor(np.broadcast_to(along, joined.shape))).sum(), joined)
+    return gradient.numpy()
+
+
+#: Ops of the dialect that no formula of a user has: they come from differentiation.
+DERIVATIVES: Mapping[str, Dense] = {"soft_dtw_gradient": soft_dtw_gradient, "soft_dtw_hessian": soft_dtw_gradient}
+
 OPERATIONS: Mapping[str, Dense] = {
+    "soft_dtw": lambda *operands: soft_dtw_by_torch(*map(torch.as_tensor, operands)).numpy(),
     "neg": np.negative,
     "abs": np.abs,
     "exp": np.exp,

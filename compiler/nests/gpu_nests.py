@@ -42,7 +42,7 @@ from pylazy.compiler.nests.gpu_memory import (
     thread_index,
     workgroup_address,
 )
-from pylazy.compiler.target import Target
+from pylazy.compiler.target import NvidiaTarget, Target
 from pylazy.runtime.errors import InternalError, UnsupportedError
 
 #: Longest list of a kmin or kmax that a thread keeps in registers.
@@ -64,6 +64,14 @@ def integer_attribute(value: int) -> ir.Attribute:
 
 def _source(load: Any) -> Source:
     return Source(load.operands[0], attribute(load, "reduction.scale", 1.0))
+
+
+def _refuse_recursions(body: Any, target: Target) -> None:
+    for operation in body.operations:
+        if name_of(operation) == "reduction.soft_dtw_rows":
+            name = target.arch if isinstance(target, NvidiaTarget) else target.level
+            message = f"reduction.soft_dtw is not implemented for the target {name}: use a CPU"
+            raise UnsupportedError(at_source_line(message, operation.location))
 
 
 class Nest:
@@ -99,6 +107,7 @@ class Nest:
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
         self.rows_per_block = self.threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
+        _refuse_recursions(self.body_block, target)
         self.block = Block(
             self.rows_per_thread,
             attribute(operation, "column_step", 1),

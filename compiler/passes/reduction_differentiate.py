@@ -218,7 +218,12 @@ class _Differentiation:
             return
         attributes = {key: attribute(operation, key) for key in FORMULA_OPS[name].attributes}
         operands = tuple(_term(operand) for operand in operation.operands)
-        self._add(operands, cotangents(name, Application(operands, _term(operation.results[0]), attributes), ct))
+        application = Application(operands, _term(operation.results[0]), attributes)
+        try:
+            found = cotangents(name, application, ct)
+        except UnsupportedError as error:
+            raise UnsupportedError(at_source_line(str(error), operation.location)) from None
+        self._add(operands, found)
 
     def _add(self, operands: "tuple[Term, ...]", found: Cotangents) -> None:
         for operand, ct in zip(operands, found, strict=True):

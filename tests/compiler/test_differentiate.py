@@ -138,6 +138,8 @@ def operand_dims(op_name: str) -> list[tuple[int, ...]]:
         return [(3, 2)]
     if result == "contract":
         return [(6, 12)]
+    if result.startswith("soft_dtw"):
+        return [(3, 2, 1, 6)[:arity]]
     broadcasts = [tuple(1 if k == narrow else 3 for k in range(arity)) for narrow in range(arity)] if arity > 1 else []
     return [(3,) * arity, *broadcasts]
 
@@ -154,6 +156,8 @@ def sum_of(op_name: str, **attributes: Any) -> Formula:
 @pytest.mark.parametrize("passes", [ONLY_DIFFERENTIATE, FORMULA_PASSES], ids=["alone", "pipeline"])
 @pytest.mark.parametrize("op_name", sorted(VJP))
 def test_derivative_matches_finite_differences(op_name: str, passes: Any) -> None:
+    if op_name == "soft_dtw_hessian":
+        pytest.skip("it has no derivative; see test_soft_dtw.py")
     axes = ("i", "j", "")
     for dims in operand_dims(op_name):
         variables = [(axes[k], dim) for k, dim in enumerate(dims)]

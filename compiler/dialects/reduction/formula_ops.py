@@ -27,8 +27,9 @@ class Signature:
     """How many operands an op takes, and which inner dimension its result has.
 
     `result` is "elementwise" (operands have dimension D or 1, the result D), "first" (as the first operand),
-    "scalar" (any D gives 1), "pair" (as elementwise, then 1), "concat", "extract", "broadcast" (1 gives `size`), or
-    "contract". Attributes are integers, in the last case tuples of integers.
+    "scalar" (any D gives 1), "pair" (as elementwise, then 1), "concat", "extract", "broadcast" (1 gives `size`),
+    "contract", "soft_dtw" (1) or "soft_dtw_derivative" (the components of both series and of gamma). Attributes are
+    integers, those of "contract" tuples of integers.
     """
 
     arity: int
@@ -56,6 +57,10 @@ FORMULA_OPS: Mapping[str, Signature] = {
     **_rows("extract", Signature(1, "extract", ("start", "size"))),
     **_rows("broadcast one_hot", Signature(1, "broadcast", ("size",))),
     **_rows("contract", Signature(2, "contract", ("sizes", "left", "right", "kept"))),
+    # Two series and gamma; then the derivative by all of these, and the Hessian times the vector of the last operand.
+    **_rows("soft_dtw", Signature(3, "soft_dtw")),
+    **_rows("soft_dtw_gradient", Signature(3, "soft_dtw_derivative")),
+    **_rows("soft_dtw_hessian", Signature(4, "soft_dtw_derivative")),
 }
 
 #: The value of an attribute of a formula op.
@@ -95,6 +100,10 @@ def result_dim(op_name: str, dims: "list[int]", **attributes: Any) -> "int | Non
     start, size = attributes.get("start", 0), attributes.get("size", 0)
     if rule == "contract":
         return contracted_dim(dims, attributes)
+    if rule.startswith("soft_dtw"):
+        total = sum(dims[:3])
+        fits = dims[2] == 1 and all(dim == total for dim in dims[3:])
+        return (1 if rule == "soft_dtw" else total) if fits else None
     if rule in {"elementwise", "pair"}:
         widest = max(dims)
         if any(dim not in {1, widest} for dim in dims):

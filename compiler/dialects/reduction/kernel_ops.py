@@ -205,6 +205,31 @@ class ContractOp(Reduction.Operation, name="contract_rows", traits=[ext.Pure]):
         return True
 
 
+class SoftDtwOp(Reduction.Operation, name="soft_dtw_rows", traits=[ext.Pure]):
+    """Soft dynamic time warping of two series: its value (order 0), or its derivative by x, y and gamma (order 1).
+
+    With a vector `along` (order 2) the derivative of that derivative along it: the Hessian times the vector.
+    """
+
+    x: ext.Operand[Any]
+    y: ext.Operand[Any]
+    gamma: ext.Operand[Any]
+    order: ir.IntegerAttr
+    result: ext.Result[Any]
+    along: ext.Operand[Any] | None = None
+
+    def verify_invariants(self) -> bool:
+        """Check that the vectors have the dimensions that the order asks for."""
+        order = attribute(self.operation, "order")
+        values = [*self.operation.operands, self.operation.results[0]]
+        dims = [ir.VectorType(value.type).shape[0] for value in values]
+        total = sum(dims[:3])
+        expected = {0: [1], 1: [total], 2: [total, total]}.get(order)
+        if expected is None or dims[2] != 1 or dims[3:] != expected:
+            return _refuse(self, f"of order {order} has operands and result of dimensions {dims}")
+        return True
+
+
 class PositionsOp(Reduction.Operation, name="positions", traits=[ext.Pure]):
     """The vector 0, 1, 2..."""
 

@@ -498,6 +498,31 @@ module {
       %6 = irdl.any
       irdl.results(result: %6)
     }
+    irdl.operation @soft_dtw {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      irdl.operands(operand0: %0, operand1: %1, operand2: %2)
+      %3 = irdl.any
+      irdl.results(result: %3)
+    }
+    irdl.operation @soft_dtw_gradient {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      irdl.operands(operand0: %0, operand1: %1, operand2: %2)
+      %3 = irdl.any
+      irdl.results(result: %3)
+    }
+    irdl.operation @soft_dtw_hessian {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      %3 = irdl.any
+      irdl.operands(operand0: %0, operand1: %1, operand2: %2, operand3: %3)
+      %4 = irdl.any
+      irdl.results(result: %4)
+    }
     irdl.operation @var {
       %0 = irdl.any
       irdl.operands(tensor: %0)
@@ -603,6 +628,17 @@ module {
       irdl.attributes {"sizes" = %2, "left" = %3, "right" = %4, "kept" = %5}
       %6 = irdl.any
       irdl.results(result: %6)
+    }
+    irdl.operation @soft_dtw_rows {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      %3 = irdl.any
+      irdl.operands(x: %0, y: %1, gamma: %2, along: optional %3)
+      %4 = irdl.base "#builtin.integer" 
+      irdl.attributes {"order" = %4}
+      %5 = irdl.any
+      irdl.results(result: %5)
     }
     irdl.operation @positions {
       %0 = irdl.any

@@ -508,3 +508,21 @@ func.func @f() {
   }) {columns = "j", rows = "i"} : () -> ()
   return
 }
+
+// -----
+
+// Gamma is one number.
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.soft_dtw' op has operands of inner dimensions [3, 3, 3], which do not fit together}}
+  %1 = "reduction.soft_dtw"(%0, %0, %0) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  return
+}
+
+// -----
+
+func.func @f(%x: vector<3xf32>, %gamma: vector<1xf32>) {
+  // expected-error@below {{'reduction.soft_dtw_rows' op of order 2 has operands and result of dimensions [3, 3, 1, 7]}}
+  %0 = "reduction.soft_dtw_rows"(%x, %x, %gamma) {order = 2 : i64} : (vector<3xf32>, vector<3xf32>, vector<1xf32>) -> vector<7xf32>
+  return
+}

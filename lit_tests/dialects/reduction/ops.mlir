@@ -451,3 +451,28 @@ func.func @pairs_of_a_kernel(%a: memref<?x1xf32>, %out: memref<?x1xf32>) {
   }) {columns = "j", rows = "i"} : () -> ()
   return
 }
+
+// Two series of three and two elements, and gamma: the value, its derivative by all six numbers, and the Hessian times
+// a vector.
+// CHECK-LABEL: @soft_dtw
+// CHECK: "reduction.soft_dtw"({{.*}}) -> !reduction.lazy<"ij", vector<1xf32>>
+// CHECK: "reduction.soft_dtw_gradient"({{.*}}) -> !reduction.lazy<"ij", vector<6xf32>>
+// CHECK: "reduction.soft_dtw_hessian"({{.*}}) -> !reduction.lazy<"ij", vector<6xf32>>
+func.func @soft_dtw(%xs: tensor<?x3xf32>, %ys: tensor<?x2xf32>, %gammas: tensor<1x1xf32>) -> (tensor<?x1xf32>, tensor<?x6xf32>) {
+  %x = "reduction.var"(%xs) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %y = "reduction.var"(%ys) {axis = "j"} : (tensor<?x2xf32>) -> !reduction.lazy<"j", vector<2xf32>>
+  %gamma = "reduction.var"(%gammas) {axis = ""} : (tensor<1x1xf32>) -> !reduction.lazy<"", vector<1xf32>>
+  %v = "reduction.soft_dtw"(%x, %y, %gamma) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"j", vector<2xf32>>, !reduction.lazy<"", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %g = "reduction.soft_dtw_gradient"(%x, %y, %gamma) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"j", vector<2xf32>>, !reduction.lazy<"", vector<1xf32>>) -> !reduction.lazy<"ij", vector<6xf32>>
+  %h = "reduction.soft_dtw_hessian"(%x, %y, %gamma, %g) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"j", vector<2xf32>>, !reduction.lazy<"", vector<1xf32>>, !reduction.lazy<"ij", vector<6xf32>>) -> !reduction.lazy<"ij", vector<6xf32>>
+  %r = "reduction.reduce"(%v) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  %s = "reduction.reduce"(%h) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<6xf32>>) -> tensor<?x6xf32>
+  return %r, %s : tensor<?x1xf32>, tensor<?x6xf32>
+}
+
+// CHECK-LABEL: @soft_dtw_of_a_kernel
+// CHECK: "reduction.soft_dtw_rows"({{.*}}) {order = 2 : i64} : (vector<3xf32>, vector<2xf32>, vector<1xf32>, vector<6xf32>) -> vector<6xf32>
+func.func @soft_dtw_of_a_kernel(%x: vector<3xf32>, %y: vector<2xf32>, %gamma: vector<1xf32>, %u: vector<6xf32>) {
+  %0 = "reduction.soft_dtw_rows"(%x, %y, %gamma, %u) {order = 2 : i64} : (vector<3xf32>, vector<2xf32>, vector<1xf32>, vector<6xf32>) -> vector<6xf32>
+  return
+}
