@@ -45,7 +45,7 @@ def _evaluate(operation: Any, operands: list[Array], rows: int, columns: int) ->
         tensor = operands[0]
         views = {"i": (-1, 1), "j": (1, -1), "": (1, 1), "ij": (rows, columns), "ji": (columns, rows)}
         axis = attribute(operation, "axis")
-        value = tensor[:1, None] if not axis else tensor.reshape(*views[axis], -1)
+        value = tensor[:1, None] if not axis else tensor.reshape(*views[axis], tensor.shape[1])
         return value.swapaxes(0, 1) if axis == "ji" else value
     if name == "index":
         count, view = (rows, (-1, 1, 1)) if attribute(operation, "axis") == "i" else (columns, (1, -1, 1))
