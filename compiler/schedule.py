@@ -67,7 +67,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
-    elif (few_rows or _reads_pairs_by_column(body)) and _column_dim(body) <= COLUMN_LANE_DIM:
+    elif (few_rows or _has_pairs_by_column(body)) and _column_dim(body) <= COLUMN_LANE_DIM:
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
     return CpuSchedule(
         lanes=lanes,
@@ -143,9 +143,10 @@ def _fewer_lanes(body: Any, lanes: int) -> int:
     return lanes
 
 
-def _reads_pairs_by_column(body: Any) -> bool:
-    """Tell whether the body reads a dense array in which neighbours are columns."""
-    return any(name_of(op) == "reduction.load_pair" and op.operands[2] == body.arguments[1] for op in body.operations)
+def _has_pairs_by_column(body: Any) -> bool:
+    """Tell whether the body reads or writes a dense array in which neighbours are columns."""
+    pairs = [op for op in body.operations if name_of(op) in {"reduction.load_pair", "reduction.store_pair"}]
+    return any(op.operands[len(op.operands) - 1] == body.arguments[1] for op in pairs)
 
 
 def _is_vector(value: ir.Value) -> bool:
@@ -154,7 +155,7 @@ def _is_vector(value: ir.Value) -> bool:
 
 def _value_bits(body: Any) -> int:
     for operation in body.operations:
-        if name_of(operation) in {"reduction.accumulate", "reduction.store"}:
+        if name_of(operation) in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}:
             return int(ir.VectorType(operation.operands[0].type).element_type.width)
     return 32
 

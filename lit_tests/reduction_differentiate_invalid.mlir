@@ -71,15 +71,6 @@ func.func @unused(%x: tensor<?x3xf32>) -> tensor<?x1xf32> attributes {reduction.
 
 // -----
 
-// expected-error@below {{argument 0 has a row for each pair: its gradient is no reduction}}
-func.func @dense(%a: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
-  %0 = "reduction.var"(%a) {axis = "ij"} : (tensor<?x1xf32>) -> !reduction.lazy<"ij", vector<1xf32>>
-  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
-  return %1 : tensor<?x1xf32>
-}
-
-// -----
-
 func.func @third_derivative(%x: tensor<?x1xf32>, %u: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [0]} {
   %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
   %1 = "reduction.var"(%u) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>

@@ -94,7 +94,7 @@ class FirstGradient(torch.autograd.Function):
         ctx.job = job
         tensors = dict(zip(numbers, tensors_and_results, strict=False))
         results = tensors_and_results[len(numbers) :]
-        return input_gradients(job, tensors, wrt, cotangent, results)
+        return _gradients(job, tensors, wrt, cotangent, results)
 
     @staticmethod
     def backward(ctx: Any, *_: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -103,7 +103,7 @@ class FirstGradient(torch.autograd.Function):
         raise UnsupportedError(at_user_line(message, ctx.job.expressions[0].position))
 
 
-def input_gradients(
+def _gradients(
     job: Job,
     tensors: dict[int, torch.Tensor],
     wrt: tuple[int, ...],
@@ -111,12 +111,9 @@ def input_gradients(
     results: tuple[torch.Tensor, ...],
 ) -> tuple[torch.Tensor, ...]:
     """Run the gradient program for every batch element, then sum over the batch dimensions that an input lacks."""
-    if any(len(job.executable.request.inputs[number].axis) == 2 for number in wrt):
-        from pylazy.torch_pairs import gradients_with_pairs
-
-        return gradients_with_pairs(job, tensors, wrt, cotangent, results)
     batch, rows, columns = job.extents
-    extent = {"i": rows or 0, "j": columns or 0, "": 1}
+    pairs = (rows or 0) * (columns or 0)
+    extent = {"i": rows or 0, "j": columns or 0, "": 1, "ij": pairs, "ji": pairs}
     inputs = [job.executable.request.inputs[number] for number in wrt]
     full = [arrays.empty_result(arrays.TORCH, (*batch, extent[spec.axis], spec.dim), job.dtype) for spec in inputs]
     if rows and columns and 0 not in batch:

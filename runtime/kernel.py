@@ -248,7 +248,7 @@ def _check_buffer(buffer: Buffer, *, what: str) -> None:
     _require_choice(buffer.dtype, tuple(DTYPE_BYTES), what=f"dtype of {what}")
     _require_int(buffer.dim, 1, MAX_ROW_BYTES // DTYPE_BYTES[buffer.dtype], what=f"dim of {what}")
     _require(type(buffer.per_split) is bool, f"per_split of {what} is not a boolean")
-    _require(buffer.role == "input" or buffer.axis != "ij", f"{what} is {buffer.role} and has a row for each pair")
+    _require(buffer.role != "scratch" or buffer.axis != "ij", f"{what} is {buffer.role} and has a row for each pair")
     _require(buffer.role == "scratch" or not buffer.per_split, f"{what} is {buffer.role} and per_split")
 
 

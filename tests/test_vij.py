@@ -199,7 +199,22 @@ def test_gradient_of_a_masked_row_of_pairs_is_zero() -> None:
     assert (a.grad == 0).all()
 
 
-def test_gradient_of_a_product_of_pairs_is_refused() -> None:
-    a = torch.randn(3, 4, requires_grad=True)
-    with pytest.raises(UnsupportedError, match="gradient of prod with respect to an array of Vij"):
-        Vij(a).prod(axis=1).sum().backward()
+def test_gradient_of_a_product_of_pairs_is_exact_where_factors_are_zero() -> None:
+    a = torch.randn(3, 40, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        a[1, 2] = 0
+    ours, theirs = (torch.autograd.grad(some.sum(), a)[0] for some in (Vij(a).prod(axis=1), a.prod(1)))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dim", [1, 3, 20])
+def test_gradient_of_pairs_of_every_shape_is_written_where_it_belongs(dim: int, axis: int) -> None:
+    for rows, columns in SHAPES:
+        a = torch.randn(rows, columns, dim, requires_grad=True)
+        x = torch.randn(rows, 1, dim)
+        for lazy in (Vij(a) * LazyTensor(x) * Vij(a).column_index(), (Vij(a).T * LazyTensor(x).T).T * Vij(a)):
+            (found,) = torch.autograd.grad(lazy.sum(axis=axis).sum(), a)
+            number = torch.arange(columns)[:, None]
+            plain = x * number + 0 * a if lazy._expression.operands[1].op == "index" else 2 * a * x
+            torch.testing.assert_close(found, plain.detach())

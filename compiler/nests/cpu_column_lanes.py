@@ -19,6 +19,7 @@ from pylazy.compiler.nests.cpu_memory import (
     address,
     broadcast,
     iadd,
+    imin,
     imul,
     isub,
     load,
@@ -84,6 +85,10 @@ class ColumnLaneNest(ReduceNest):
     def all_lanes_exist(self) -> bool:
         """Tell whether every lane stands for a column: not in the last, masked block."""
         return self.valid is None
+
+    def last_lane_number(self) -> ir.Value:
+        """Give the number behind the last one that a lane may stand for: the columns of this split."""
+        return imin(iadd(self.first_column, self.columns_per_split), self.columns)
 
     def _column_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
         if self.valid is not None:

@@ -22,7 +22,7 @@ from pylazy.compiler.nests.cpu_memory import (
     load,
     number,
 )
-from pylazy.compiler.nests.cpu_pairs import index_element, pair_element
+from pylazy.compiler.nests.cpu_pairs import index_element, pair_element, store_pairs
 from pylazy.runtime.errors import UnsupportedError
 
 #: Parameters of up to this many elements are loaded before the loops.
@@ -140,7 +140,7 @@ class Nest:
     def value_bits(self) -> int:
         """Give the width of the values that the body ends in."""
         for operation in self.body_block.operations:
-            if name_of(operation) in {"reduction.accumulate", "reduction.store"}:
+            if name_of(operation) in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}:
                 return int(ir.VectorType(operation.operands[0].type).element_type.width)
         return 64
 
@@ -207,6 +207,10 @@ class Nest:
     def all_lanes_exist(self) -> "ir.Value | bool":
         """Tell whether every lane stands for a row: not in the last tile."""
         return kb.icompare("sle", iadd(self.first_row, number(self.rows_per_tile)), self.rows)
+
+    def last_lane_number(self) -> ir.Value:
+        """Give the number behind the last one that a lane may stand for: the rows."""
+        return self.rows
 
     def _column_start(self, source: ir.Value, pointer: ir.Value, dim: int, element: ir.Type) -> ir.Value:
         if source not in self.column_starts:
@@ -279,6 +283,11 @@ class ReduceNest(Nest):
         super().allocate()
         self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
         self.accumulators = [make_accumulator(op, self.shape, self.index_type()) for op in self.accumulations]
+        self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
+        self.pair_panels = [
+            self.shape.panel(inner_dim(op.operands[0]), ir.VectorType(op.operands[0].type).element_type)
+            for op in self.pair_stores
+        ]
         if self.splittable:
             for position, accumulator in enumerate(self.accumulators):
                 self.partials.append(self._add_partial(position, accumulator))
@@ -401,6 +410,9 @@ class ReduceNest(Nest):
         ):
             with operation.location:
                 result += accumulator.step(part, body, columns)
+        for operation, panel in zip(self.pair_stores, self.pair_panels, strict=True):
+            with operation.location:
+                store_pairs(self, operation, panel, body)
         body.block = saved
         return result
 

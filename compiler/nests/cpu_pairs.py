@@ -4,8 +4,20 @@ from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import Position, element_of
-from pylazy.compiler.nests.cpu_memory import address, broadcast, iadd, imin, imul, isub, load, number
+from pylazy.compiler.nests.body_elements import BodyElements, Position, element_of, inner_dim
+from pylazy.compiler.nests.cpu_memory import (
+    Panel,
+    address,
+    broadcast,
+    for_range,
+    iadd,
+    imin,
+    imul,
+    isub,
+    load,
+    number,
+    store,
+)
 
 #: Rows up to this long are loaded as they lie in memory, many at once, and taken apart by shuffles.
 _WIDE_DIM = 8
@@ -27,6 +39,9 @@ class PairNest(Protocol):
 
     def all_lanes_exist(self) -> "ir.Value | bool":
         """Tell whether every lane stands for an index of its axis: known now, or by the running kernel."""
+
+    def last_lane_number(self) -> ir.Value:
+        """Give the number behind the last one that a lane may stand for."""
 
     def buffer_of(self, argument: ir.Value) -> ir.Value:
         """Give the pointer of a buffer."""
@@ -150,3 +165,65 @@ def _taken(wide: ir.Value, dim: int, component: int) -> ir.Value:
     lanes = vector.shape[0] // dim
     mask = ir.DenseI64ArrayAttr.get([lane * dim + component for lane in range(lanes)])
     return kb.emit("vector.shuffle", (wide, wide), ir.VectorType.get([lanes], vector.element_type), mask=mask)
+
+
+def store_pairs(nest: PairNest, operation: Any, panel: Panel, body: BodyElements) -> None:
+    """Emit a `store_pair` for all rows and columns of the block of a body.
+
+    Lanes along the fast index are one store, if all of them exist and rows have one element. Otherwise the vectors go
+    to the panel, and from there row by row into the buffer.
+    """
+    value = operation.operands[0]
+    dim = inner_dim(value)
+    for column in range(body.block.columns):
+        for row in range(body.block.row_vectors):
+            pair = (row, column)
+
+            def write(nothing: list[ir.Value], at: Position, pair: tuple[int, int] = pair) -> list[ir.Value]:
+                panel.write(_in_all_lanes(body.element(value, at, *pair), panel.vector), at, pair[0])
+                return nothing
+
+            if dim == 1 and operation.operands[3] == nest.lane_argument and nest.all_lanes_exist() is True:
+                element = _in_all_lanes(body.element(value, Position(0), *pair), panel.vector)
+                store(element, _place(nest, operation, number(0), row, column))
+                continue
+            if dim <= body.block.unroll_limit:
+                for component in range(dim):
+                    write([], Position(component))
+            else:
+                body.prepare(value)
+                body.over_inner(value, dim, [], write)
+            _unpack(nest, operation, panel, row, column)
+
+
+def _in_all_lanes(element: ir.Value, vector: ir.Type) -> ir.Value:
+    return element if element.type == vector else broadcast(element, vector)
+
+
+def _place(nest: PairNest, operation: Any, lane: ir.Value, row: int, column: int) -> ir.Value:
+    """Give the address of the row of one lane."""
+    _, target, slow, fast = operation.operands
+    buffer = ir.MemRefType(target.type)
+    numbers = [nest.first_number(argument, row, column) for argument in (slow, fast)]
+    numbers = [
+        iadd(first, lane) if argument == nest.lane_argument else first
+        for first, argument in zip(numbers, (slow, fast), strict=True)
+    ]
+    pair = iadd(imul(numbers[0], _extent(nest, fast)), numbers[1])
+    return address(nest.buffer_of(target), buffer.element_type, base=imul(pair, number(buffer.shape[1])))
+
+
+def _unpack(nest: PairNest, operation: Any, panel: Panel, row: int, column: int) -> None:
+    first = nest.first_number(nest.lane_argument, row, column)
+    count = imin(isub(nest.last_lane_number(), first), number(panel.lanes))
+
+    def copy_row(lane: ir.Value) -> None:
+        target = _place(nest, operation, lane, row, column)
+
+        def copy(slot: ir.Value) -> None:
+            source = panel.read_lane(Position(0, slot), row, lane)
+            store(source, address(target, panel.element, base=slot))
+
+        for_range(number(0), number(panel.slots), 1, copy)
+
+    for_range(number(0), count, 1, copy_row)

@@ -66,11 +66,16 @@ def _source(load: Any) -> Source:
     return Source(load.operands[0], attribute(load, "reduction.scale", 1.0))
 
 
-def _refuse_recursions(body: Any, target: Target) -> None:
+#: Kernel ops that GPU nests do not build, and the ops of level 1 that they come from.
+_ON_CPU_ONLY = {"reduction.soft_dtw_rows": "reduction.soft_dtw", "reduction.store_pair": "reduction.tabulate"}
+
+
+def _refuse_unbuilt(body: Any, target: Target) -> None:
     for operation in body.operations:
-        if name_of(operation) == "reduction.soft_dtw_rows":
+        op_name = _ON_CPU_ONLY.get(name_of(operation))
+        if op_name is not None:
             name = target.arch if isinstance(target, NvidiaTarget) else target.level
-            message = f"reduction.soft_dtw is not implemented for the target {name}: use a CPU"
+            message = f"{op_name} is not implemented for the target {name}: use a CPU"
             raise UnsupportedError(at_source_line(message, operation.location))
 
 
@@ -107,7 +112,7 @@ class Nest:
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
         self.rows_per_block = self.threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
-        _refuse_recursions(self.body_block, target)
+        _refuse_unbuilt(self.body_block, target)
         self.block = Block(
             self.rows_per_thread,
             attribute(operation, "column_step", 1),

@@ -20,6 +20,10 @@ _ACCUMULATION: Mapping[str, tuple[str, str]] = {
 }
 
 
+#: The ops of level 1 that go through the pairs.
+_SWEEPS = frozenset({"reduction.reduce", "reduction.tabulate"})
+
+
 def convert_reduction_to_map_reduce(module: ir.Module, *, target: Target) -> None:
     """Replace each level-1 function by a kernel function over buffers.
 
@@ -35,7 +39,7 @@ def convert_reduction_to_map_reduce(module: ir.Module, *, target: Target) -> Non
 
 def _has_formula(function: Any) -> bool:
     operations = function.regions[0].blocks[0].operations if function.regions[0].blocks else ()
-    return any(name_of(operation) == "reduction.reduce" for operation in operations)
+    return any(name_of(operation) in _SWEEPS for operation in operations)
 
 
 def _buffer_type(tensor: ir.Type) -> ir.Type:
@@ -50,7 +54,7 @@ class _Conversion:
         self.function = function
         self.block = function.regions[0].blocks[0]
         self.results = self._distinct_results()
-        self.reductions = [op for op in self.block.operations if name_of(op) == "reduction.reduce"]
+        self.reductions = [op for op in self.block.operations if name_of(op) in _SWEEPS]
         self.buffers: dict[ir.Value, ir.Value] = {}
 
     def run(self) -> None:
@@ -108,8 +112,10 @@ class _Conversion:
         return ir.ArrayAttr.get(rows)
 
     def _convert(self, reduce_op: Any) -> None:
-        columns = attribute(reduce_op, "axis")
-        rows = _row_axis(reduce_op)
+        is_table = name_of(reduce_op) == "reduction.tabulate"
+        rows, columns = (
+            attribute(reduce_op, "axis") if is_table else (_row_axis(reduce_op), attribute(reduce_op, "axis"))
+        )
         with reduce_op.location:
             operation = ir.Operation.create(
                 "reduction.map_reduce",
@@ -122,7 +128,11 @@ class _Conversion:
         with ir.InsertionPoint(block):
             operands = [self._lower(value, indices, lowered) for value in reduce_op.operands]
             with reduce_op.location:
-                self._accumulate(reduce_op, operands)
+                if is_table:
+                    buffer = self.buffers[reduce_op.results[0]]
+                    ir.Operation.create("reduction.store_pair", operands=[*operands, buffer, *block.arguments])
+                else:
+                    self._accumulate(reduce_op, operands)
                 ir.Operation.create("reduction.yield")
 
     def _accumulate(self, reduce_op: Any, operands: list[ir.Value]) -> None:
@@ -188,6 +198,8 @@ class _Conversion:
 
 def _row_axis(reduce_op: Any) -> str:
     """Name the axis that a reduction keeps; "" where its result is a single row."""
+    if name_of(reduce_op) == "reduction.tabulate":
+        return "ij"
     result_type = ir.RankedTensorType(reduce_op.results[0].type)
     if not result_type.is_dynamic_dim(0):
         return ""

@@ -22,6 +22,7 @@ from pylazy.compiler.dialects.reduction.formula_ops import (
     emit_formula_op,
     emit_reduce,
     emit_reduce_to_one_row,
+    emit_tabulate,
     emit_var,
 )
 from pylazy.compiler.mlir import func, ir
@@ -268,12 +269,6 @@ class _Differentiation:
             raise self._refusal(
                 f"argument {number} is not used and has no attribute `reduction.axis`: its gradient has no known rows"
             )
-        if len(self.axes[number]) == 2:
-            raise UnsupportedError(
-                at_source_line(
-                    f"argument {number} has a row for each pair: its gradient is no reduction", self.function.location
-                )
-            )
         ct = self.of_argument.get(number)
         if ct is None:
             tensor_type = ir.RankedTensorType(tensor.type)
@@ -292,6 +287,8 @@ def _no_derivative(reduce_op: Any) -> UnsupportedError:
 
 def _sum_over_pairs(ct: Term, axis: str) -> ir.Value:
     """Sum a cotangent over the pairs that read one row of a tensor; all pairs read a tensor with axis ""."""
+    if len(axis) == 2:
+        return emit_tabulate(ct.value, axis)
     if axis:
         return emit_reduce(ct.value, kind="sum", axis=_OTHER_AXIS[axis])
     rows = emit_var(emit_reduce(ct.value, kind="sum", axis="j"), "i")

@@ -75,7 +75,7 @@ class _Vectorization:
         else:
             vectors = [value for value in operands if isinstance(value.type, ir.VectorType)]
             lanes = max((ir.VectorType(value.type).shape[1] for value in vectors), default=1)
-            if name not in {"reduction.accumulate", "reduction.store"}:
+            if name not in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}:
                 operands = [self._widen(value, lanes) for value in operands]
             types = [_with_lanes(value.type, lanes) for value in operation.results]
         created = ir.Operation.create(name, results=types, operands=operands, attributes=attributes)

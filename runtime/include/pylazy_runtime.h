@@ -39,7 +39,7 @@ typedef enum plz_status {
 
 typedef enum plz_role { PLZ_ROLE_INPUT = 0, PLZ_ROLE_OUTPUT = 1, PLZ_ROLE_SCRATCH = 2 } plz_role;
 
-/* Which extent: one element, the M rows of x, the N rows of y; of inputs also all M * N pairs. */
+/* Which extent: one element, the M rows of x, the N rows of y; of inputs and outputs also all M * N pairs. */
 typedef enum plz_axis { PLZ_AXIS_NONE = 0, PLZ_AXIS_I = 1, PLZ_AXIS_J = 2, PLZ_AXIS_IJ = 3 } plz_axis;
 
 typedef struct plz_buffer {

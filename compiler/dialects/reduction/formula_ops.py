@@ -177,6 +177,18 @@ def emit_index(axis: str, element: ir.Type) -> ir.Value:
     return operation.results[0]
 
 
+def emit_tabulate(value: ir.Value, axis: str) -> ir.Value:
+    """Build the tensor that has the value of every pair in a row of its own; `axis` as for `VarOp`: "ij" or "ji"."""
+    vector = lazy_vector(value)
+    operation = ir.Operation.create(
+        "reduction.tabulate",
+        results=[ir.RankedTensorType.get([ir.ShapedType.get_dynamic_size(), lazy_dim(value)], vector.element_type)],
+        operands=[value],
+        attributes={"axis": ir.StringAttr.get(axis)},
+    )
+    return operation.results[0]
+
+
 def reduced_dim(kind: str, dim: int, weight_dim: "int | None", k: int) -> int:
     """Give the number of elements in a row of a reduction's result."""
     if weight_dim is not None:
@@ -357,6 +369,32 @@ class IndexOp(Reduction.Operation, name="index", traits=[ext.Pure]):
         if not fits or not isinstance(lazy_vector(result).element_type, ir.FloatType):
             self.operation.location.emit_error(
                 f"'reduction.index' op has result {result.type}, expected one float that varies with its axis"
+            )
+            return False
+        return True
+
+
+class TabulateOp(Reduction.Operation, name="tabulate", traits=[ext.Pure]):
+    """The value of every pair, in a tensor with a row for each: what `var` of the same axis views."""
+
+    value: ext.Operand[Any]
+    axis: ir.StringAttr
+    result: ext.Result[Any]
+
+    @_at_its_location
+    def verify_invariants(self) -> bool:
+        """Check the axis and the shape of the result."""
+        axis, value = attribute(self.operation, "axis"), self.operation.operands[0]
+        if axis not in {"ij", "ji"} or not is_lazy(value.type):
+            self.operation.location.emit_error(
+                f'\'reduction.tabulate\' op has axis "{axis}" and operand {value.type}, expected "ij" or "ji" and a formula'
+            )
+            return False
+        rows = ir.ShapedType.get_dynamic_size()
+        expected = ir.RankedTensorType.get([rows, lazy_dim(value)], lazy_vector(value).element_type)
+        if self.result.type != expected:
+            self.operation.location.emit_error(
+                f"'reduction.tabulate' op has result {self.result.type}, expected {expected}"
             )
             return False
         return True

@@ -122,6 +122,22 @@ class StoreOp(Reduction.Operation, name="store"):
         return True
 
 
+class StorePairOp(Reduction.Operation, name="store_pair"):
+    """Write the row of a pair: row `slow * F + fast`, as `load_pair` reads it."""
+
+    value: ext.Operand[Any]
+    buffer: ext.Operand[Any]
+    slow: ext.Operand[Any]
+    fast: ext.Operand[Any]
+
+    def verify_invariants(self) -> bool:
+        """Check that the vector has the row's length and element type."""
+        buffer, vector = ir.MemRefType(self.buffer.type), ir.VectorType(self.value.type)
+        if buffer.shape[1] != vector.shape[0] or buffer.element_type != vector.element_type:
+            return _refuse(self, f"writes {vector} into pairs of {buffer}")
+        return True
+
+
 class AccumulateOp(Reduction.Operation, name="accumulate"):
     """Combine the pair's value into the row's result: the only way out of a `map_reduce`.
 

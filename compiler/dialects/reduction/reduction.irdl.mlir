@@ -543,6 +543,14 @@ module {
       %1 = irdl.any
       irdl.results(result: %1)
     }
+    irdl.operation @tabulate {
+      %0 = irdl.any
+      irdl.operands(value: %0)
+      %1 = irdl.base "#builtin.string" 
+      irdl.attributes {"axis" = %1}
+      %2 = irdl.any
+      irdl.results(result: %2)
+    }
     irdl.operation @reduce {
       %0 = irdl.any
       %1 = irdl.any
@@ -592,6 +600,13 @@ module {
       %1 = irdl.any
       %2 = irdl.any
       irdl.operands(value: %0, buffer: %1, index: %2)
+    }
+    irdl.operation @store_pair {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      %3 = irdl.any
+      irdl.operands(value: %0, buffer: %1, slow: %2, fast: %3)
     }
     irdl.operation @accumulate {
       %0 = irdl.any

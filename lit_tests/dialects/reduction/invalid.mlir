@@ -526,3 +526,33 @@ func.func @f(%x: vector<3xf32>, %gamma: vector<1xf32>) {
   %0 = "reduction.soft_dtw_rows"(%x, %x, %gamma) {order = 2 : i64} : (vector<3xf32>, vector<3xf32>, vector<1xf32>) -> vector<7xf32>
   return
 }
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.tabulate' op has axis "i" and operand !reduction.lazy<"i", vector<3xf32>>, expected "ij" or "ji" and a formula}}
+  %1 = "reduction.tabulate"(%0) {axis = "i"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.tabulate' op has result tensor<?x2xf32>, expected tensor<?x3xf32>}}
+  %1 = "reduction.tabulate"(%0) {axis = "ij"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%a: memref<?x2xf32>, %v: vector<3xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    // expected-error@below {{'reduction.store_pair' op writes vector<3xf32> into pairs of memref<?x2xf32>}}
+    "reduction.store_pair"(%v, %a, %i, %j) : (vector<3xf32>, memref<?x2xf32>, index, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}

@@ -476,3 +476,23 @@ func.func @soft_dtw_of_a_kernel(%x: vector<3xf32>, %y: vector<2xf32>, %gamma: ve
   %0 = "reduction.soft_dtw_rows"(%x, %y, %gamma, %u) {order = 2 : i64} : (vector<3xf32>, vector<2xf32>, vector<1xf32>, vector<6xf32>) -> vector<6xf32>
   return
 }
+
+// CHECK-LABEL: @table
+// CHECK: "reduction.tabulate"({{.*}}) {axis = "ij"} : (!reduction.lazy<"i", vector<2xf32>>) -> tensor<?x2xf32>
+func.func @table(%a: tensor<?x2xf32>) -> tensor<?x2xf32> {
+  %u = "reduction.var"(%a) {axis = "i"} : (tensor<?x2xf32>) -> !reduction.lazy<"i", vector<2xf32>>
+  %r = "reduction.tabulate"(%u) {axis = "ij"} : (!reduction.lazy<"i", vector<2xf32>>) -> tensor<?x2xf32>
+  return %r : tensor<?x2xf32>
+}
+
+// CHECK-LABEL: @table_of_a_kernel
+// CHECK: "reduction.store_pair"({{.*}}) : (vector<1xf32>, memref<?x1xf32>, index, index) -> ()
+func.func @table_of_a_kernel(%a: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%a, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.store_pair"(%0, %out, %i, %j) : (vector<1xf32>, memref<?x1xf32>, index, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
