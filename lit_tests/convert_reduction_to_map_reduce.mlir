@@ -179,3 +179,16 @@ func.func @pairs(%a: tensor<?x1xf32>, %b: tensor<?x1xf32>) -> tensor<?x1xf32> {
   %r = "reduction.reduce"(%m) {axis = "i", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
   return %r : tensor<?x1xf32>
 }
+
+// A table of all pairs is a sweep that keeps nothing: its slow index is the row, so that neighbours are columns.
+// CHECK-LABEL: func.func @table(
+// CHECK-SAME: [[OUT:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "output0", reduction.role = "output"}
+// CHECK: ^bb0([[J:%[a-z0-9]+]]: index, [[I:%[a-z0-9]+]]: index):
+// CHECK-NEXT: [[X:%.+]] = "reduction.load"({{%[a-z0-9]+}}, [[I]])
+// CHECK-NEXT: "reduction.store_pair"([[X]], [[OUT]], [[J]], [[I]])
+// CHECK: {columns = "i", rows = "j"}
+func.func @table(%x: tensor<?x1xf32>) -> tensor<?x1xf32> {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %1 = "reduction.tabulate"(%0) {axis = "ji"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %1 : tensor<?x1xf32>
+}

@@ -298,3 +298,24 @@ func.func @soft_dtw(
   }) {columns = "j", rows = "i", lanes = 4 : i64, row_vectors = 1 : i64} : () -> ()
   return
 }
+
+// -----
+
+// Columns of a table are stored as vectors, the last ones that fill none one by one.
+// CHECK-LABEL: func.func @table_0(
+// CHECK: scf.for {{.*}} step %c4
+// CHECK: llvm.store {{.*}} : vector<4xf32>
+// CHECK: scf.if
+// CHECK: scf.for
+// CHECK: llvm.store {{.*}} : f32
+func.func @table(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x4xf32>
+    "reduction.store_pair"(%0, %out, %i, %j) : (vector<1x4xf32>, memref<?x1xf32>, index, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i", lanes = 4 : i64, lane_axis = "columns"} : () -> ()
+  return
+}

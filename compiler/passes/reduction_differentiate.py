@@ -162,8 +162,7 @@ class _Differentiation:
         results = list(self.terminator.operands)
         for number, result in enumerate(results):
             reduce_op = self._reduction_of(result)
-            kind = attribute(reduce_op, "kind")
-            if kind in READS_RESULT:
+            if attribute(reduce_op, "kind") in READS_RESULT:
                 saved = self._add_argument(f"saved{number}", result, reduce_op)
                 self.saved.setdefault(result, saved)
         for number, result in enumerate(results):
@@ -171,6 +170,8 @@ class _Differentiation:
             self.of_tensor.setdefault(result, []).append(cotangent)
 
     def _reduction_of(self, result: ir.Value) -> Any:
+        if name_of(result.owner) == "reduction.tabulate":
+            return result.owner.operation
         if name_of(result.owner) != "reduction.reduce":
             raise self._refusal("a result of the function is no reduction, so it has no derivative here")
         reduce_op = result.owner.operation
@@ -183,7 +184,8 @@ class _Differentiation:
         return reduce_op
 
     def _add_argument(self, name: str, result: ir.Value, reduce_op: Any) -> ir.Value:
-        self.names.append((name, _OTHER_AXIS[attribute(reduce_op, "axis")]))
+        axis = attribute(reduce_op, "axis")
+        self.names.append((name, _OTHER_AXIS.get(axis, axis)))
         return self.block.add_argument(result.type, reduce_op.location)
 
     def _update_signature(self, gradients: "list[ir.Value]") -> None:
@@ -212,6 +214,8 @@ class _Differentiation:
             self._pull_back_view(operation)
         elif name == "reduce":
             self._pull_back_reduction(operation)
+        elif name == "tabulate":
+            self._pull_back_table(operation)
 
     def _pull_back_formula_op(self, operation: Any, name: str) -> None:
         ct = self.of_lazy.pop(operation.results[0], None)
@@ -262,6 +266,11 @@ class _Differentiation:
         result = _term(emit_var(self.saved.get(tensor, tensor), kept))
         application = ReductionApplication(operands, result, {}, reduce)
         self._add(operands, reduction_cotangents(kind, application, first))
+
+    def _pull_back_table(self, operation: Any) -> None:
+        """Every pair has a row of the table of its own, so its cotangent is that row."""
+        for part in self.of_tensor.pop(operation.results[0], ()):
+            self._add((_term(operation.operands[0]),), (_term(emit_var(part, attribute(operation, "axis"))),))
 
     def _gradient(self, number: int) -> ir.Value:
         tensor = self.block.arguments[number]

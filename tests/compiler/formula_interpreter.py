@@ -52,6 +52,10 @@ def _evaluate(operation: Any, operands: list[Array], rows: int, columns: int) ->
         return np.arange(count, dtype=np.float64).reshape(view)
     if name == "constant":
         return np.full((1, 1, 1), attribute(operation, "value"))
+    if name == "tabulate":
+        value = np.broadcast_to(operands[0], (rows, columns, operands[0].shape[-1]))
+        value = value if attribute(operation, "axis") == "ij" else value.swapaxes(0, 1)
+        return value.reshape(-1, value.shape[-1])
     if name == "reduce":
         return _reduce(operation, operands, rows, columns)
     names = FORMULA_OPS[name].attributes

@@ -17,6 +17,7 @@ from pylazy.compiler.dialects.reduction.formula_ops import (
     emit_constant,
     emit_formula_op,
     emit_reduce,
+    emit_tabulate,
     emit_var,
 )
 from pylazy.compiler.driver import run_passes
@@ -67,7 +68,7 @@ def evaluate(module: Any, arrays: Sequence[Array]) -> list[Array]:
 
 
 def rows_of(axis: str) -> int:
-    return {"i": ROWS, "j": COLUMNS, "": 1}[axis]
+    return {"i": ROWS, "j": COLUMNS, "": 1, "ij": ROWS * COLUMNS, "ji": ROWS * COLUMNS}[axis]
 
 
 def default_arrays(variables: Sequence[tuple[str, int]]) -> list[Array]:
@@ -164,6 +165,17 @@ def test_derivative_matches_finite_differences(op_name: str, passes: Any) -> Non
                 run_passes(build(variables, sum_of(op_name), wrt=[0]), passes, target=TARGET)
             continue
         check_gradients(variables, sum_of(op_name, **ATTRIBUTES.get(op_name, {})), passes=passes)
+
+
+@pytest.mark.parametrize("axis", ["ij", "ji"])
+def test_derivatives_of_dense_arrays_and_of_tables_match_finite_differences(axis: str) -> None:
+    variables = [("i", 3), ("j", 1), (axis, 3)]
+
+    def table(*operands: Any) -> Any:
+        return emit_tabulate(emit_formula_op("mul", gaussian(*operands[:2], operands[2]), operands[2]), axis)
+
+    check_gradients(variables, table)
+    check_gradients(variables, lambda x, y, a: emit_reduce(gaussian(x, y, a), kind="sum", axis="i"))
 
 
 @pytest.mark.parametrize("exponent", [-2, -1, 0, 1, 2, 5])

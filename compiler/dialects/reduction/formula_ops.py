@@ -386,8 +386,9 @@ class TabulateOp(Reduction.Operation, name="tabulate", traits=[ext.Pure]):
         """Check the axis and the shape of the result."""
         axis, value = attribute(self.operation, "axis"), self.operation.operands[0]
         if axis not in {"ij", "ji"} or not is_lazy(value.type):
+            found = f'axis "{axis}" and operand {value.type}'
             self.operation.location.emit_error(
-                f'\'reduction.tabulate\' op has axis "{axis}" and operand {value.type}, expected "ij" or "ji" and a formula'
+                f'\'reduction.tabulate\' op has {found}, expected "ij" or "ji" and a formula'
             )
             return False
         rows = ir.ShapedType.get_dynamic_size()
