@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from gpu_program import GpuProgram
 
-from gpu_formulas import Variables, inputs_of, traced
-from pylazy import Vij, causal
+from gpu_formulas import Variables, inputs_of, traced, traced_gradient
+from pylazy import UnsupportedError, Vij, causal
+from pylazy.compiler.compile import compile_ptx
 from reference import assert_close, evaluate_dense, reduce_dense
 
 Array = Any  # an ndarray
@@ -38,3 +39,9 @@ def test_formula_with_pairs_matches_oracle(name: str, axis: str) -> None:
     dense = evaluate_dense(formula)
     scale = np.abs(dense).max() * 12
     assert_close(found, reduce_dense("sum", [dense], axis=axis), dtype=np.float32, columns=150, scale=scale)
+
+
+def test_gradient_of_a_dense_array_is_refused_by_name() -> None:
+    reduction = FORMULAS["pairs"](Variables(9, 15, np.float32)).sum(axis=1, call=False)
+    with pytest.raises(UnsupportedError, match=r"reduction\.tabulate is not implemented for the target sm_90"):
+        compile_ptx(traced_gradient(reduction, wrt=(0,)), "sm_90")
