@@ -291,7 +291,7 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     if kinds & _SELECTIONS:
         listed = words * max(attribute(op, "k", 1) for op in accumulations)
         rows, columns = (2, 8) if words == 1 and listed <= _LISTED_REGISTERS else (1, 8 // words)
-    elif max(widths) > chunk:
+    elif max(widths, default=1) > chunk:
         rows, columns = 4, 4 // words
     elif threads < _BLOCK_THREADS:
         rows, columns = 2, 16
