@@ -26,6 +26,7 @@ Written by `python benchmarks/tables.py` from the files in `results/`; do not ed
 | `cpu_reductions.py` | pairs per core-second of ten reductions, beside pykeops, PyTorch, NumPy and JAX |
 | `compile_time.py` | imports, a formula never seen, a formula from the disk cache of another process |
 | `call_overhead.py` | a call on 10 rows and 10 columns |
+| `torch_overhead.py` | the same with torch's autograd, second derivatives and vmap |
 | `shapes.py` | few rows, short columns, two threads against one, a million by a million |
 
 `harness.py` runs each contender in a process of its own and lets them take turns; figures are medians.
@@ -81,6 +82,8 @@ def _page(content: Mapping[str, Any]) -> list[str]:
         ]
     if "call_overhead" in scripts:
         parts += ["### A call on 10 rows and 10 columns, microseconds\n", _call_table(scripts["call_overhead"]["rows"])]
+    if "torch_overhead" in scripts:
+        parts += ["### The same under torch's autograd, microseconds\n", _call_table(scripts["torch_overhead"]["rows"])]
     if "shapes" in scripts:
         parts += ["### Shapes: Gaussian, D=3, float32\n", _shapes_tables(scripts["shapes"]["rows"])]
     return parts

@@ -2,15 +2,17 @@
 
 import functools
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylazy.compiler.codegen.llvm_text import module_to_llvm_text
 from pylazy.compiler.codegen.native_image import FlatImage, flatten
 from pylazy.compiler.codegen.native_object import emit_assembly, emit_object, llvm_version
 from pylazy.compiler.codegen.ptx import PtxKernel, PtxModule, emit_ptx
-from pylazy.compiler.dialects.reduction import load_dialect, name_of
+from pylazy.compiler.codegen.system_entries import WINDOWS_SUFFIX, add_system_entries
+from pylazy.compiler.dialects.reduction import attribute, load_dialect, name_of
 from pylazy.compiler.driver import run_passes
 from pylazy.compiler.mlir import ir, mlir_root, new_context
 from pylazy.compiler.passes.lower_math import lower_math
@@ -52,7 +54,7 @@ def compile_cpu(traced: Any, target: str) -> KernelImage:
     with compilation():
         module = _clone(traced.module)
         run_passes(module, (*FORMULA_PASSES, *KERNEL_PASSES, *CPU_PASSES), target=cpu)
-        text = module_to_llvm_text(module, target=cpu)
+        text = add_system_entries(module_to_llvm_text(module, target=cpu), target=cpu)
         return _kernel_image(module, flatten(emit_object(text, target=cpu)), cpu)
 
 
@@ -70,7 +72,7 @@ def stages_as_text(traced: Any, target: str) -> dict[str, str]:
         run_passes(module, CPU_PASSES[:split], target=cpu)
         texts["loops"] = str(module)
         run_passes(module, CPU_PASSES[split:], target=cpu)
-        texts["llvm"] = module_to_llvm_text(module, target=cpu)
+        texts["llvm"] = add_system_entries(module_to_llvm_text(module, target=cpu), target=cpu)
         texts["asm"] = emit_assembly(texts["llvm"], target=cpu)
     return texts
 
@@ -127,6 +129,99 @@ def ptx_as_text(traced: Any, arch: str) -> dict[str, str]:
     return texts
 
 
+class Step(NamedTuple):
+    """One step of a formula's way to machine code.
+
+    Attributes:
+        name: the pass, or what LLVM does.
+        stage: "formula", "kernel", "loops" (or "gpu"), "llvm", "asm" (or "ptx"): what the text is.
+        seconds: how long it took.
+        operations: ops of the module after a pass; 0 for text of LLVM.
+        text: after the step.
+    """
+
+    name: str
+    stage: str
+    seconds: float
+    operations: int
+    text: str
+
+
+class Walk(NamedTuple):
+    """All steps of a formula's way to machine code, and how its kernels were cut on it.
+
+    Attributes:
+        steps: in the order in which they were taken.
+        schedules: for each kernel op the attributes that `reduction-tile` gave it, and its rows and columns.
+    """
+
+    steps: tuple[Step, ...]
+    schedules: tuple[Mapping[str, Any], ...]
+
+
+def walk_as_text(traced: Any, target: str) -> Walk:
+    """Write what every pass makes of a formula, from the traced module to assembly or PTX.
+
+    Args:
+        traced: has a `module` of level 1; it is not changed.
+        target: a name of `CPU_LEVELS`, or such as "sm_90".
+
+    Raises:
+        UnsupportedError: the formula needs what the target does not have.
+    """
+    is_gpu = target.startswith("sm_")
+    chosen: Target = NvidiaTarget(target) if is_gpu else CpuTarget(target)
+    last_passes = NVIDIA_PASSES if is_gpu else CPU_PASSES
+    split = last_passes.index(lower_math)
+    stages = (
+        ("formula", FORMULA_PASSES),
+        ("kernel", KERNEL_PASSES),
+        ("gpu" if is_gpu else "loops", last_passes[:split]),
+        ("llvm", last_passes[split:]),
+    )
+    with compilation():
+        module = _clone(traced.module)
+        steps = [Step("trace", "formula", 0.0, _count_operations(module), str(module))]
+        schedules: tuple[Mapping[str, Any], ...] = ()
+        for stage, passes in stages:
+            for some in passes:
+                (taken,) = run_passes(module, (some,), target=chosen)
+                steps.append(Step(taken.name, stage, taken.seconds, _count_operations(module), str(module)))
+            if stage == "kernel":
+                schedules = tuple(_schedules(module))
+        start = time.perf_counter()
+        container = _gpu_module(module) if is_gpu else module
+        llvm = module_to_llvm_text(container, target=chosen)
+        if isinstance(chosen, CpuTarget):
+            llvm = add_system_entries(llvm, target=chosen)
+        translated = time.perf_counter()
+        text = emit_ptx(llvm, target=chosen) if isinstance(chosen, NvidiaTarget) else emit_assembly(llvm, target=chosen)
+        finished = time.perf_counter()
+    steps.append(Step("translate to LLVM IR", "llvm", translated - start, 0, llvm))
+    steps.append(Step("LLVM", "ptx" if is_gpu else "asm", finished - translated, 0, text))
+    return Walk(tuple(steps), schedules)
+
+
+def _schedules(module: ir.Module) -> Iterator[Mapping[str, Any]]:
+    for function in module.body.operations:
+        for operation in function.regions[0].blocks[0].operations:
+            if name_of(operation) in {"reduction.map", "reduction.map_reduce"}:
+                chosen = {name: attribute(operation, name) for name in operation.attributes}
+                yield {"op": name_of(operation), **chosen}
+
+
+def _count_operations(module: Any) -> int:
+    count = 0
+
+    def visit(_: Any) -> Any:
+        nonlocal count
+        count += 1
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    return count
+
+
 def _gpu_module(module: ir.Module) -> Any:
     return next(op.operation for op in module.body.operations if name_of(op) == "gpu.module")
 
@@ -149,7 +244,8 @@ def _kernel_image(module: Any, flat: FlatImage, target: CpuTarget) -> KernelImag
             continue
         name = ir.StringAttr(function.attributes["sym_name"]).value
         described = {entry.name: entry.attr.value for entry in ir.DictAttr(function.attributes["reduction.phase"])}
-        phases.append(Phase(entry=flat.entries[name], name=name, **described))
+        windows_entry = flat.entries.get(f"{name}{WINDOWS_SUFFIX}", -1)
+        phases.append(Phase(entry=flat.entries[name], name=name, windows_entry=windows_entry, **described))
     provenance = {"mlir": mlir_root(), "llvm": llvm_version()}
     return KernelImage(
         target=target.level, code=flat.code, buffers=_buffers(module), phases=tuple(phases), provenance=provenance

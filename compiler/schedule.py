@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
@@ -67,7 +68,12 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
-    elif (few_rows or _has_pairs_by_column(body)) and _column_dim(body) <= COLUMN_LANE_DIM:
+    elif (
+        (few_rows or _has_pairs_by_column(body))
+        and _column_dim(body) <= COLUMN_LANE_DIM
+        and not has_direct_sums(body)
+        and not operation.operands  # the intervals of a table are short
+    ):
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
     return CpuSchedule(
         lanes=lanes,

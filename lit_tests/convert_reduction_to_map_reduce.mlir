@@ -161,6 +161,37 @@ func.func @no_reduction(%x: tensor<?x3xf32>) -> tensor<?x3xf32> {
   return %0 : tensor<?x3xf32>
 }
 
+// Over ranges, a table follows the results for each axis whose rows are kept; a reduction to one row goes over no pairs.
+// CHECK-LABEL: func.func @ranged(
+// CHECK-SAME: memref<1x1xf32> {reduction.axis = "", reduction.name = "output1", reduction.role = "output"}
+// CHECK-SAME: [[I:%[a-z0-9]+]]: memref<?x1xi64> {reduction.axis = "i", reduction.name = "ranges_i", reduction.role = "table"}
+// CHECK-SAME: [[J:%[a-z0-9]+]]: memref<?x1xi64> {reduction.axis = "j", reduction.name = "ranges_j", reduction.role = "table"}
+// CHECK-SAME: reduction.name = "scratch0"
+// CHECK-NOT: attributes
+// CHECK: "reduction.map_reduce"([[J]]) ({
+// CHECK: {columns = "i", rows = "j"}
+// CHECK: "reduction.map_reduce"([[I]]) ({
+// CHECK: {columns = "j", rows = "i"}
+// CHECK: "reduction.map_reduce"() ({
+// CHECK: {columns = "i", rows = ""}
+func.func @ranged(%x_rows: tensor<?x1xf32>) -> (tensor<?x1xf32>, tensor<1x1xf32>) attributes {reduction.ranged} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %a = "reduction.reduce"(%x) {axis = "i", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  %b = "reduction.reduce"(%x) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  %rows = "reduction.var"(%b) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %c = "reduction.reduce"(%rows) {axis = "i", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<1x1xf32>
+  return %a, %c : tensor<?x1xf32>, tensor<1x1xf32>
+}
+
+// How sums are added up is said on.
+// CHECK-LABEL: func.func @wide_sum(
+// CHECK: "reduction.accumulate"({{.+}}) {accumulator = f64, kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "kahan"}
+func.func @wide_sum(%x_rows: tensor<?x3xf32>) -> tensor<?x3xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %r = "reduction.reduce"(%x) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %r : tensor<?x3xf32>
+}
+
 // A dense array is read at both indices, the slow one first; over i the row of the kernel is j. Indices are values.
 // CHECK-LABEL: func.func @pairs(
 // CHECK-SAME: [[A:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "input0", reduction.role = "input"}

@@ -128,6 +128,19 @@ func.func @several_results(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -
   return %r0, %r1 : tensor<?x1xf32>, tensor<?x1xf32>
 }
 
+// Gradients add up as the results do, where their reductions have such a scheme: that of a sum over one row too.
+// CHECK-LABEL: @wide_gradients
+// CHECK: "reduction.reduce"({{.+}}) {accumulator = f64, axis = "j", kind = "sum", scheme = "direct"}
+// CHECK: "reduction.reduce"({{.+}}) {accumulator = f64, axis = "j", kind = "sum", scheme = "direct"} : {{.+}} -> tensor<?x1xf32>
+// CHECK: "reduction.reduce"({{.+}}) {accumulator = f64, axis = "i", kind = "sum", scheme = "direct"} : {{.+}} -> tensor<1x1xf32>
+func.func @wide_gradients(%x_rows: tensor<?x1xf32>, %p_row: tensor<1x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0, 1]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %p = "reduction.var"(%p_row) {axis = ""} : (tensor<1x1xf32>) -> !reduction.lazy<"", vector<1xf32>>
+  %m = "reduction.mul"(%x, %p) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%m) {accumulator = f64, axis = "j", kind = "logsumexp", scheme = "direct"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
 // The gradient of a dense array is a table with a row for each pair, as the array is; the cotangent of a table is one too.
 // CHECK-LABEL: func.func @dense(
 // CHECK-SAME: [[A:%[a-z0-9]+]]: tensor<?x1xf32>

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
+    from pylazy.complex_lazy_tensor import ComplexLazyTensor
+    from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
+    from pylazy.kernel_solve import KernelSolve
+    from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+    from pylazy.linear_operators import LinearOperator, aslinearoperator, identity
     from pylazy.masks import band, causal, diagonal
     from pylazy.pair_variables import Vij, column_index, row_index
     from pylazy.runtime.errors import (
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
         DtypeError,
         FormulaError,
         InternalError,
+        NonFiniteError,
         PylazyError,
         ShapeError,
         UnsupportedError,
@@ -34,12 +40,17 @@ __all__ = [
     "Bundle",
     "BundleFormatError",
     "CompileError",
+    "ComplexLazyTensor",
+    "ConvergenceWarning",
     "DeviceError",
     "DtypeError",
     "FormulaError",
     "Genred",
     "InternalError",
+    "KernelSolve",
     "LazyTensor",
+    "LinearOperator",
+    "NonFiniteError",
     "Pm",
     "PylazyError",
     "Reduction",
@@ -50,15 +61,18 @@ __all__ = [
     "Vi",
     "Vij",
     "Vj",
+    "aslinearoperator",
     "band",
     "causal",
     "column_index",
     "diagonal",
+    "evaluate",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
     "get_num_threads",
+    "identity",
     "load_bundle",
     "row_index",
     "set_num_threads",
@@ -67,7 +81,12 @@ __all__ = [
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
+    "pylazy.complex_lazy_tensor": ("ComplexLazyTensor",),
+    "pylazy.fused_reductions": ("evaluate",),
+    "pylazy.kernel_solve": ("KernelSolve",),
+    "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
+    "pylazy.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
     "pylazy.masks": ("band", "causal", "diagonal"),
     "pylazy.pair_variables": ("Vij", "column_index", "row_index"),
     "pylazy.stages": ("Reduction",),

@@ -90,13 +90,26 @@ def compile_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle; C files are named after it")] = Path(
         "kernels.plzb"
     ),
-    emit: Annotated[str, typer.Option(help="some of bundle,header,source,static")] = "bundle",
+    emit: Annotated[str, typer.Option(help="some of bundle,header,source,static,shared")] = "bundle",
     json: Json = False,
 ) -> None:
     """Compile formulas ahead of time, for machines that need not be this one. No Python in the file is executed."""
     from pylazy.commands.compile_formulas import compile_formulas
 
     compile_formulas(formulas, targets=target or (), output=output, emit=emit.split(","), as_json=json)
+
+
+@app.command()
+def explain(
+    formulas: Annotated[Path, typer.Argument(metavar="FORMULAS.toml", help="a table for each function")],
+    target: Annotated[str, typer.Option("-t", "--target", help="x86-64-v4, sm_90, ...; default: this machine")] = "",
+    output: Annotated[Path, typer.Option("-o", "--output", help="the page")] = Path("report.html"),
+    json: Json = False,
+) -> None:
+    """Write a page about how formulas are compiled: every pass and what it changed, schedule, times, instructions."""
+    from pylazy.commands.explain_formulas import explain_formulas
+
+    explain_formulas(formulas, target=target, output=output, as_json=json)
 
 
 @app.command()

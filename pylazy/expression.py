@@ -5,15 +5,16 @@ from __future__ import annotations
 import linecache
 import sys
 from dataclasses import dataclass
-from os.path import dirname
+from os.path import dirname, join
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pylazy.dtypes import promote
 from pylazy.operations import OPERATIONS, elementwise_dim
 from pylazy.runtime.errors import ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Attributes = tuple[tuple[str, int | tuple[int, ...]], ...]
 Number = int | float
@@ -21,8 +22,15 @@ Position = tuple[CodeType, int] | tuple[None, "Location"]
 """Where a node was built: a code object and an offset in it, resolved to a `Location` only when somebody asks."""
 
 _PACKAGE_FOLDER = dirname(__file__)
+_DYNAMO = join("torch", "_dynamo")
 _AXES = ("", "i", "j", "ij")
 _AXES_UNION = {(a, b): "".join(axis for axis in "ij" if axis in a + b) for a in _AXES for b in _AXES}
+
+
+def is_compiling() -> bool:
+    """Whether torch.compile or torch.export reads this very code, to put what it does in a graph."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
 class Location(NamedTuple):
@@ -53,7 +61,22 @@ def user_position() -> Position:
             break
         frame = outer
         code = frame.f_code
+    if _DYNAMO in code.co_filename:
+        return None, _line_being_traced()
     return code, frame.f_lasti
+
+
+# While torch.compile traces a function, this one is called, not traced: a frame is nothing that it can put in a graph.
+user_position._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _line_being_traced() -> Location:
+    """Give the user's line that torch.compile is reading."""
+    guards = sys.modules["torch._guards"]
+    for frame in reversed(guards.TracingContext.extract_stack()):
+        if not frame.filename.startswith(_PACKAGE_FOLDER):
+            return Location(frame.filename, frame.lineno, 0, frame.name)
+    return Location("<torch.compile>", 0, 0, "")
 
 
 def resolve(position: Position) -> Location:
@@ -94,7 +117,8 @@ class Expression:
             of a variable `TRANSPOSED` where an array with a row for each pair lies with i fastest.
         axes: the axes the value varies with: "", "i", "j" or "ij".
         dim: inner dimension, at least 1.
-        dtype: "float32", "float64", or None where only numbers are involved, which take the dtype of the rest.
+        dtype: what the dtypes of the arrays promote to, see `pylazy.dtypes`; None where only numbers are involved,
+            which take the dtype of the rest.
         source: what a leaf stands for: the data slot of a variable, the number of a constant; else None.
         position: where the user built the node; see `location`.
     """
@@ -219,45 +243,44 @@ def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()
     return Expression(op, operands, attributes, axes, dim, dtype, None, user_position())
 
 
-def rebuilt(root: Expression, leaf: Callable[[Expression], Expression | None], axes: Mapping[str, str]) -> Expression:
-    """Build a formula again with other leaves and axes.
+def join_axes(first: str, second: str) -> str:
+    """The axes that either of two values varies with."""
+    return _AXES_UNION[first, second]
+
+
+def replace_leaves(root: Expression, replace: Callable[[Expression], Expression]) -> Expression:
+    """Build a formula anew on other leaves; what varied with an axis then varies with those of the new leaves.
 
     Args:
         root: the formula.
-        leaf: gives what takes the place of a leaf, None for the leaf itself.
-        axes: for each set of axes the one that takes its place.
+        replace: from a leaf to what takes its place, of the same inner dimension.
     """
-    made: dict[int, Expression] = {}
+    built: dict[int, Expression] = {}
     stack = [root]
     while stack:
         node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in made]
+        pending = [operand for operand in node.operands if id(operand) not in built]
         if pending:
             stack += pending
             continue
         stack.pop()
-        if id(node) in made:
+        if id(node) in built:
             continue
-        found = None if node.operands else leaf(node)
-        if found is None:
-            operands = tuple([made[id(operand)] for operand in node.operands])
-            found = Expression(
-                node.op, operands, node.attributes, axes[node.axes], node.dim, node.dtype, node.source, node.position
-            )
-        made[id(node)] = found
-    return made[id(root)]
+        if not node.operands:
+            built[id(node)] = replace(node)
+            continue
+        operands = tuple([built[id(operand)] for operand in node.operands])
+        axes = ""
+        for operand in operands:
+            axes = join_axes(axes, operand.axes)
+        built[id(node)] = Expression(
+            node.op, operands, node.attributes, axes, node.dim, node.dtype, node.source, node.position
+        )
+    return built[id(root)]
 
 
-def promote(first: str | None, second: str | None) -> str | None:
-    """The wider of two dtypes; a number has none and adapts."""
-    if first is None:
-        return second
-    return first if second is None or second == first else "float64"
-
-
-def join_axes(first: str, second: str) -> str:
-    """The axes that either of two values varies with."""
-    return _AXES_UNION[first, second]
+INPUT_PREFIXES = {"i": "x", "j": "y", "": "p", "ij": "a", "ji": "a"}
+"""How the names of inputs begin, by axis."""
 
 
 @dataclass(frozen=True)
@@ -312,10 +335,11 @@ class Flattened:
         entries: the canonical form; hashable once made a tuple.
         representatives: for each entry the first node that has this value.
         sources: for each input its data slot, in the order of the inputs.
+        indices: the axes whose indices are values of the formula.
         roots: the entries of the expressions that were flattened.
     """
 
-    __slots__ = ("entries", "representatives", "roots", "sources")
+    __slots__ = ("entries", "indices", "representatives", "roots", "sources")
 
     def __init__(self, expressions: Sequence[Expression], *, inline_numbers: bool = False) -> None:
         """Walk the expressions.
@@ -329,6 +353,7 @@ class Flattened:
         inputs: dict[Any, int] = {}
         self.representatives: list[Expression] = []
         self.sources: list[Any] = []
+        self.indices = ""
         for expression in expressions:
             stack = [expression]
             while stack:
@@ -355,6 +380,7 @@ class Flattened:
                         self.sources.append(node.source)
                     entry = ("var", number, axis, node.dim)
                 elif node.op == "index":
+                    self.indices += node.axes
                     entry = ("index", node.axes)
                 else:
                     value = node.source if node.op == "constant" else node.source.number
@@ -370,9 +396,8 @@ class Flattened:
 
     def inputs(self) -> tuple[Input, ...]:
         """The input buffers, in order."""
-        prefix = {"i": "x", "j": "y", "": "p", "ij": "a", "ji": "a"}
         variables = [entry for entry in self.entries if entry[0] == "var"]
-        return tuple(Input(f"{prefix[axis]}{number}", axis, dim) for _, number, axis, dim in variables)
+        return tuple(Input(f"{INPUT_PREFIXES[axis]}{number}", axis, dim) for _, number, axis, dim in variables)
 
     def nodes(self) -> tuple[Node, ...]:
         """The values, each after its operands."""

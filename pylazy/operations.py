@@ -103,6 +103,15 @@ def soft_dtw_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]
     return 1
 
 
+def soft_dtw_derivative_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
+    """Check that gamma is a number, and that a vector to multiply with has the components of x, y and gamma."""
+    soft_dtw_dim(name, dims, attributes)
+    total = sum(dims[:3])
+    if any(dim != total for dim in dims[3:]):
+        raise ShapeError(f"{name} was given a vector of inner dimension {dims[3]}, expected {total}")
+    return total
+
+
 def _table(*rows: Operation) -> Mapping[str, Operation]:
     return MappingProxyType({row.name: row for row in rows})
 
@@ -207,6 +216,12 @@ OPERATIONS: Mapping[str, Operation] = _table(
     ),
     Operation(
         "soft_dtw", 3, soft_dtw_dim, "soft dynamic time warping of x and y with squared distances, softened by z"
+    ),
+    Operation(
+        "soft_dtw_gradient", 3, soft_dtw_derivative_dim, "derivative of soft_dtw by x, y and z, joined to one vector"
+    ),
+    Operation(
+        "soft_dtw_hessian", 4, soft_dtw_derivative_dim, "second derivative of soft_dtw by x, y and z times a vector"
     ),
 )
 """Every operation of a formula but its leaves; a row here and a method of LazyTensor make one visible."""

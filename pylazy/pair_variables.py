@@ -6,13 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pylazy import arrays
 from pylazy.expression import at_user_line, index, variable
 from pylazy.lazy_formula import new
 from pylazy.lazy_tensor import LazyTensor
-from pylazy.operands import checked_dim
+from pylazy.operands import checked_dim, is_complex
 from pylazy.runtime.errors import AxisError, DtypeError
 
 
@@ -25,11 +23,14 @@ def Vij(a: Any) -> LazyTensor:
 
     Raises:
         AxisError: the array has fewer than two dimensions.
-        DtypeError: this is no array, or not one of float32 or float64.
+        DtypeError: this is no array, or a complex one, or its elements are of a dtype that formulas do not read.
     """
-    if not (isinstance(a, np.ndarray) or arrays.is_tensor(a)):
+    if not arrays.is_array(a):
+        raise DtypeError(at_user_line(f"Vij was given {type(a).__name__}, expected an array of shape (M, N)"))
+    a = arrays.readable(a)
+    if is_complex(a):
         raise DtypeError(
-            at_user_line(f"Vij was given {type(a).__name__}, expected a NumPy array or a torch tensor of shape (M, N)")
+            at_user_line("Vij was given a complex array, expected a real one: use Vij(a.real) + 1j * Vij(a.imag)")
         )
     shape = tuple(a.shape)
     if len(shape) < 2:

@@ -11,6 +11,7 @@ from pylazy.compiler.dialects.reduction.formula_ops import (
     emit_reduce,
     emit_var,
 )
+from pylazy.compiler.dialects.reduction.summation import summation_attributes
 from pylazy.compiler.mlir import func, ir
 from pylazy.expression import Location, Node
 from pylazy.reductions import GradientRequest, ReductionRequest
@@ -41,16 +42,16 @@ def trace(request: ReductionRequest, *, few_rows: str = "") -> Traced:
         few_rows: the axes ("", "i", "j" or "ij") with so few rows that a vector is better filled with columns.
     """
     with compilation():
-        return Traced(_build(request, wrt=(), few_rows=few_rows))
+        return Traced(_build(request, orders=(), few_rows=few_rows))
 
 
 def trace_gradient(request: GradientRequest, *, few_rows: str = "") -> Traced:
     """Build the module of a gradient: the forward function, marked for `reduction-differentiate`."""
     with compilation():
-        return Traced(_build(request.forward, wrt=request.wrt, few_rows=few_rows))
+        return Traced(_build(request.root, orders=request.orders, few_rows=few_rows))
 
 
-def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) -> ir.Module:
+def _build(request: ReductionRequest, *, orders: tuple[tuple[int, ...], ...], few_rows: str) -> ir.Module:
     element = ir.F32Type.get() if request.dtype == "float32" else ir.F64Type.get()
     dynamic = ir.ShapedType.get_dynamic_size()
     tensors = [ir.RankedTensorType.get([dynamic if entry.axis else 1, entry.dim], element) for entry in request.inputs]
@@ -72,6 +73,7 @@ def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) ->
                             axis=output.axis,
                             weight=weight[0] if weight else None,
                             k=output.k,
+                            summation=summation_attributes(*output.summation),
                         )
                     )
             func.ReturnOp(results)
@@ -88,12 +90,19 @@ def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) ->
                 for entry in request.inputs
             ]
         )
+        if request.ranged:
+            function.attributes["reduction.ranged"] = ir.UnitAttr.get()
         if few_rows:
             function.attributes["reduction.few_rows"] = ir.StringAttr.get(few_rows)
-        if wrt:
-            integer = ir.IntegerType.get_signless(64)
-            function.attributes["reduction.wrt"] = ir.ArrayAttr.get([ir.IntegerAttr.get(integer, k) for k in wrt])
+        if orders:
+            function.attributes["reduction.wrt"] = _orders_attribute(orders)
     return module
+
+
+def _orders_attribute(orders: tuple[tuple[int, ...], ...]) -> ir.Attribute:
+    integer = ir.IntegerType.get_signless(64)
+    arrays = [ir.ArrayAttr.get([ir.IntegerAttr.get(integer, number) for number in wrt]) for wrt in orders]
+    return arrays[0] if len(arrays) == 1 else ir.ArrayAttr.get(arrays)
 
 
 def _emit_nodes(

@@ -91,10 +91,9 @@ def soft_dtw_gradient(x: Array, y: Array, gamma: Array, along: Array | None = No
     return gradient.numpy()
 
 
-#: Ops of the dialect that no formula of a user has: they come from differentiation.
-DERIVATIVES: Mapping[str, Dense] = {"soft_dtw_gradient": soft_dtw_gradient, "soft_dtw_hessian": soft_dtw_gradient}
-
 OPERATIONS: Mapping[str, Dense] = {
+    "soft_dtw_gradient": soft_dtw_gradient,
+    "soft_dtw_hessian": soft_dtw_gradient,
     "soft_dtw": lambda *operands: soft_dtw_by_torch(*map(torch.as_tensor, operands)).numpy(),
     "neg": np.negative,
     "abs": np.abs,
@@ -302,7 +301,7 @@ def evaluate_dense(
                     array = np.asarray(arguments[source.position])
                     batch = array.ndim - (2 if node.axes else 1)
                 else:
-                    array = source.array.detach().numpy() if hasattr(source.array, "detach") else source.array
+                    array = source.array.detach().double().numpy() if hasattr(source.array, "detach") else source.array
                     batch = source.batch
                 value = dense_variable(array, axis=node.axes, batch=batch)
                 if node.attributes:
@@ -335,7 +334,7 @@ def assert_close(
         columns: number of terms of each result.
         scale: size of the terms that were added, where the result itself may cancel; by default that of the result.
     """
-    result = found.detach().numpy() if hasattr(found, "detach") else np.asarray(found)
+    result = found.detach().double().numpy() if hasattr(found, "detach") else np.asarray(found)
     assert result.shape == expected.shape, f"shape {result.shape}, expected {expected.shape}"
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(np.where(finite, 0.0, result), np.where(finite, 0.0, expected))

@@ -202,3 +202,65 @@ def test_pickled_formula_keeps_its_indices() -> None:
     K = kernel(5, 6)
     formula = K * pylazy.causal()
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(formula)).sum(axis=1), formula.sum(axis=1))
+
+
+def attention(q: Any, k: Any, v: Any) -> Any:
+    scores = (Vi(q) * Vj(k)).sum(-1) / math.sqrt(q.shape[-1])
+    return pylazy.causal().where(scores, -math.inf).sumsoftmaxweight(Vj(v), axis=1)
+
+
+def dense_attention(q: Any, k: Any, v: Any) -> Any:
+    return torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
+
+
+def test_compiled_causal_attention_matches_that_of_torch_in_every_size() -> None:
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    for size in (12, 17, 40):
+        inputs = [torch.randn(size, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+        found, expected = compiled(*inputs), dense_attention(*inputs)
+        torch.testing.assert_close(found, expected)
+        weights = torch.randn_like(expected)
+        gradients, dense = (torch.autograd.grad((some * weights).sum(), inputs) for some in (found, expected))
+        torch.testing.assert_close(gradients, dense)
+
+
+def test_exported_causal_attention_takes_other_sizes() -> None:
+    class Attention(torch.nn.Module):
+        def forward(self, q: Any, k: Any, v: Any) -> Any:
+            return attention(q, k, v)
+
+    size = torch.export.Dim("size", min=2, max=2**20)
+    program = torch.export.export(
+        Attention(), tuple(torch.randn(12, 4) for _ in range(3)), dynamic_shapes=({0: size},) * 3
+    )
+    given = [torch.randn(21, 4) for _ in range(3)]
+    torch.testing.assert_close(program.module()(*given), dense_attention(*given), atol=1e-5, rtol=1e-4)
+
+
+def test_derivatives_of_causal_attention_match_finite_differences_in_all_modes() -> None:
+    inputs = [torch.randn(4, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    assert torch.autograd.gradcheck(attention, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(attention, inputs, check_fwd_over_rev=True)
+
+
+def test_vmap_of_causal_attention_is_that_of_each_element() -> None:
+    inputs = [torch.randn(3, 9, 4, dtype=torch.float64) for _ in range(3)]
+    expected = torch.stack([dense_attention(*parts) for parts in zip(*inputs, strict=True)])
+    torch.testing.assert_close(torch.vmap(attention)(*inputs), expected)
+
+
+def test_masks_meet_complex_formulas() -> None:
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((9, 2)) + 1j * random.standard_normal((9, 2)), random.standard_normal((7, 2))
+    K = (Vi(x) * Vj(y)).sum(-1).exp()
+    dense = np.where(np.arange(7) <= np.arange(9)[:, None], np.exp(x @ y.T), 0)
+    np.testing.assert_allclose((K * pylazy.causal()).sum(axis=1)[:, 0], dense.sum(1))
+    np.testing.assert_allclose(pylazy.causal().where(K, 0).sum(axis=0)[:, 0], dense.sum(0))
+
+
+def test_entries_of_indices_keep_the_numbers_of_the_whole_formula() -> None:
+    K = kernel(7, 5)
+    dense = evaluate_dense(K * pylazy.causal())[..., 0]
+    np.testing.assert_allclose((K * pylazy.causal()).dense(), dense)
+    np.testing.assert_allclose((K * pylazy.causal())[[5, 1], 1:4].dense(), dense[[5, 1], 1:4])
+    np.testing.assert_allclose((K * K.row_index()).diagonal()[:, 0], np.diagonal(evaluate_dense(K)[..., 0]) * range(5))

@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.threads import get_num_threads, set_num_threads
 
 ROOT = Path(__file__).parent.parent
+WINE_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/lib/wine"))  # Debian puts wine64 there
 COMPILER = os.environ.get("CC") or shutil.which("cc")
 pytestmark = pytest.mark.skipif(not COMPILER or not shutil.which("ar"), reason="no C compiler")
+SHARED_LIBRARY = f"libkernels.{'dylib' if sys.platform == 'darwin' else 'so'}"
 random = np.random.default_rng(0)
 OK, INVALID_ARGUMENT = 0, 1
 
@@ -190,19 +193,23 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("example")
     formulas = str(ROOT / "examples" / "c" / "gaussian.toml")
     targets = [word for target in dict.fromkeys(("x86-64", host_target())) for word in ("-t", target)]
-    command = ["compile", formulas, *targets, "--emit", "header,static", "-o", str(folder / "kernels.plzb")]
+    command = ["compile", formulas, *targets, "--emit", "header,static,shared", "-o", str(folder / "kernels.plzb")]
     assert cli.main(command) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["kernels.h", "kernelsConfig.cmake", "libkernels.a"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "kernels.h",
+        "kernelsConfig.cmake",
+        "libkernels.a",
+        SHARED_LIBRARY,
+    ]
     return folder
 
 
-def test_example_runs(example: Path) -> None:
+@pytest.mark.parametrize("library", [["-L.", "-lkernels", "-Wl,-rpath,."], ["libkernels.a"]], ids=["shared", "static"])
+def test_example_runs(example: Path, library: list[str]) -> None:
     source = str(ROOT / "examples" / "c" / "gaussian.c")
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-    subprocess.run(
-        [str(COMPILER), *flags, source, "-I.", "-L.", "-lkernels", "-lm", "-o", "run"], cwd=example, check=True
-    )
-    done = subprocess.run([str(example / "run")], capture_output=True, text=True, check=True)
+    subprocess.run([str(COMPILER), *flags, source, "-I.", *library, "-lm", "-o", "run"], cwd=example, check=True)
+    done = subprocess.run(["./run"], cwd=example, capture_output=True, text=True, check=True)
     assert "refused: plz_gaussian: y has rows of 2 elements, expected 3" in done.stdout
 
 
@@ -215,10 +222,11 @@ def test_header_is_cplusplus_too(example: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="no CMake")
-def test_example_builds_with_cmake(example: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["kernels", "kernels_shared"])
+def test_example_builds_with_cmake(example: Path, tmp_path: Path, target: str) -> None:
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.18)\nproject(example C)\nfind_package(kernels CONFIG REQUIRED)\n"
-        f'add_executable(run "{ROOT}/examples/c/gaussian.c")\ntarget_link_libraries(run PRIVATE pylazy::kernels m)\n',
+        f'add_executable(run "{ROOT}/examples/c/gaussian.c")\ntarget_link_libraries(run PRIVATE pylazy::{target} m)\n',
         encoding="utf-8",
     )
     build = tmp_path / "build"
@@ -254,6 +262,20 @@ def test_older_processor_takes_the_lower_level(tmp_path: Path) -> None:
     subprocess.run([str(COMPILER), *flags], cwd=tmp_path, check=True)
     for processor in ("Nehalem", "Haswell"):  # SSE4.2; AVX2
         subprocess.run([emulator, "-cpu", processor, str(tmp_path / "run")], check=True)
+
+
+def test_code_is_right_on_windows_under_emulation(tmp_path: Path) -> None:
+    compiler, emulator = shutil.which("x86_64-w64-mingw32-gcc"), shutil.which("wine64", path=WINE_PATH)
+    if compiler is None or emulator is None:
+        pytest.skip("no compiler for Windows, or no wine64")
+    formulas = str(ROOT / "examples" / "c" / "gaussian.toml")
+    command = ["compile", formulas, "-t", "x86-64", "-t", "x86-64-v3", "--emit", "header,source"]
+    assert cli.main([*command, "-o", str(tmp_path / "kernels.plzb")]) == 0
+    source = str(ROOT / "examples" / "c" / "gaussian.c")
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
+    subprocess.run([compiler, *flags, source, "kernels.c", "-I.", "-o", "run.exe"], cwd=tmp_path, check=True)
+    done = subprocess.run([emulator, "run.exe"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "refused: plz_gaussian: y has rows of 2 elements, expected 3" in done.stdout
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------

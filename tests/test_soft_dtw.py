@@ -161,6 +161,54 @@ def test_series_whose_tables_do_not_fit_the_stack_are_refused() -> None:
         found.sum().backward()
 
 
+def soft_dtw_sum(x: Any, y: Any, gamma: Any) -> Any:
+    return Vi(x).softdtw_sqdist(Vj(y), Pm(gamma)).sum(axis=1)
+
+
+def test_derivatives_match_finite_differences_in_all_modes() -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 3), (4, 2))]
+    inputs.append(torch.tensor([0.7], dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(soft_dtw_sum, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(soft_dtw_sum, inputs, check_fwd_over_rev=True)
+
+
+def test_hessian_by_torch_func_matches_dense_torch() -> None:
+    x, y, gamma = torch.randn(2, 3), torch.randn(4, 3), torch.tensor([0.6])
+    x, y, gamma = x.double(), y.double(), gamma.double()
+    found = torch.func.hessian(lambda x: soft_dtw_sum(x, y, gamma).sum())(x)
+    expected = torch.func.hessian(lambda x: soft_dtw_by_torch(x[:, None], y[None], gamma).sum())(x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_vmap_is_soft_dtw_of_each_element() -> None:
+    x, y, gamma = torch.randn(3, 5, 4), torch.randn(3, 6, 4), torch.tensor([0.6])
+    expected = torch.stack([soft_dtw_sum(*parts, gamma) for parts in zip(x, y, strict=True)])
+    torch.testing.assert_close(torch.vmap(soft_dtw_sum, in_dims=(0, 0, None))(x, y, gamma), expected)
+
+
+def test_derivatives_are_formulas_too() -> None:
+    x, y = Vi(series(5, 3)), Vj(series(4, 6))
+    K = x.softdtw_sqdist(y, 0.4)
+    for formula in (K.grad(x, 1), K.diff(y, y), K.grad(x, 1).diff(x, x), (K * K).grad(y, 1).grad(x, y)):
+        dense = evaluate_dense(formula)
+        scale = 100 * np.abs(dense).max()  # second derivatives are small differences of large terms
+        assert_close(formula.sum(axis=1), dense.sum(1), dtype="float64", columns=300, scale=scale)
+
+
+def test_third_derivative_is_refused_at_the_line_of_the_user() -> None:
+    x, y = Vi(series(5, 3)), Vj(series(4, 3))
+    with pytest.raises(UnsupportedError, match=r"the third derivative of reduction\.soft_dtw") as raised:
+        x.softdtw_sqdist(y, 0.4).grad(x, 1).grad(x, y).grad(x, y)
+    assert "test_soft_dtw.py" in str(raised.value)
+    tensor = torch.randn(5, 3, requires_grad=True)
+    found = Vi(tensor).softdtw_sqdist(Vj(torch.randn(4, 3)), 0.4).sum(axis=1)
+    for _ in range(2):
+        (found,) = torch.autograd.grad(found.sum(), tensor, create_graph=True)
+    with pytest.raises(UnsupportedError, match=r"the third derivative of reduction\.soft_dtw"):
+        torch.autograd.grad(found.sum(), tensor)
+
+
 def test_what_is_not_there_is_refused_by_name() -> None:
     with pytest.raises(ShapeError, match="soft_dtw was given a gamma of inner dimension 3"):
         distances(3, 4, 2, 2, gamma=[1.0, 2.0, 3.0])

@@ -52,6 +52,7 @@ PRODUCTS = {
     "weightedsqnorm by diagonal": (3, 3, lambda x, y: x.weightedsqnorm(y)),
     "weightedsqnorm by matrix": (3, 9, lambda x, y: x.weightedsqnorm(y)),
     "seams inside": (2, 3, lambda x, y: x.concat(y).concat(x * y[0]).keops_kron(y.concat(x), (7, 1), (1, 5))),
+    "scalar beside a vector": (5, 5, lambda x, y: x.sqdist(y).concat(x).tensorprod(y)),
     "chain": (3, 4, lambda x, y: x.tensorprod((y - x[0]).exp()).matvecmult(y) - x),
 }  # fmt: skip
 

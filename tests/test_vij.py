@@ -1,6 +1,6 @@
 """Dense arrays with a value for each pair, as variables of a formula."""
 
-# ruff: noqa: N803  K and F are the names of a kernel matrix, lazy and dense
+# ruff: noqa: N803, N806  K and F are the names of a kernel matrix, lazy and dense
 
 import pickle
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import torch
 
 from pylazy import AxisError, DtypeError, LazyTensor, ShapeError, UnsupportedError, Vi, Vij, Vj
 from pylazy.bundles import Bundle
+from pylazy.clusters import from_matrix
 from reference import assert_close, evaluate_dense, reduce_dense
 
 Array = Any  # an ndarray
@@ -105,7 +106,8 @@ def test_empty_axes_give_the_neutral_element() -> None:
 
 REFUSALS: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "one dimension": (AxisError, r"Vij was given an array of shape \(3,\), expected \(M, N\)", lambda: Vij(make(3))),
-    "no array": (DtypeError, "Vij was given list, expected a NumPy array", lambda: Vij([[1.0]])),
+    "no array": (DtypeError, "Vij was given list, expected an array", lambda: Vij([[1.0]])),
+    "complex": (DtypeError, r"use Vij\(a.real\) \+ 1j \* Vij\(a.imag\)", lambda: Vij(make(3, 4) * 1j)),
     "plain constructor": (AxisError, r"use Vij\(x\)", lambda: LazyTensor(make(3, 4, 2))),
     "no component": (ShapeError, "inner dimension 0", lambda: Vij(make(3, 4, 0))),
     "other rows": (ShapeError, "M = 3 and M = 4", lambda: Vij(make(3, 4)) + Vi(make(4, 1))),
@@ -218,3 +220,153 @@ def test_gradient_of_pairs_of_every_shape_is_written_where_it_belongs(dim: int, 
             number = torch.arange(columns)[:, None]
             plain = x * number + 0 * a if lazy._expression.operands[1].op == "index" else 2 * a * x
             torch.testing.assert_close(found, plain.detach())
+
+
+def test_complex_pairs_are_made_of_two_real_ones() -> None:
+    a = make(6, 9) + 1j * make(6, 9)[::-1]
+    K = Vij(a.real) + 1j * Vij(a.imag)
+    np.testing.assert_allclose(K @ make(9), a @ make(9))
+
+
+def test_bytes_and_halves_are_read_as_numbers() -> None:
+    a = np.array([[True, False], [True, True], [False, False]])
+    for dtype in (bool, np.int8, np.float16):
+        np.testing.assert_array_equal(Vij(a.astype(dtype)).sum(axis=1)[:, 0], [1, 2, 0])
+
+
+def pairs_of_all_kinds(rows: int, columns: int, dim: int) -> LazyTensor:
+    K = distances(rows, columns)
+    a, b = make(rows, columns, dim), make(columns, rows)
+    return Vij(a) * K + (K.column_index() - 2 * K.row_index()) * Vij(b).T
+
+
+@pytest.mark.parametrize(("rows", "columns", "dim"), [(7, 5, 1), (5, 7, 3)])
+def test_entries_of_formulas_with_pairs_and_indices_are_materialised(rows: int, columns: int, dim: int) -> None:
+    K = pairs_of_all_kinds(rows, columns, dim)
+    expected = evaluate_dense(K)
+    count = min(rows, columns)
+    np.testing.assert_allclose(K.dense().reshape(expected.shape), expected, atol=1e-12)
+    np.testing.assert_allclose(K.diagonal(), expected[range(count), range(count)], atol=1e-12)
+    for keys in ((slice(1, 4), slice(None)), ([3, 0], slice(None, None, -1)), (slice(None), 2), ([1], [4, 4, 0])):
+        i, j = (np.atleast_1d(np.arange(size)[key]) for key, size in zip(keys, (rows, columns), strict=True))
+        np.testing.assert_allclose(K[keys].sum(axis=1), expected[np.ix_(i, j)].sum(1), atol=1e-12)
+        np.testing.assert_allclose(K.T[keys[::-1]].sum(axis=1), expected[np.ix_(i, j)].sum(0), atol=1e-12)
+
+
+def test_batch_of_pairs_is_materialised() -> None:
+    a = make(2, 4, 6, 1)
+    K = Vij(a) * Vij(a).row_index()
+    np.testing.assert_allclose(K.dense(), a[..., 0] * np.arange(4)[:, None])
+    np.testing.assert_allclose(K[:, 1:, [0, 5]].sum(axis=2), (a * np.arange(4)[:, None, None])[:, 1:, [0, 5]].sum(2))
+
+
+def masked(K: LazyTensor, mask: Array) -> LazyTensor:
+    rows, columns = (np.stack([np.arange(size), np.arange(size) + 1], 1) for size in mask.shape)
+    K.ranges = from_matrix(rows, columns, mask)
+    return K
+
+
+def blocks(rows: int, columns: int) -> Array:
+    """Pairs in blocks of odd sizes, in which no row and no column is empty."""
+    mask = np.zeros((rows, columns), dtype=bool)
+    mask[:10, : columns // 3], mask[10:11, 5:9], mask[11:, columns // 3 - 2 :], mask[20:, :3] = True, True, True, True
+    return mask
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_pairs_and_indices_are_read_at_the_pairs_of_ranges(axis: int) -> None:
+    K, mask = pairs_of_all_kinds(70, 45, 3), blocks(70, 45)
+    dense = np.where(mask[..., None], evaluate_dense(K), 0)
+    count = mask.sum(axis)[:, None]
+    np.testing.assert_allclose(masked(K, mask).sum(axis=axis), dense.sum(axis), atol=1e-9)
+    np.testing.assert_allclose(masked(K, mask).mean(axis=axis), dense.sum(axis) / count, atol=1e-9)
+    least = np.where(mask[..., None], dense, np.inf)
+    np.testing.assert_array_equal(masked(K, mask).argmin(axis=axis), least.argmin(axis))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradient_of_pairs_is_zero_out_of_the_ranges(transposed: bool) -> None:
+    mask = blocks(70, 45)
+    a, x = (torch.tensor(make(*shape), requires_grad=True) for shape in ((70, 45), (70, 2)))
+    y = torch.tensor(make(45, 2))
+    kept, number = torch.tensor(mask), torch.arange(70, dtype=torch.float64)[:, None]
+
+    def lazy() -> LazyTensor:
+        product = (Vi(x) * Vj(y)).sum(-1).sin()
+        K = (product.T * Vij(a).T * Vij(a).T).T if transposed else product * Vij(a) * Vij(a)
+        return K * (1 + K.row_index())
+
+    dense = (x @ y.T).sin() * a**2 * (1 + number)
+    weights = torch.randn(70, 1, dtype=torch.float64)
+    ours = masked(lazy(), mask).sum(axis=1) * weights
+    theirs = (dense * kept).sum(1, keepdim=True) * weights
+    torch.testing.assert_close(ours, theirs)
+    plain = torch.autograd.grad(ours.sum(), [a, x], retain_graph=True)
+    found, expected = (torch.autograd.grad(some.sum(), [a, x], create_graph=True) for some in (ours, theirs))
+    torch.testing.assert_close(plain, tuple(one.detach() for one in expected))
+    again, expected_again = (
+        torch.autograd.grad(sum((one / 70).sin().sum() for one in some), [a, x]) for some in (found, expected)
+    )
+    torch.testing.assert_close(again, expected_again)
+
+
+FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "sum": lambda a, x: ((Vij(a) * Vi(x)).sin() * Vij(a)).sum(axis=0),
+    "transposed": lambda a, x: ((Vij(a).T * Vj(x)).sin() * Vij(a).T).sum(axis=1),
+    "logsumexp": lambda a, x: (Vij(a[..., 0]) * Vi(x[:, :1])).sin().logsumexp(axis=1),
+    "min": lambda a, x: ((Vij(a) * Vi(x)).sin() * (1 + Vij(a).column_index())).min(axis=1),
+    "transposed_max": lambda a, x: ((Vij(a).T * Vj(x)).sin() * (1 + Vij(a).T.column_index())).max(axis=1),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_derivatives_of_pairs_match_finite_differences_in_all_modes(name: str) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 4, 2), (3, 2))]
+    assert torch.autograd.gradcheck(FUNCTIONS[name], inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(FUNCTIONS[name], inputs, check_fwd_over_rev=True)
+
+
+def test_vmap_maps_over_pairs_and_over_what_they_meet() -> None:
+    a, y = torch.randn(3, 6, 9), torch.randn(3, 9, 2)
+
+    def product(a: Any, y: Any) -> Any:
+        return (Vij(a).T * Vi(y)).sum(axis=0)
+
+    torch.testing.assert_close(torch.vmap(product)(a, y), a @ y)
+    torch.testing.assert_close(torch.vmap(product, in_dims=(None, 0))(a[0], y), a[0] @ y)
+    torch.testing.assert_close(torch.vmap(product, in_dims=(1, None))(a.swapaxes(0, 1), y[0]), a @ y[0])
+
+
+def test_hessian_by_torch_func_matches_dense_torch() -> None:
+    a, y = torch.randn(3, 4, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    found = torch.func.hessian(lambda a: ((Vij(a) * Vj(y)).sum(axis=1) ** 3).sum())(a)
+    torch.testing.assert_close(found, torch.func.hessian(lambda a: ((a @ y) ** 3).sum())(a))
+
+
+def test_compiled_formulas_of_pairs_take_other_sizes() -> None:
+    def product(a: Any, y: Any) -> Any:
+        return (Vij(a) * Vj(y)).sum(axis=1)
+
+    compiled = torch.compile(product, fullgraph=True, backend="aot_eager")
+    for rows, columns in ((5, 6), (4, 7), (9, 3)):
+        a, y = torch.randn(rows, columns, requires_grad=True), torch.randn(columns, 2)
+        found = compiled(a, y)
+        torch.testing.assert_close(found, a @ y)
+        (gradient,) = torch.autograd.grad(found.sum(), a)
+        torch.testing.assert_close(gradient, y.sum(1).expand(rows, columns))
+
+
+def test_program_of_a_graph_refuses_pairs_of_other_sizes() -> None:
+    reduction = (Vij(make(3, 4)) * Vi(make(3, 1))).sum(axis=1, call=False)
+    text = reduction._job.executable.text()
+    for a in (torch.ones(4, 4, dtype=torch.float64), torch.ones(3, dtype=torch.float64)):
+        with pytest.raises(ShapeError, match="of a program has shape"):
+            torch.ops.pylazy.run([a, torch.ones(3, 1, dtype=torch.float64)], text, [0, 0])
+
+
+def test_formula_with_pairs_is_written_with_both_indices() -> None:
+    K = Vij(make(3, 4))
+    assert "z_ij" in repr(K)
+    assert "z_ji" in repr(K.T)
+    assert "exp(i - j)" in repr(K * (K.row_index() - K.column_index()).exp())

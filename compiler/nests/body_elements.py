@@ -108,8 +108,8 @@ class BodyElements:
     def __init__(self, body: Any, block: Block, load_element: LoadElement) -> None:
         self.block = block
         self.axes = BodyAxes(body).of
-        #: Applied to each element on its way into an accumulator, with the value that it belongs to.
-        self.on_accumulate: Callable[[ir.Value, ir.Value], ir.Value] | None = None
+        #: Applied to each element on its way into an accumulator, with its role there, "formula" or "weight".
+        self.on_accumulate: Callable[[str, ir.Value], ir.Value] | None = None
         self._body = body
         self._load_element = load_element
         self._seams: dict[ir.Value, set[int]] = {}
@@ -237,8 +237,8 @@ class BodyElements:
                 return self._either_side(operands, seam, at, row, column)
             place = at.offset if at.base is None else at.lowest
             if place < seam:
-                return self.element(operands[0], at, row, column)
-            return self.element(operands[1], at.shifted(-seam), row, column)
+                return self._part(operands[0], at, row, column)
+            return self._part(operands[1], at.shifted(-seam), row, column)
         if name == "vector.extract_strided_slice":
             return self.element(operands[0], at.shifted(attribute(operation, "offsets")[0]), row, column)
         result = element_of(value.type)
@@ -259,9 +259,13 @@ class BodyElements:
         last, zero = (kb.constant(bound, place.type) for bound in (seam - 1, 0))
         beyond = kb.emit("arith.subi", (place, kb.constant(seam, place.type)))
         before, after = kb.emit("arith.minsi", (place, last)), kb.emit("arith.maxsi", (beyond, zero))
-        first = self.element(operands[0], Position(0, before, 0, seam - 1), row, column)
-        second = self.element(operands[1], Position(0, after, 0, inner_dim(operands[1]) - 1), row, column)
+        first = self._part(operands[0], Position(0, before, 0, seam - 1), row, column)
+        second = self._part(operands[1], Position(0, after, 0, inner_dim(operands[1]) - 1), row, column)
         return kb.select(kb.icompare("sle", place, last), first, second)
+
+    def _part(self, value: ir.Value, at: Position, row: int, column: int) -> ir.Value:
+        """Emit an element of an operand of a concatenation; one of a single element has it at a constant place."""
+        return self.element(value, at if inner_dim(value) > 1 else Position(0), row, column)
 
     def _pairs(self, value: ir.Value) -> list[tuple[int, int]]:
         """List the row vectors and columns of the block that a value differs in."""

@@ -157,13 +157,9 @@ class ColumnLaneNest(ReduceNest):
         self.valid = None
         return list(branch.results)
 
-    def _masked(self, value: ir.Value, element: ir.Value) -> ir.Value:
-        """Give idle lanes what changes no result."""
-        neutral = next(
-            _neutral_value(attribute(op, "kind")) if value == op.operands[0] else 0.0
-            for op in self.accumulations
-            if value in list(op.operands)[:2]
-        )
+    def _masked(self, role: str, element: ir.Value) -> ir.Value:
+        """Give idle lanes what changes no result of the accumulation that is being emitted."""
+        neutral = 0.0 if role == "weight" else _neutral_value(attribute(self.accumulation, "kind"))
         return kb.select(self.valid, element, kb.constant(neutral, element.type))
 
     def _column_numbers(self, step: int) -> list[ir.Value]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import func, ir, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_accumulators import Accumulator, Shape, attribute_segments, make_accumulator
@@ -77,6 +78,8 @@ class Nest:
         self.column_block: Any = None
         self.column_starts: dict[ir.Value, ir.Value] = {}
         self.first_row: Any = None
+        #: The numbers of rows and columns of the buffers; those of a tile may be fewer.
+        self.extents: tuple[Any, Any] = (None, None)
         #: The index that runs along the lanes.
         self.lane_argument = self.body_block.arguments[0]
         #: Rows of dense arrays that one block of columns has loaded, or where they begin.
@@ -96,6 +99,7 @@ class Nest:
             self.rows, self.columns, self.columns_per_split, self.splits = (
                 load(address(self.extent_table, integer, offset=k), integer) for k in range(4)
             )
+            self.extents = (self.rows, self.columns)
             self._load_pointers()
             self.allocate()
             for_range(first_tile, last_tile, 1, self.tile)
@@ -130,8 +134,13 @@ class Nest:
                 "merges": ir.BoolAttr.get(self.merges),
                 "cost": ir.FloatAttr.get(ir.F64Type.get(), attribute(self.operation, "cost", 1.0)),
                 "max_columns_per_split": ir.IntegerAttr.get(integer, limit if self.splittable else 0),
+                **self.launch_attributes(),
             }
         )
+
+    def launch_attributes(self) -> dict[str, ir.Attribute]:
+        """Give what else the runtime has to know of this phase."""
+        return {}
 
     def index_type(self) -> ir.Type:
         """Give the type of column numbers in lanes: as wide as the values, so that they fill the same registers."""
@@ -274,9 +283,10 @@ class ReduceNest(Nest):
 
     def __init__(self, program: Program, operation: Any, name: str) -> None:
         super().__init__(program, operation, name)
-        self.splittable = bool(attribute(operation, "splittable", True))
+        self.splittable = bool(attribute(operation, "splittable", True)) and not has_direct_sums(self.body_block)
         self.chunk = attribute(operation, "column_chunk", 1024)
         self.partials: list[Partial] = []
+        self.accumulation: Any = None  # the one that is being emitted
 
     def allocate(self) -> None:
         """Allocate accumulators, and scratch for what a split leaves unfinished."""
@@ -318,14 +328,18 @@ class ReduceNest(Nest):
         first_row = imul(row_tile, number(self.rows_per_tile))
         self.first_column = imul(split, self.columns_per_split)
         last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
+        body, carried = self._begin(first_row)
+        carried = self._chunks(body, carried, self.first_column, last_column)
+        self._end(carried, first_row, split)
+
+    def _begin(self, first_row: ir.Value) -> tuple[BodyElements, list[ir.Value]]:
+        """Pack the rows, compute what depends on them alone, and build the neutral states."""
         self.pack(first_row)
         body = BodyElements(self.body_block, self.block, self.load_element)
         self._prepare_rows(body)
         parts = [accumulator.start() for accumulator in self.accumulators]
         self.widths = [len(part) for part in parts]
-        carried = [slot for part in parts for slot in part]
-        carried = self._chunks(body, carried, last_column)
-        self._end(carried, first_row, split)
+        return body, [slot for part in parts for slot in part]
 
     def _prepare_rows(self, body: BodyElements) -> None:
         """Emit, before the loop over columns, what depends on the row or on nothing, unless it is long."""
@@ -352,8 +366,10 @@ class ReduceNest(Nest):
         if value.owner.attributes["value"].is_splat:
             body.element(value, Position(0), 0, 0)
 
-    def _chunks(self, body: BodyElements, carried: list[ir.Value], last_column: ir.Value) -> list[ir.Value]:
-        loop = scf.ForOp(self.first_column, last_column, number(self.chunk), carried)
+    def _chunks(
+        self, body: BodyElements, carried: list[ir.Value], first_column: ir.Value, last_column: ir.Value
+    ) -> list[ir.Value]:
+        loop = scf.ForOp(first_column, last_column, number(self.chunk), carried)
         with ir.InsertionPoint(loop.body), body.scope():
             start = loop.induction_variable
             end = imin(iadd(start, number(self.chunk)), last_column)
@@ -408,6 +424,7 @@ class ReduceNest(Nest):
         for operation, accumulator, part in zip(
             self.accumulations, self.accumulators, self._parts(carried), strict=True
         ):
+            self.accumulation = operation
             with operation.location:
                 result += accumulator.step(part, body, columns)
         for operation, panel in zip(self.pair_stores, self.pair_panels, strict=True):
@@ -558,11 +575,22 @@ def write_results(
     accumulator.finish(carried, _count(nest, accumulator))
     values, indices = destinations(operation)
     if values is not None and accumulator.values is not None:
-        accumulator.values.unpack(nest.buffer_of(values), first_row, nest.rows, slots=accumulator.results)
+        element = ir.MemRefType(values.type).element_type
+        accumulator.values.unpack(
+            nest.buffer_of(values),
+            first_row,
+            nest.rows,
+            slots=accumulator.results,
+            convert=None if element == accumulator.values.element else lambda value: _narrowed(value, element),
+        )
     if indices is not None and accumulator.indices is not None:
         accumulator.indices.unpack(
             nest.buffer_of(indices), first_row, nest.rows, slots=accumulator.results, convert=nest.whole_index
         )
+
+
+def _narrowed(value: ir.Value, element: ir.Type) -> ir.Value:
+    return kb.emit("arith.truncf", (value,), element)
 
 
 def _count(nest: Any, accumulator: Accumulator) -> ir.Value:

@@ -27,8 +27,7 @@ class PairNest(Protocol):
     """What loads of pairs ask of a nest."""
 
     body_block: Any
-    rows: Any
-    columns: Any
+    extents: "tuple[Any, Any]"
     lane_argument: Any
     column_block: Any
     pair_vectors: "dict[Any, ir.Value]"
@@ -88,7 +87,7 @@ def pair_element(nest: PairNest, operation: Any, at: Position, row: int, column:
 
 
 def _extent(nest: PairNest, argument: ir.Value) -> ir.Value:
-    return nest.rows if argument == nest.body_block.arguments[0] else nest.columns
+    return nest.extents[0 if argument == nest.body_block.arguments[0] else 1]
 
 
 def _first_pair(nest: PairNest, operation: Any, row: int, column: int) -> ir.Value:

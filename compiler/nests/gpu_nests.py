@@ -9,6 +9,7 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.mlir import gpu, ir, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_memory import iadd, imin, imul, isub, number
@@ -340,6 +341,12 @@ class ReduceNest(Nest):
 
     def _refuse_unsupported(self, operation: Any) -> None:
         kind, k = attribute(operation, "kind"), attribute(operation, "k", 1)
+        for name, found in summation_of(operation).items():
+            message = (
+                f"reduction.accumulate of kind {kind} with {name} = {found} has no lowering for {self.target.name}, "
+                "which adds up in the type of the formula, by blocks"
+            )
+            raise UnsupportedError(at_source_line(message, operation.location))
         if k > _SELECTION_LIMIT:
             message = (
                 f"reduction.accumulate of kind {kind} with k = {k} has no lowering for {self.target.name}, "

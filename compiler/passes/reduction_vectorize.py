@@ -40,6 +40,7 @@ class _Vectorization:
         with self.operation.location, ir.InsertionPoint(self.operation):
             new = ir.Operation.create(
                 name_of(self.operation),
+                operands=list(self.operation.operands),
                 attributes={key: self.operation.attributes[key] for key in self.operation.attributes},
                 regions=1,
             )

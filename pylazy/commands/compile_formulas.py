@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-EMITTED = ("bundle", "header", "source", "static")
+EMITTED = ("bundle", "header", "source", "static", "shared")
 
 
 def compile_formulas(path: Path, *, targets: Sequence[str], output: Path, emit: Sequence[str], as_json: bool) -> None:

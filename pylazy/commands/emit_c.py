@@ -1,7 +1,8 @@
-"""A bundle as C: a header, one source file with every CPU kernel in it, a static library, a file for CMake.
+"""A bundle as C: a header, one source file with every CPU kernel in it, libraries, a file for CMake.
 
 Code of kernels is laid into the program's own text by the assembler, so nothing is mapped at run time. One source file
-serves x86-64 and 64-bit Arm on Linux, and x86-64 on macOS: the compiler's macros choose.
+serves x86-64 and 64-bit Arm on Linux, macOS and Windows, for compilers that understand GCC's assembly: their macros
+choose.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
     from pylazy.runtime.kernel import Buffer, KernelImage
     from pylazy.runtime.manifest import Function, Kernel
 
-_MACROS = {"x86-64": "defined(__x86_64__) && (defined(__linux__) || defined(__APPLE__))",
-           "aarch64": "defined(__aarch64__) && defined(__linux__)"}  # fmt: skip
+_MACROS = {"x86-64": "defined(__x86_64__)", "aarch64": "defined(__aarch64__)"}
 _LEVELS = {"x86-64": 1, "x86-64-v3": 3, "x86-64-v4": 4, "aarch64": 1}
 _AXES = {"": "PLZ_NONE", "i": "PLZ_I", "j": "PLZ_J"}
 _ROLES = {"input": "PLZ_INPUT", "output": "PLZ_OUTPUT", "scratch": "PLZ_SCRATCH"}
@@ -53,8 +54,8 @@ def emit_c(file: BundleFile, stem: Path, emit: Sequence[str]) -> list[Path]:
 
     Args:
         file: the bundle.
-        stem: files are called after it: k.h, k.c, libk.a and kConfig.cmake.
-        emit: some of "header", "source", "static".
+        stem: files are called after it: k.h, k.c, libk.a, libk.so (libk.dylib on macOS) and kConfig.cmake.
+        emit: some of "header", "source", "static", "shared".
 
     Returns:
         The files.
@@ -72,8 +73,9 @@ def emit_c(file: BundleFile, stem: Path, emit: Sequence[str]) -> list[Path]:
     if "source" in emit:
         written.append(stem.with_name(f"{name}.c"))
         written[-1].write_text(source, encoding="utf-8")
-    if "static" in emit:
-        written += _build_library(source, written[0], stem.with_name(f"lib{name}.a"))
+    kinds = [kind for kind in ("static", "shared") if kind in emit]
+    if kinds:
+        written += _build_libraries(source, written[0], kinds)
     return written
 
 
@@ -279,8 +281,9 @@ def _buffer_text(buffer: Buffer, name: str) -> str:
 
 def _phases_text(image: KernelImage, label: str) -> str:
     rows = [
-        f"    {{INT64_C({phase.entry}), INT64_C({phase.rows_per_tile}), INT64_C({phase.max_columns_per_split}), "
-        f"{phase.cost!r}, {_AXES[phase.rows]}, {_AXES[phase.columns]}, {int(phase.splittable)}, {int(phase.merges)}}},"
+        f"    {{PLZ_ENTRY(INT64_C({phase.entry}), INT64_C({phase.windows_entry})), INT64_C({phase.rows_per_tile}), "
+        f"INT64_C({phase.max_columns_per_split}), {phase.cost!r}, {_AXES[phase.rows]}, {_AXES[phase.columns]}, "
+        f"{int(phase.splittable)}, {int(phase.merges)}}},"
         for phase in image.phases
     ]
     return f"static const plz_phase {label}_phases[] = {{\n" + "\n".join(rows) + "\n};"
@@ -293,21 +296,33 @@ def _embedded(name: str) -> str:
 # The library ----------------------------------------------------------------------------------------------------------
 
 
-def _build_library(source: str, header: Path, library: Path) -> list[Path]:
+def _build_libraries(source: str, header: Path, kinds: Sequence[str]) -> list[Path]:
     compiler, archiver = os.environ.get("CC") or shutil.which("cc"), os.environ.get("AR") or shutil.which("ar")
-    if not compiler or not archiver:
+    if not compiler or (not archiver and "static" in kinds):
         raise UnsupportedError("no C compiler (cc, or CC) or archiver (ar, or AR) is there: use --emit header,source")
     name = header.stem
+    libraries = {kind: header.with_name(f"lib{name}{_LIBRARY_SUFFIX[kind]}") for kind in kinds}
     with tempfile.TemporaryDirectory() as folder:
         path, made = Path(folder) / f"{name}.c", Path(folder) / f"{name}.o"
         path.write_text(source, encoding="utf-8")
         include = f"-I{header.resolve().parent}"
         _call([compiler, "-std=c11", "-O2", "-fPIC", "-fno-lto", include, "-c", str(path), "-o", str(made)])
-        library.unlink(missing_ok=True)
-        _call([archiver, "rcs", str(library.resolve()), str(made)])
-    config = library.with_name(f"{name}Config.cmake")
-    config.write_text(_CMAKE.replace("@NAME@", name), encoding="utf-8")
-    return [library, config]
+        for kind, library in libraries.items():
+            library.unlink(missing_ok=True)
+            if kind == "static":
+                _call([str(archiver), "rcs", str(library.resolve()), str(made)])
+            else:
+                # Found by its own name wherever it lies.
+                identity = "-install_name,@rpath/" if sys.platform == "darwin" else "-soname,"
+                flags = ["-shared", f"-Wl,{identity}{library.name}"]
+                _call([compiler, *flags, str(made), "-o", str(library.resolve())])
+    config = header.with_name(f"{name}Config.cmake")
+    text = _CMAKE.format(name=name)
+    for kind, library in libraries.items():
+        target = name if kind == "static" else f"{name}_shared"
+        text += _CMAKE_TARGET.format(target=target, kind=kind.upper(), file=library.name)
+    config.write_text(text, encoding="utf-8")
+    return [*libraries.values(), config]
 
 
 def _call(command: list[str]) -> None:
@@ -316,13 +331,16 @@ def _call(command: list[str]) -> None:
         raise CompileError(f"{command[0]} fails: {done.stderr.strip()[:2000]}")
 
 
+_LIBRARY_SUFFIX = {"static": ".a", "shared": ".dylib" if sys.platform == "darwin" else ".so"}
 _CMAKE = """\
-# find_package(@NAME@ CONFIG) gives the target pylazy::@NAME@.
-if(NOT TARGET pylazy::@NAME@)
-  add_library(pylazy::@NAME@ STATIC IMPORTED)
+# find_package({name} CONFIG) gives the targets pylazy::{name} (the static library) and pylazy::{name}_shared, as built.
+"""
+_CMAKE_TARGET = """\
+if(NOT TARGET pylazy::{target})
+  add_library(pylazy::{target} {kind} IMPORTED)
   set_target_properties(
-    pylazy::@NAME@
-    PROPERTIES IMPORTED_LOCATION "${CMAKE_CURRENT_LIST_DIR}/lib@NAME@.a"
-               INTERFACE_INCLUDE_DIRECTORIES "${CMAKE_CURRENT_LIST_DIR}")
+    pylazy::{target}
+    PROPERTIES IMPORTED_LOCATION "${{CMAKE_CURRENT_LIST_DIR}}/{file}"
+               INTERFACE_INCLUDE_DIRECTORIES "${{CMAKE_CURRENT_LIST_DIR}}")
 endif()
 """

@@ -19,6 +19,7 @@ from pylazy.compiler.dialects.reduction.dialect import (
     lazy_type,
     lazy_vector,
 )
+from pylazy.compiler.dialects.reduction.summation import NO_WISHES, fault_of_summation, summation_for
 from pylazy.compiler.mlir import ext, ir
 
 
@@ -196,23 +197,47 @@ def reduced_dim(kind: str, dim: int, weight_dim: "int | None", k: int) -> int:
     return dim * k if kind in K_REDUCTIONS else dim
 
 
-def emit_reduce(value: ir.Value, *, kind: str, axis: str, weight: "ir.Value | None" = None, k: int = 0) -> ir.Value:
-    """Build a reduction over `axis`; the result is a tensor with one row for each index of the other axis."""
-    return _emit_reduce(value, ir.ShapedType.get_dynamic_size(), kind=kind, axis=axis, weight=weight, k=k)
+def emit_reduce(
+    value: ir.Value,
+    *,
+    kind: str,
+    axis: str,
+    weight: "ir.Value | None" = None,
+    k: int = 0,
+    summation: Mapping[str, ir.Attribute] = NO_WISHES,
+) -> ir.Value:
+    """Build a reduction over `axis`; the result is a tensor with one row for each index of the other axis.
+
+    `summation` are the attributes that say how to add up, see `summation`; a kind takes those it has.
+    """
+    rows = ir.ShapedType.get_dynamic_size()
+    return _emit_reduce(value, rows, kind=kind, axis=axis, weight=weight, k=k, summation=summation)
 
 
-def emit_reduce_to_one_row(value: ir.Value, *, kind: str, axis: str) -> ir.Value:
+def emit_reduce_to_one_row(
+    value: ir.Value, *, kind: str, axis: str, summation: Mapping[str, ir.Attribute] = NO_WISHES
+) -> ir.Value:
     """Build a reduction over `axis` of a value that varies with no other axis; the result is a tensor of one row."""
-    return _emit_reduce(value, 1, kind=kind, axis=axis, weight=None, k=0)
+    return _emit_reduce(value, 1, kind=kind, axis=axis, weight=None, k=0, summation=summation)
 
 
-def _emit_reduce(value: ir.Value, rows: int, *, kind: str, axis: str, weight: "ir.Value | None", k: int) -> ir.Value:
+def _emit_reduce(
+    value: ir.Value,
+    rows: int,
+    *,
+    kind: str,
+    axis: str,
+    weight: "ir.Value | None",
+    k: int,
+    summation: Mapping[str, ir.Attribute],
+) -> ir.Value:
     index = kind in INDEX_REDUCTIONS
     element = ir.IntegerType.get_signless(64) if index else lazy_vector(value).element_type
     dim = reduced_dim(kind, lazy_dim(value), None if weight is None else lazy_dim(weight), k)
     attributes = {"kind": ir.StringAttr.get(kind), "axis": ir.StringAttr.get(axis)}
     if kind in K_REDUCTIONS:
         attributes["k"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), k)
+    attributes.update(summation_for(kind, summation))
     operation = ir.Operation.create(
         "reduction.reduce",
         results=[ir.RankedTensorType.get([rows, dim], element)],
@@ -410,7 +435,8 @@ def weight_of(reduce_op: Any) -> "ir.Value | None":
 class ReduceOp(Reduction.Operation, name="reduce", traits=[ext.Pure]):
     """Reduce a formula over one axis: one row of results for each index of the other.
 
-    A formula that varies with the reduced axis at most may have a result of type `tensor<1xDxT>`: one row in all.
+    A formula that varies with the reduced axis at most may have a result of type `tensor<1xDxT>`: one row in all. The
+    attributes `accumulator` and `scheme` say how to add up; see `summation`.
     """
 
     value: ext.Operand[Any]
@@ -448,6 +474,9 @@ class ReduceOp(Reduction.Operation, name="reduce", traits=[ext.Pure]):
             return 'of kind "softmax" needs a weight'
         if kind in WEIGHTED_REDUCTIONS and lazy_dim(value) != 1:
             return f'of kind "{kind}" reduces inner dimension {lazy_dim(value)}, expected 1'
+        fault = fault_of_summation(self.operation, lazy_vector(value).element_type)
+        if fault:
+            return fault
         if not isinstance(self.result.type, ir.RankedTensorType):
             return f"has result {self.result.type}, expected a tensor"
         result_type = ir.RankedTensorType(self.result.type)

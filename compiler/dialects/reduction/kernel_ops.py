@@ -8,6 +8,7 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction.dialect import Reduction, attribute
 from pylazy.compiler.dialects.reduction.formula_ops import contracted_dim
+from pylazy.compiler.dialects.reduction.summation import fault_of_summation
 from pylazy.compiler.mlir import ext, ir
 
 #: How an accumulation combines pairs; `min` to `kmax` may give values, indices or both.
@@ -28,12 +29,14 @@ def _has_index_arguments(op: Any, count: int) -> bool:
 class MapReduceOp(Reduction.Operation, name="map_reduce"):
     """One sweep over all pairs (row, column): `rows` is the parallel axis, `columns` the reduced one.
 
-    With `rows = ""` there is one row: a reduction of what a kernel before it reduced already.
+    With `rows = ""` there is one row: a reduction of what a kernel before it reduced already. With a `table` the sweep
+    is over the pairs that the table lists; see the role "table" in pylazy.runtime.kernel.
     """
 
     rows: ir.StringAttr
     columns: ir.StringAttr
     body: ext.Region
+    table: ext.Operand[Any] | None = None
 
     def verify_region_invariants(self) -> bool:
         """Check the axes and that the body is one block over two indices."""
@@ -42,6 +45,8 @@ class MapReduceOp(Reduction.Operation, name="map_reduce"):
             return _refuse(
                 self, f'has rows "{rows}" and columns "{columns}", expected two axes of "i", "j", or no rows'
             )
+        if any(str(operand.type) != "memref<?x1xi64>" for operand in self.operation.operands):
+            return _refuse(self, f"has a table of {self.operation.operands[0].type}, expected memref<?x1xi64>")
         if not _has_index_arguments(self, 2):
             return _refuse(self, "has a body that does not take two indices (row, column)")
         return True
@@ -142,7 +147,8 @@ class AccumulateOp(Reduction.Operation, name="accumulate"):
     """Combine the pair's value into the row's result: the only way out of a `map_reduce`.
 
     `values` and `indices` are the buffers that receive the finished results; `min`, `max`, `kmin` and `kmax` may have
-    either or both, all others have `values`. `weight` belongs to `logsumexp` and `softmax`.
+    either or both, all others have `values`. `weight` belongs to `logsumexp` and `softmax`. The attributes
+    `accumulator` and `scheme` are those of `reduce`.
     """
 
     value: ext.Operand[Any]
@@ -162,7 +168,8 @@ class AccumulateOp(Reduction.Operation, name="accumulate"):
             return _refuse(self, "has no buffer for its result")
         if self.weight is not None and kind not in {"logsumexp", "softmax"}:
             return _refuse(self, f'of kind "{kind}" takes no weight')
-        return True
+        fault = fault_of_summation(self.operation, ir.VectorType(self.value.type).element_type)
+        return not fault or _refuse(self, fault)
 
 
 class InnerReduceOp(Reduction.Operation, name="inner_reduce", traits=[ext.Pure]):

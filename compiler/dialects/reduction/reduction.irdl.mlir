@@ -562,11 +562,13 @@ module {
       irdl.results(result: %4)
     }
     irdl.operation @map_reduce {
-      %0 = irdl.base "#builtin.string" 
+      %0 = irdl.any
+      irdl.operands(table: optional %0)
       %1 = irdl.base "#builtin.string" 
-      irdl.attributes {"rows" = %0, "columns" = %1}
-      %2 = irdl.region
-      irdl.regions(body: %2)
+      %2 = irdl.base "#builtin.string" 
+      irdl.attributes {"rows" = %1, "columns" = %2}
+      %3 = irdl.region
+      irdl.regions(body: %3)
     }
     irdl.operation @map {
       %0 = irdl.base "#builtin.string" 

@@ -227,6 +227,33 @@ func.func @f(%x: tensor<?x3xf32>) {
 
 func.func @f(%x: tensor<?x3xf32>) {
   %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' op of kind "max" takes no accumulator}}
+  %1 = "reduction.reduce"(%0) {accumulator = f64, axis = "j", kind = "max"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' op adds up f32 in f32, expected f32 in f64}}
+  %1 = "reduction.reduce"(%0) {accumulator = f32, axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' op of kind "prod" has no scheme "kahan"}}
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "prod", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
   // expected-error@below {{'reduction.reduce' op has result f32, expected a tensor}}
   %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> f32
   return
@@ -378,6 +405,20 @@ func.func @f(%x: memref<?x3xf32>, %p: memref<?x1xf32>, %n: memref<?x1xi64>) {
 
 // -----
 
+func.func @f(%x: memref<?x3xf32>, %p: memref<?x1xf32>, %n: memref<?x1xi64>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%x, %i) : (memref<?x3xf32>, index) -> vector<3xf32>
+    %1 = "reduction.inner_reduce"(%0) {kind = "add"} : (vector<3xf32>) -> vector<1xf32>
+    // expected-error@below {{'reduction.accumulate' op of kind "min" has no scheme "direct"}}
+    "reduction.accumulate"(%1, %p) {kind = "min", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "direct"} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
 func.func @f() {
   // expected-error@below {{'reduction.map_reduce' op has rows "i" and columns "i", expected two axes of "i", "j", or no rows}}
   "reduction.map_reduce"() ({
@@ -458,6 +499,17 @@ func.func @f(%x: memref<?x6xf32>, %y: memref<?x3xf32>) {
 func.func @f() {
   // expected-error@below {{'reduction.positions' op counts in vector<3xi64>, expected floats}}
   %0 = "reduction.positions"() : () -> vector<3xi64>
+  return
+}
+
+// -----
+
+func.func @f(%x: memref<?x3xf32>, %p: memref<?x1xf32>) {
+  // expected-error@below {{'reduction.map_reduce' op has a table of memref<?x3xf32>, expected memref<?x1xi64>}}
+  "reduction.map_reduce"(%x) ({
+  ^bb0(%i: index, %j: index):
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : (memref<?x3xf32>) -> ()
   return
 }
 

@@ -422,6 +422,33 @@ func.func @kernel(%x: memref<?x3xf32>, %y: memref<?x3xf32>, %p: memref<1x3xf32>,
   return
 }
 
+// CHECK-LABEL: @listed_pairs
+// CHECK-SAME: [[TABLE:%[a-z0-9]+]]: memref<?x1xi64>
+// CHECK: "reduction.map_reduce"([[TABLE]]) ({
+// CHECK: {columns = "i", rows = "j"} : (memref<?x1xi64>) -> ()
+func.func @listed_pairs(%x: memref<?x1xf32>, %sum: memref<?x1xf32>, %table: memref<?x1xi64>) {
+  "reduction.map_reduce"(%table) ({
+  ^bb0(%j: index, %i: index):
+    %column = "reduction.load"(%x, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%column, %sum) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "i", rows = "j"} : (memref<?x1xi64>) -> ()
+  return
+}
+
+// How sums are added up: the type of the running sum, and the scheme.
+// CHECK-LABEL: func.func @sums(
+// CHECK: "reduction.reduce"([[X:%.+]]) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"}
+// CHECK: "reduction.reduce"([[X]]) {axis = "j", kind = "mean", scheme = "direct"}
+// CHECK: "reduction.reduce"([[X]]) {accumulator = f64, axis = "j", kind = "prod"}
+func.func @sums(%x: tensor<?x3xf32>) -> (tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  %2 = "reduction.reduce"(%0) {axis = "j", kind = "mean", scheme = "direct"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  %3 = "reduction.reduce"(%0) {accumulator = f64, axis = "j", kind = "prod"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1, %2, %3 : tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x3xf32>
+}
+
 // What varies with the pair but belongs to no row and no column: numbers of indices, and dense arrays of both layouts.
 // CHECK-LABEL: @indices_and_pairs
 // CHECK: "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xf32>>
