@@ -44,13 +44,14 @@ def run(inputs: Sequence[torch.Tensor], program: str, batch_ranks: Sequence[int]
 
     Args:
         inputs: the input buffers, in the dtype of the program. Each has `batch_ranks` dimensions of a batch, which
-            broadcast, then (rows, dim), (rows, 1, dim), (1, rows, dim), or what has dim elements for axis "". Where
-            the program is ranged, the six arrays of the ranges follow, int64.
+            broadcast, then (rows, dim), (rows, 1, dim), (1, rows, dim), what has dim elements for axis "", (M, N, dim)
+            for axis "ij", (N, M, dim) for axis "ji", or these without dim where it is 1. Where the program is ranged,
+            the six arrays of the ranges follow, int64.
         program: its text; see `Executable.text`.
         batch_ranks: for each input the number of its leading batch dimensions; 0 for the arrays of ranges.
 
     Returns:
-        Tensors (*batch, rows, dim), one for each result; one row for axis "".
+        Tensors (*batch, rows, dim), one for each result; one row for axis "", and for pairs as inputs are.
     """
     results: list[torch.Tensor] = torch.ops.pylazy.run.default(inputs, program, batch_ranks)
     return results
@@ -93,13 +94,14 @@ def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -
 
 
 def _empty_results(request: Request, extents: Extents, device: Any) -> list[torch.Tensor]:
-    rows = {"i": extents.rows, "j": extents.columns, "": 1}
-    return [
-        torch.empty(
-            (*extents.batch, rows[result.axis] or 0, result.dim), dtype=getattr(torch, result.dtype), device=device
-        )
-        for result in request.results
-    ]
+    sizes = {"i": extents.rows or 0, "j": extents.columns or 0}
+    found = []
+    for result in request.results:
+        rows = tuple(sizes[axis] for axis in result.axis) or (1,)
+        # A sweep over ranges leaves the other pairs of a table as they are.
+        make = torch.zeros if request.ranged and len(rows) == 2 else torch.empty
+        found.append(make((*extents.batch, *rows, result.dim), dtype=getattr(torch, result.dtype), device=device))
+    return found
 
 
 def _of_nothing(request: Request, number: int) -> float:
@@ -123,6 +125,9 @@ def _extents(specs: Sequence[Input], inputs: Sequence[torch.Tensor], batch_ranks
         shape = tuple(tensor.shape)
         if shape[:rank] != batch:
             batch = broadcast_batches("the program", batch, shape[:rank])
+        if len(spec.axis) == 2:
+            _read_pairs(spec, shape, rank, rows)
+            continue
         count = math.prod(shape[rank:]) if not spec.axis else math.prod(shape[rank:-1])
         if count != (rows.setdefault(spec.axis, count) if spec.axis else spec.dim):
             expected = f"{rows[spec.axis]} rows" if spec.axis else f"{spec.dim} elements"
@@ -130,6 +135,20 @@ def _extents(specs: Sequence[Input], inputs: Sequence[torch.Tensor], batch_ranks
         if spec.axis and shape[-1] != spec.dim:
             raise ShapeError(at_user_line(f"{spec.name} of a program has shape {shape}, expected rows of {spec.dim}"))
     return Extents(batch, rows.get("i", 1), rows.get("j", 1))
+
+
+def _read_pairs(spec: Input, shape: tuple[int, ...], rank: int, rows: dict[str, int]) -> None:
+    """Read both sizes off an array with a row for each pair."""
+    own = shape[rank:]
+    sizes = tuple(rows.setdefault(axis, count) for axis, count in zip(spec.axis, own, strict=False))
+    if len(sizes) < 2 or (own != (*sizes, spec.dim) and (own != sizes or spec.dim != 1)):
+        expected = f"{' by '.join(map(str, sizes))} rows of {spec.dim}"
+        raise ShapeError(at_user_line(f"{spec.name} of a program has shape {shape}, expected {expected}"))
+
+
+def _rank_of_batch(tensor: torch.Tensor, result: Result) -> int:
+    """Count the batch dimensions of a result of a program."""
+    return tensor.dim() - max(len(result.axis), 1) - 1
 
 
 # Its derivatives ------------------------------------------------------------------------------------------------------
@@ -156,12 +175,19 @@ def pull_back(
     executable, given = _with_results(executable, cotangents, results)
     derived = executable.derive(wrt)
     own, ranges = _without_ranges(executable, inputs)
-    ranks = [*batch_ranks[: len(own)], *(tensor.dim() - 2 for tensor in (*results, *given)), *(0 for _ in ranges)]
-    found = run([*own, *results, *given, *ranges], derived.text(), ranks)
-    return [
-        sum_to_shape(gradient, tuple(inputs[number].shape), batch_ranks[number])
-        for number, gradient in zip(wrt, found, strict=True)
+    described = executable.request.results
+    saved = [result for result in described if result.saved]
+    ranks = [
+        *batch_ranks[: len(own)],
+        *map(_rank_of_batch, (*results, *given), (*saved, *described)),
+        *(0 for _ in ranges),
     ]
+    found = run([*own, *results, *given, *ranges], derived.text(), ranks)
+    gradients = []
+    for number, gradient, spec in zip(wrt, found, derived.request.results, strict=True):
+        rows = gradient.flatten(-3, -2) if len(spec.axis) == 2 else gradient
+        gradients.append(sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
+    return gradients
 
 
 def push_forward(
@@ -195,7 +221,7 @@ def push_forward(
     given = [tangent for tangent in tangents[: len(own)] if tangent is not None]
     ranks = [
         *batch_ranks[: len(own)],
-        *(tensor.dim() - 2 for tensor in (*saved, *results)),
+        *map(_rank_of_batch, (*saved, *results), (*(result for result in described if result.saved), *described)),
         *(batch_ranks[number] for number in wrt),
         *(0 for _ in ranges),
     ]

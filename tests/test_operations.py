@@ -125,6 +125,7 @@ LATER_BINARY = {
     "mod": lambda x, y: x.mod(1.5) + y,
     "mod_offset": lambda x, y: x.mod(2, -1) + y,
     "contract": lambda x, y: x.tensorprod(y),
+    "softdtw_sqdist": lambda x, y: x.softdtw_sqdist(y, 0.7),
     "weightedsqnorm_matrix": lambda x, y: (x - y).weightedsqnorm(np.arange(1.0, 10.0)),
 }
 
