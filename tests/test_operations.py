@@ -214,6 +214,8 @@ def test_every_operation_is_reached_by_a_method(rng):
     seen = set()
     formulas = [make(x) for make in {**UNARY, **LATER_UNARY}.values()]
     formulas += [make(x, y) for make in {**BINARY, **LATER_BINARY}.values()]
+    gradient = x.softdtw_sqdist(y, 0.7).grad(x, 1)
+    formulas += [gradient, gradient.diff(x, x)]
     stack = [formula._expression for formula in formulas]
     while stack:
         node = stack.pop()

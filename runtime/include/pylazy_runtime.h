@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* Grows by one whenever a function or a layout of this file changes. */
-#define PLZ_ABI_VERSION 2
+#define PLZ_ABI_VERSION 3
 
 /* The largest number of buffers of one program. */
 #define PLZ_MAX_BUFFERS 256
