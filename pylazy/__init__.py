@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
     from pylazy.linear_operators import LinearOperator, aslinearoperator, identity
-    from pylazy.masks import band, causal, diagonal
+    from pylazy.masks import band, band_ranges, causal, causal_ranges, diagonal, diagonal_ranges
     from pylazy.pair_variables import Vij, column_index, row_index
     from pylazy.runtime.errors import (
         AxisError,
@@ -63,9 +63,12 @@ __all__ = [
     "Vj",
     "aslinearoperator",
     "band",
+    "band_ranges",
     "causal",
+    "causal_ranges",
     "column_index",
     "diagonal",
+    "diagonal_ranges",
     "evaluate",
     "generic_argkmin",
     "generic_argmin",
@@ -87,7 +90,7 @@ _HOMES = {
     "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
     "pylazy.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
-    "pylazy.masks": ("band", "causal", "diagonal"),
+    "pylazy.masks": ("band", "band_ranges", "causal", "causal_ranges", "diagonal", "diagonal_ranges"),
     "pylazy.pair_variables": ("Vij", "column_index", "row_index"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),

@@ -12,7 +12,18 @@ import pytest
 import torch
 
 import pylazy
-from pylazy import LazyTensor, ShapeError, Vi, Vj
+from pylazy import (
+    LazyTensor,
+    ShapeError,
+    Vi,
+    Vj,
+    band,
+    band_ranges,
+    causal,
+    causal_ranges,
+    diagonal,
+    diagonal_ranges,
+)
 from reference import assert_close, evaluate_dense, reduce_dense
 
 Array = Any  # an ndarray
@@ -264,3 +275,44 @@ def test_entries_of_indices_keep_the_numbers_of_the_whole_formula() -> None:
     np.testing.assert_allclose((K * pylazy.causal()).dense(), dense)
     np.testing.assert_allclose((K * pylazy.causal())[[5, 1], 1:4].dense(), dense[[5, 1], 1:4])
     np.testing.assert_allclose((K * K.row_index()).diagonal()[:, 0], np.diagonal(evaluate_dense(K)[..., 0]) * range(5))
+
+
+MASKS_WITH_RANGES = {
+    "causal": (causal, lambda m, n, block: causal_ranges(m, n, block=block)),
+    "band": (lambda: band(3), lambda m, n, block: band_ranges(3, m, n, block=block)),
+    "diagonal": (diagonal, lambda m, n, block: diagonal_ranges(m, n, block=block)),
+}
+
+
+@pytest.mark.parametrize("name", MASKS_WITH_RANGES)
+@pytest.mark.parametrize(("m", "n"), [(37, 37), (11, 40), (40, 11), (1, 1)])
+@pytest.mark.parametrize("block", [1, 4, 64])
+def test_ranges_of_a_mask_leave_out_nothing_that_it_keeps(name, m, n, block):
+    mask, ranges_of = MASKS_WITH_RANGES[name]
+    ranges_i, slices_i, redranges_j, *_ = ranges = ranges_of(m, n, block)
+    dense = (Vi(np.ones((m, 1))) * Vj(np.ones((n, 1))) * mask()).dense()
+    covered, tight = np.zeros((m, n), bool), np.zeros((m, n), bool)
+    starts = np.concatenate([[0], slices_i])
+    for (low, high), first, last in zip(ranges_i, starts, slices_i, strict=False):
+        for left, right in redranges_j[first:last]:
+            covered[low:high, left:right] = True
+            for start in range(left, right, block):
+                tight[low:high, start : min(start + block, right)] = dense[low:high, start : start + block].any()
+    assert (covered | (dense == 0)).all()
+    assert (tight == covered).all()
+    v = np.random.default_rng(0).standard_normal((n, 2))
+    formula = (Vi(np.ones((m, 1))) * mask()) * Vj(v)
+    np.testing.assert_allclose(formula.sum(axis=1, ranges=ranges), dense @ v, atol=1e-12)
+    w = np.random.default_rng(1).standard_normal((m, 2))
+    transposed = (Vj(np.ones((n, 1))) * mask()) * Vi(w)
+    np.testing.assert_allclose(transposed.sum(axis=0, ranges=ranges), dense.T @ w, atol=1e-12)
+
+
+def test_ranges_of_a_mask_are_empty_where_there_is_nothing():
+    assert [len(array) for array in causal_ranges(0, 5)] == [0, 0, 0, 1, 1, 0]
+    with pytest.raises(ShapeError, match="block is 0, expected at least 1"):
+        causal_ranges(5, 5, block=0)
+    with pytest.raises(ShapeError, match="rows is -1"):
+        diagonal_ranges(-1, 5)
+    with pytest.raises(ShapeError, match="the width of a band is -1"):
+        band_ranges(-1, 5, 5)

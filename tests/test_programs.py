@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pylazy import LazyTensor, Pm, Vi, Vj, identity
+from pylazy import LazyTensor, Pm, Vi, Vj, causal, causal_ranges, identity
 from pylazy.clusters import cluster_ranges_centroids, from_matrix, grid_cluster, sort_clusters
 
 
@@ -212,3 +212,49 @@ def test_landmarks_are_matched_by_shooting_through_a_gradient_of_gradients():
     torch.testing.assert_close(lazy, p.grad)
     optimizer.step(loss)
     assert loss().item() < first / 20
+
+
+class CausalAttention(torch.nn.Module):
+    """Attention heads whose scores are never stored, nor computed where the mask leaves out whole blocks."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.project = torch.nn.Linear(width, 3 * width, dtype=torch.float64)
+
+    def split(self, x):
+        return self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3, batch, heads, length, D
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        length = x.shape[-2]
+        scores = LazyTensor(q[..., :, None, :] / q.shape[-1] ** 0.5) | LazyTensor(k[..., None, :, :])
+        masked = causal().where(scores, -math.inf)
+        ranges = causal_ranges(length, length, block=16)
+        heads = masked.sumsoftmaxweight(LazyTensor(v[..., None, :, :]), axis=3, ranges=ranges)
+        return heads.transpose(-3, -2).flatten(-2)
+
+    def dense(self, x):
+        heads = torch.nn.functional.scaled_dot_product_attention(*self.split(x), is_causal=True)
+        return heads.transpose(-3, -2).flatten(-2)
+
+
+def test_causal_attention_matches_dense_attention_and_its_gradient():
+    x = torch.randn(2, 53, 12, dtype=torch.float64, requires_grad=True)
+    layer = CausalAttention(12, heads=3)
+    torch.testing.assert_close(layer(x), layer.dense(x))
+    inputs = (x, *layer.parameters())
+    weights = torch.randn(2, 53, 12, dtype=torch.float64)
+    lazy = torch.autograd.grad((layer(x) * weights).sum(), inputs)
+    dense = torch.autograd.grad((layer.dense(x) * weights).sum(), inputs)
+    torch.testing.assert_close(lazy, dense)
+
+
+def test_nearest_centroid_under_soft_dtw_tells_shapes_of_curves_apart(rng):
+    time = np.linspace(0, 1, 24)
+    shapes = np.stack([np.sin(6 * time), np.sign(np.sin(6 * time)), 2 * time - 1])
+    labels = rng.integers(3, size=60)
+    warped = [np.interp(time ** rng.uniform(0.8, 1.25), time, shapes[label]) for label in labels]
+    curves = np.stack(warped) + 0.1 * rng.standard_normal((60, 24))
+    distances = Vi(curves).softdtw_sqdist(Vj(shapes), 0.1)
+    assert (distances.argmin(axis=1)[:, 0] == labels).mean() > 0.95
