@@ -125,3 +125,12 @@ func.func @second_order_asks_for_more(%x: tensor<?x3xf32>) -> tensor<?x3xf32> at
   %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
   return %1 : tensor<?x3xf32>
 }
+
+// -----
+
+// expected-error@below {{`reduction.derivatives` is [{}], expected an array of dictionaries such as {wrt = [0]}}}
+func.func @no_mode(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.derivatives = [{}]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1 : tensor<?x3xf32>
+}

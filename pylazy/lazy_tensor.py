@@ -89,7 +89,9 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
             return matrix_product(self, v, options)
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        if hasattr(v, "matvec") and not arrays.is_array(v):
+        elif arrays.is_array(v):
+            v = arrays.readable(v)
+        elif hasattr(v, "matvec"):
             return NotImplemented  # a linear operator knows how to compose with this matrix
         column = column_of(v, self._columns)
         return combine("mul", self, column)._reduce("j", wanted, options, drop_inner=v.ndim == 1)
@@ -216,7 +218,6 @@ def column_of(v: Any, columns: int | None) -> LazyTensor:
     Raises:
         ShapeError: this is no array, or it has another number of rows.
     """
-    v = arrays.readable(v) if arrays.is_array(v) else v
     if not arrays.is_array(v) or v.ndim == 0:
         raise ShapeError(
             at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in K @ v")

@@ -45,6 +45,8 @@ def is_complex(x: Any) -> bool:
     """Whether this is a complex array, tensor or number, or a list with one."""
     if isinstance(x, (np.ndarray, np.generic)):  # torch.compile reads no union of these
         return x.dtype.kind == "c"
+    if x.__class__ is arrays.Imported:
+        return False  # complex arrays of other libraries are refused by their dtype
     if isinstance(x, list | tuple):
         return any(is_complex(part) for part in x)
     return isinstance(x, complex) or (arrays.is_tensor(x) and x.is_complex())

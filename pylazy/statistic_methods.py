@@ -224,7 +224,7 @@ def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | No
     job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges)
     if any(source.kind == arrays.SYMBOL for source in job.sources):
         raise UnsupportedError(at_user_line("var and std of symbolic variables are not there: pass arrays"))
-    result = job.run()[0]
+    result = job.unrounded(arrays.check_devices(job.sources))[0]
     if arrays.is_tensor(result):
         result = result.detach()
     source = arrays.array_source(result, what="the mean", batch=len(extents.batch), view="mean")

@@ -24,7 +24,7 @@ from pylazy.expression import Input, Location, at_user_line
 from pylazy.lazy_formula import broadcast_batches
 from pylazy.programs import Executable, Extents, few_rows, find_by_text
 from pylazy.ranges import Ranges
-from pylazy.reductions import REDUCTIONS, GradientRequest, ReductionRequest
+from pylazy.reductions import REDUCTIONS, DerivedRequest, Order, ReductionRequest
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -104,8 +104,9 @@ def _empty_results(request: Request, extents: Extents, device: Any) -> list[torc
 
 def _of_nothing(request: Request, number: int) -> float:
     """Give the value of a result over no pair; positions are refused before."""
-    if isinstance(request, GradientRequest):
-        return 0.0
+    if isinstance(request, DerivedRequest):
+        kept = len(request.forward.results) if request.order.with_results else 0
+        return _of_nothing(request.forward, number) if number < kept else 0.0
     return REDUCTIONS[request.outputs[number].kind].empty or 0.0
 
 
@@ -159,7 +160,7 @@ def pull_back(
     ranks = [*batch_ranks[: len(own)], *(tensor.dim() - 2 for tensor in (*results, *given)), *(0 for _ in ranges)]
     found = run([*own, *results, *given, *ranges], derived.text(), ranks)
     return [
-        sum_to_shape(gradient, tuple(inputs[number].shape), batch_ranks[number])
+        arrays.sum_to_shape(gradient, tuple(inputs[number].shape), batch_ranks[number])
         for number, gradient in zip(wrt, found, strict=True)
     ]
 
@@ -173,9 +174,6 @@ def push_forward(
 ) -> list[torch.Tensor | None]:
     """Give the tangents of the results, as functions of everything that they depend on.
 
-    The vector-Jacobian product u -> J'u is linear, so that its own product with v is Jv, exactly (Townsend, A new trick
-    for calculating Jacobian vector products, 2017). What is left of u in that program is nothing.
-
     Args:
         executable: the program.
         inputs: what it was given.
@@ -188,18 +186,16 @@ def push_forward(
     wrt = tuple(number for number, tangent in enumerate(tangents[: len(own)]) if tangent is not None)
     if not wrt or not all(result.differentiable for result in described):
         return [None] * len(described)
-    transposed = executable.derive(wrt)
-    count = len(transposed.request.inputs)
-    derived = transposed.derive(tuple(range(count - len(described), count)))
+    derived = executable.derivative(Order("tangents", wrt))
     saved = [tensor for tensor, result in zip(results, described, strict=True) if result.saved]
     given = [tangent for tangent in tangents[: len(own)] if tangent is not None]
     ranks = [
         *batch_ranks[: len(own)],
-        *(tensor.dim() - 2 for tensor in (*saved, *results)),
+        *(tensor.dim() - 2 for tensor in saved),
         *(batch_ranks[number] for number in wrt),
         *(0 for _ in ranges),
     ]
-    return list(run([*own, *saved, *results, *given, *ranges], derived.text(), ranks))
+    return list(run([*own, *saved, *given, *ranges], derived.text(), ranks))
 
 
 def _without_ranges(
@@ -218,30 +214,19 @@ def _with_results(
     request = executable.request
     if len(given) == len(cotangents):
         return executable, given
+    assert not results
+    kept = tuple(number for number, cotangent in enumerate(cotangents) if cotangent is not None)
+    return find_by_text(_with_some_results(request, kept).canonical_text()), given
+
+
+def _with_some_results(request: Request, kept: tuple[int, ...]) -> Request:
+    """Ask for the results of these numbers only; the inputs stay what they are."""
     if isinstance(request, ReductionRequest):
         raise UnsupportedError(at_user_line("a program of several reductions has no gradient of one of them alone"))
-    assert not results
-    kept = tuple(wrt for wrt, cotangent in zip(request.wrt, cotangents, strict=True) if cotangent is not None)
-    return find_by_text(GradientRequest(request.forward, kept).canonical_text()), given
-
-
-def sum_to_shape(gradient: torch.Tensor, shape: tuple[int, ...], own_batch: int) -> torch.Tensor:
-    """Sum a gradient (*batch, rows, dim) over the batch dimensions that an array lacks or repeats along.
-
-    Args:
-        gradient: of every batch element.
-        shape: of the array, whose gradient is wanted.
-        own_batch: the number of its batch dimensions.
-    """
-    missing = gradient.dim() - 2 - own_batch
-    repeated = [
-        axis
-        for axis in range(gradient.dim() - 2)
-        if axis < missing or (shape[axis - missing] == 1 and gradient.shape[axis] != 1)
-    ]
-    if repeated:
-        gradient = gradient.sum(repeated)
-    return gradient.reshape(shape)
+    order = request.order
+    if order.mode == "wrt":
+        return DerivedRequest(request.forward, Order("wrt", tuple(order.numbers[number] for number in kept)))
+    return DerivedRequest(_with_some_results(request.forward, kept), order)
 
 
 class _Run(torch.autograd.Function):
