@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
     from pylazy.gradients import grad, jvp, value_and_grad, vjp
+    from pylazy.jax_functions import jax_function
     from pylazy.kernel_solve import KernelSolve
     from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
@@ -68,6 +69,7 @@ __all__ = [
     "get_num_threads",
     "grad",
     "identity",
+    "jax_function",
     "jvp",
     "load_bundle",
     "set_num_threads",
@@ -81,6 +83,7 @@ _HOMES = {
     "pylazy.bundles": ("Bundle", "load_bundle"),
     "pylazy.complex_lazy_tensor": ("ComplexLazyTensor",),
     "pylazy.fused_reductions": ("evaluate",),
+    "pylazy.jax_functions": ("jax_function",),
     "pylazy.kernel_solve": ("KernelSolve",),
     "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),

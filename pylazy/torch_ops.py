@@ -12,7 +12,6 @@ Imported only where torch is loaded already.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,12 +19,12 @@ from torch.autograd import forward_ad
 
 from pylazy import arrays
 from pylazy.execute import launch
-from pylazy.expression import Input, Location, at_user_line
-from pylazy.lazy_formula import broadcast_batches
+from pylazy.expression import Location, at_user_line
+from pylazy.program_sizes import extents_of, result_over_nothing, result_shapes_of
 from pylazy.programs import Executable, Extents, few_rows, find_by_text
 from pylazy.ranges import Ranges
-from pylazy.reductions import REDUCTIONS, DerivedRequest, Order, ReductionRequest
-from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.reductions import DerivedRequest, Order, ReductionRequest
+from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +62,7 @@ def _on_cpu(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) ->
     executable = find_by_text(program)
     request = executable.request
     count = len(inputs) - _RANGES * request.ranged
-    extents = _extents(request.inputs, inputs[:count], batch_ranks[:count])
+    extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
     results = _empty_results(request, extents, "cpu")
     if extents.rows and extents.columns and 0 not in extents.batch:
         dtype = request.dtype
@@ -81,56 +80,22 @@ def _on_cpu(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) ->
             launch(executable.load(few_rows(extents, dtype)), located, results, extents)
     else:
         for number, result in enumerate(results):
-            result.fill_(_of_nothing(request, number))
+            result.fill_(result_over_nothing(request, number))
     return results
 
 
 def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     request = find_by_text(program).request
     count = len(inputs) - _RANGES * request.ranged
-    extents = _extents(request.inputs, inputs[:count], batch_ranks[:count])
+    extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
     return _empty_results(request, extents, inputs[0].device)
 
 
 def _empty_results(request: Request, extents: Extents, device: Any) -> list[torch.Tensor]:
-    rows = {"i": extents.rows, "j": extents.columns, "": 1}
     return [
-        torch.empty(
-            (*extents.batch, rows[result.axis] or 0, result.dim), dtype=getattr(torch, result.dtype), device=device
-        )
-        for result in request.results
+        torch.empty(shape, dtype=getattr(torch, result.dtype), device=device)
+        for result, shape in zip(request.results, result_shapes_of(request, extents), strict=True)
     ]
-
-
-def _of_nothing(request: Request, number: int) -> float:
-    """Give the value of a result over no pair; positions are refused before."""
-    if isinstance(request, DerivedRequest):
-        kept = len(request.forward.results) if request.order.with_results else 0
-        return _of_nothing(request.forward, number) if number < kept else 0.0
-    return REDUCTIONS[request.outputs[number].kind].empty or 0.0
-
-
-def _extents(specs: Sequence[Input], inputs: Sequence[torch.Tensor], batch_ranks: Sequence[int]) -> Extents:
-    """Read the sizes off the inputs, which may come from a graph that was traced with others.
-
-    Raises:
-        ShapeError: they do not fit the program, or each other.
-    """
-    if not len(specs) == len(inputs) == len(batch_ranks):
-        raise ShapeError(at_user_line(f"a program was given {len(inputs)} tensors, expected {len(specs)}"))
-    batch: tuple[int, ...] = ()
-    rows: dict[str, int] = {}
-    for spec, tensor, rank in zip(specs, inputs, batch_ranks, strict=True):
-        shape = tuple(tensor.shape)
-        if shape[:rank] != batch:
-            batch = broadcast_batches("the program", batch, shape[:rank])
-        count = math.prod(shape[rank:]) if not spec.axis else math.prod(shape[rank:-1])
-        if count != (rows.setdefault(spec.axis, count) if spec.axis else spec.dim):
-            expected = f"{rows[spec.axis]} rows" if spec.axis else f"{spec.dim} elements"
-            raise ShapeError(at_user_line(f"{spec.name} of a program has shape {shape}, expected {expected}"))
-        if spec.axis and shape[-1] != spec.dim:
-            raise ShapeError(at_user_line(f"{spec.name} of a program has shape {shape}, expected rows of {spec.dim}"))
-    return Extents(batch, rows.get("i", 1), rows.get("j", 1))
 
 
 # Its derivatives ------------------------------------------------------------------------------------------------------
