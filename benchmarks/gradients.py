@@ -1,4 +1,4 @@
-"""Processor milliseconds of a value and all its gradients: pylazy and pykeops through torch, and pylazy.value_and_grad."""
+"""Processor milliseconds of a value and all its gradients: by pylazy.value_and_grad, and through torch with pykeops."""
 
 from __future__ import annotations
 
