@@ -7,7 +7,7 @@ factors out of the terms that are 0 there, so that the next derivative is no NaN
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pylazy.compiler.terms import (
@@ -28,6 +28,7 @@ from pylazy.compiler.terms import (
     inner_argmax,
     inner_argmin,
     isnan,
+    joined,
     le,
     log,
     logical_and,
@@ -46,6 +47,7 @@ from pylazy.compiler.terms import (
     square,
     where,
 )
+from pylazy.runtime.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Application:
         operands: the values that it is applied to.
         result: its value.
         attributes: static integers, or tuples of them.
+        varies: for each operand whether a derivative in it is asked for; empty where that is not known.
     """
 
     name: str
     operands: tuple[Term, ...]
     result: Term
     attributes: Mapping[str, Any]
+    varies: tuple[bool, ...] = field(default=(), kw_only=True)
 
     @property
     def x(self) -> Term:
@@ -73,6 +77,11 @@ class Application:
     def y(self) -> Term:
         """The second operand."""
         return self.operands[1]
+
+    @property
+    def z(self) -> Term:
+        """The third operand."""
+        return self.operands[2]
 
     def again(self, first: Term, *others: Term) -> Term:
         """Apply the op to other operands."""
@@ -336,6 +345,42 @@ def _selection(find: Callable[[Term], Term]) -> Derivative:
     return _scalar(vjp=at_one, jvp=lambda op, t: at_one(op, t).apply("inner_sum"))
 
 
+def _series(op: Application, derivative: Term) -> Terms:
+    """Take a derivative by two series and gamma apart."""
+    n, m = op.x.dim, op.y.dim
+    return extract(derivative, 0, n), extract(derivative, n, m), extract(derivative, n + m, 1)
+
+
+def _along(op: Application, tangents: Terms) -> Term:
+    """Join the tangents of two series and gamma."""
+    return joined([filled(0.0, x, x.dim) if t is None else t for t, x in zip(tangents, op.operands, strict=True)])
+
+
+def _soft_dtw_gradient(op: Application) -> Term:
+    return op.x.apply("soft_dtw_gradient", op.y, op.z)
+
+
+def _soft_dtw_hessian(op: Application, t: Term) -> Term:
+    """Multiply with the Hessian, which is symmetric."""
+    return op.x.apply("soft_dtw_hessian", op.y, op.z, t)
+
+
+def _soft_dtw_hessian_vjp(op: Application, ct: Term) -> Terms:
+    if not op.varies or any(op.varies[:3]):
+        raise UnsupportedError(_NO_THIRD_DERIVATIVE)
+    return None, None, None, _soft_dtw_hessian(op, ct)
+
+
+def _soft_dtw_hessian_jvp(op: Application, tangents: Terms) -> Term | None:
+    *of_series, of_vector = tangents
+    if any(t is not None for t in of_series):
+        raise UnsupportedError(_NO_THIRD_DERIVATIVE)
+    return None if of_vector is None else _soft_dtw_hessian(op, of_vector)
+
+
+_NO_THIRD_DERIVATIVE = "the third derivative of reduction.soft_dtw is not implemented, two are"
+
+
 def _same(_: Application, t: Term) -> Term:
     return t
 
@@ -415,6 +460,15 @@ DERIVATIVES: Mapping[str, Derivative] = {
         lambda op, ct: _contracted(op, ct, operand="left", other="right", factor=op.y),
         lambda op, ct: _contracted(op, ct, operand="right", other="left", factor=op.x),
     ),
+    "soft_dtw": Derivative(
+        lambda op, ct: _series(op, _soft_dtw_gradient(op) * ct),
+        lambda op, tangents: dot(_soft_dtw_gradient(op), _along(op, tangents)),
+    ),
+    "soft_dtw_gradient": Derivative(
+        lambda op, ct: _series(op, _soft_dtw_hessian(op, ct)),
+        lambda op, tangents: _soft_dtw_hessian(op, _along(op, tangents)),
+    ),
+    "soft_dtw_hessian": Derivative(_soft_dtw_hessian_vjp, _soft_dtw_hessian_jvp),
 }
 """One row for each formula op."""
 

@@ -37,7 +37,11 @@ _COMPONENTS = {
     operations.extracted_dim: ("D to size", ""),
     operations.broadcast_dim: ("1 to size", ""),
     operations.contracted_dim: ("", "those of two tensors, to those of the kept axes"),
+    operations.soft_dtw_dim: ("", "D, E and 1, to 1"),
+    operations.soft_dtw_derivative_dim: ("", "D, E and 1, to D + E + 1"),
 }
+#: What is not there to any order.
+_ORDERS = {"soft_dtw": "two orders", "soft_dtw_gradient": "one order", "soft_dtw_hessian": "in the last operand only"}
 _SIGNS = {
     operator.add: "x + y",
     operator.sub: "x - y",
@@ -77,7 +81,7 @@ def _operation_rows() -> Iterator[str]:
             _COMPONENTS[row.shape][row.arity > 1],
             ", ".join(method for method in methods if method),
             ", ".join(f"`{keyword.name}`" for keyword in keywords),
-            _derivative(DERIVATIVES[row.name]),
+            _ORDERS.get(row.name) or _derivative(DERIVATIVES[row.name]),
         )
 
 

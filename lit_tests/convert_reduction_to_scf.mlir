@@ -351,3 +351,78 @@ func.func @compensated(
   }) {column_step = 1, columns = "j", lane_axis = "rows", lanes = 4, row_vectors = 1, rows = "i"} : () -> ()
   return
 }
+
+// -----
+
+// Rows that lie one after the other in memory are one load while all lanes are rows; the last tile loads them one by one.
+// CHECK-LABEL: func.func @pairs_0(
+// CHECK: [[FULL:%.+]] = arith.cmpi sle, {{.*}}, {{.*}} : i64
+// CHECK: scf.if [[FULL]] -> (vector<4xf32>)
+// CHECK: llvm.load {{.*}} -> vector<4xf32>
+// CHECK: } else {
+// CHECK-COUNT-4: llvm.load {{.*}} -> f32
+// CHECK: vector.from_elements
+func.func @pairs(
+    %a: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "a", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "j", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%j: index, %i: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1x4xf32>
+    "reduction.accumulate"(%0, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1x4xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "i", rows = "j", lanes = 4 : i64, row_vectors = 1 : i64} : () -> ()
+  return
+}
+
+// -----
+
+// Two series are copied to the stack; two loops go over the cells of their table, of which two columns are kept.
+// CHECK-LABEL: func.func @soft_dtw_0(
+// CHECK: llvm.alloca
+// CHECK: scf.for
+// The cell before the first costs nothing, those beside it cannot be reached.
+// CHECK: scf.for [[J:%[a-z0-9]+]] =
+// CHECK: scf.for [[I:%[a-z0-9]+]] =
+// CHECK: [[LEAST:%.+]] = arith.minimumf
+// CHECK: [[SMALLEST:%.+]] = arith.minimumf [[LEAST]],
+// CHECK-COUNT-3: arith.cmpf une
+// CHECK: arith.subf [[SMALLEST]],
+// CHECK-COUNT-3: math.exp
+// CHECK: math.log
+func.func @soft_dtw(
+    %xs: memref<?x30xf32> {reduction.axis = "i", reduction.name = "x", reduction.role = "input"},
+    %ys: memref<?x20xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %x = "reduction.load"(%xs, %i) : (memref<?x30xf32>, index) -> vector<30x4xf32>
+    %y = "reduction.load"(%ys, %j) : (memref<?x20xf32>, index) -> vector<20x1xf32>
+    %wide = vector.broadcast %y : vector<20x1xf32> to vector<20x4xf32>
+    %gamma = arith.constant dense<5.000000e-01> : vector<1x4xf32>
+    %0 = "reduction.soft_dtw_rows"(%x, %wide, %gamma) {order = 0 : i64} : (vector<30x4xf32>, vector<20x4xf32>, vector<1x4xf32>) -> vector<1x4xf32>
+    "reduction.accumulate"(%0, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1x4xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i", lanes = 4 : i64, row_vectors = 1 : i64} : () -> ()
+  return
+}
+
+// -----
+
+// Columns of a table are stored as vectors, the last ones that fill none one by one.
+// CHECK-LABEL: func.func @table_0(
+// CHECK: scf.for {{.*}} step %c4
+// CHECK: llvm.store {{.*}} : vector<4xf32>
+// CHECK: scf.if
+// CHECK: scf.for
+// CHECK: llvm.store {{.*}} : f32
+func.func @table(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x4xf32>
+    "reduction.store_pair"(%0, %out, %i, %j) : (vector<1x4xf32>, memref<?x1xf32>, index, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i", lanes = 4 : i64, lane_axis = "columns"} : () -> ()
+  return
+}

@@ -166,3 +166,30 @@ func.func @modes_may_follow_each_other(%x_rows: tensor<?x1xf32>) -> tensor<?x1xf
   %r0 = "reduction.reduce"(%s) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
   return %r0 : tensor<?x1xf32>
 }
+
+// The gradient of a dense array is a table with a row for each pair, as the array is; the cotangent of a table is one too.
+// CHECK-LABEL: func.func @dense(
+// CHECK-SAME: [[A:%[a-z0-9]+]]: tensor<?x1xf32>
+// CHECK-SAME: [[CT:%[a-z0-9]+]]: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"}
+// CHECK-SAME: -> tensor<?x1xf32>
+// CHECK: [[C:%.+]] = "reduction.var"([[CT]]) {axis = "i"}
+// CHECK: [[T:%.+]] = "reduction.tabulate"({{%.+}}) {axis = "ji"}
+// CHECK: return [[T]]
+func.func @dense(%a: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%a) {axis = "ji"} : (tensor<?x1xf32>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %1 = "reduction.exp"(%0) : (!reduction.lazy<"ij", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %2 = "reduction.reduce"(%1) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %2 : tensor<?x1xf32>
+}
+
+// CHECK-LABEL: func.func @table(
+// CHECK-SAME: [[CT:%[a-z0-9]+]]: tensor<?x1xf32> {reduction.axis = "ij", reduction.name = "cotangent0"}
+// CHECK: "reduction.var"([[CT]]) {axis = "ij"}
+// CHECK: [[G:%.+]] = "reduction.reduce"({{%.+}}) {axis = "j", kind = "sum"}
+// CHECK: return [[G]]
+func.func @table(%x: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %1 = "reduction.exp"(%0) : (!reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %2 = "reduction.tabulate"(%1) {axis = "ij"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %2 : tensor<?x1xf32>
+}

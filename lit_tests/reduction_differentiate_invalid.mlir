@@ -134,3 +134,14 @@ func.func @no_mode(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction
   %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
   return %1 : tensor<?x3xf32>
 }
+
+// -----
+
+func.func @third_derivative(%x: tensor<?x1xf32>, %u: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %1 = "reduction.var"(%u) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{the third derivative of reduction.soft_dtw is not implemented, two are}}
+  %2 = "reduction.soft_dtw_hessian"(%0, %0, %0, %1) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<3xf32>>
+  %3 = "reduction.reduce"(%2) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %3 : tensor<?x3xf32>
+}

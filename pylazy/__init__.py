@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
     from pylazy.linear_operators import LinearOperator, aslinearoperator, identity
+    from pylazy.masks import band, causal, diagonal
+    from pylazy.pair_variables import Vij, column_index, row_index
     from pylazy.runtime.errors import (
         AxisError,
         BundleFormatError,
@@ -59,8 +61,13 @@ __all__ = [
     "UntrustedBundleError",
     "Var",
     "Vi",
+    "Vij",
     "Vj",
     "aslinearoperator",
+    "band",
+    "causal",
+    "column_index",
+    "diagonal",
     "evaluate",
     "generic_argkmin",
     "generic_argmin",
@@ -72,6 +79,7 @@ __all__ = [
     "jax_function",
     "jvp",
     "load_bundle",
+    "row_index",
     "set_num_threads",
     "value_and_grad",
     "vjp",
@@ -88,6 +96,8 @@ _HOMES = {
     "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
     "pylazy.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
+    "pylazy.masks": ("band", "causal", "diagonal"),
+    "pylazy.pair_variables": ("Vij", "column_index", "row_index"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),
     "pylazy.runtime.errors": tuple(name for name in __all__ if name.endswith("Error")),

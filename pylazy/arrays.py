@@ -470,7 +470,7 @@ def sum_to_shape(gradient: Any, shape: tuple[int, ...], own_batch: int) -> Any:
     """Sum a gradient (*batch, rows, dim) over the batch dimensions that an array lacks or repeats along.
 
     Args:
-        gradient: of every batch element; an array of any library.
+        gradient: of every batch element; an array of any library. The rows of pairs are one dimension.
         shape: of the array, whose gradient is wanted.
         own_batch: the number of its batch dimensions.
     """

@@ -252,6 +252,10 @@ def _arguments(job: Job, order: Sequence[int], names: Sequence[str] | None) -> t
             raise UnsupportedError(
                 at_user_line("a formula with symbolic variables has arrays too: use one or the other")
             )
+        if len(entry.axis) == 2:
+            raise UnsupportedError(
+                at_user_line(f"{name} is an array with a value for each pair, as Vij makes them: a bundle takes none")
+            )
         found.append(Argument(name, entry.axis, entry.dim, _layout(source), place, default))
     if len({argument.name for argument in found}) != len(found):
         raise UnsupportedError(at_user_line(f"arguments are {names}: two have one name, or that of a number"))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pylazy.runtime.launch import Program
 
 _MAX_EXTENT = 2**63 - 1
+_MAX_INDICES = {"float32": 2**24}  # beyond it, neighbouring indices are one number
 _MAX_INPUTS = 200  # a kernel image has at most 256 buffers; beyond this, numbers become part of the formula
 
 
@@ -333,6 +334,7 @@ def prepare(
         check_terms(wanted, reduced, extents, ranges)
     storage = formula_dtype(expressions, flat.sources)
     dtype = arithmetic_dtype(storage)
+    check_indices(flat, dtype, extents)
     return Job(
         find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranges is not None),
         flat.sources,
@@ -345,6 +347,33 @@ def prepare(
         ranges=ranges,
         storage=storage,
     )
+
+
+def check_indices(flat: Flattened, dtype: str, extents: Extents) -> None:
+    """Check that the indices in a formula are exact.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    for axis in flat.indices:
+        check_index(axis, (extents.rows if axis == "i" else extents.columns) or 0, dtype)
+
+
+def check_index(axis: str, extent: int, dtype: str) -> None:
+    """Check that the indices of one axis are exact in a dtype.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    limit = _MAX_INDICES.get(dtype, _MAX_EXTENT)
+    if extent > limit:
+        what = "row" if axis == "i" else "column"
+        raise ShapeError(
+            at_user_line(
+                f"{what}_index of {extent} {what}s in a formula of {dtype}, which counts exactly up to {limit}: "
+                "give arrays of float64, or reduce a part at a time"
+            )
+        )
 
 
 def flatten(expressions: Sequence[Expression]) -> Flattened:

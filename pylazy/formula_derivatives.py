@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from pylazy.compiler.derivatives import DERIVATIVES, Application, cotangents, tangent, total
 from pylazy.compiler.terms import Term, extract, filled, fit, joined, where
-from pylazy.expression import Expression, Flattened, apply, constant
+from pylazy.expression import Expression, Flattened, apply, at_user_line, constant
 from pylazy.operations import OPERATIONS
+from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,7 +102,7 @@ def arrays_of(formulas: Sequence[Expression]) -> list[Expression]:
 
 
 def _identity(leaf: Expression) -> tuple[Any, ...]:
-    return leaf.source.identity, leaf.axes, leaf.dim
+    return leaf.source.identity, leaf.axes, leaf.attributes, leaf.dim
 
 
 def is_same_variable(first: Expression, second: Expression) -> bool:
@@ -136,7 +138,16 @@ class _Graph:
     def _application(self, number: int) -> Application:
         node = self.nodes[number]
         operands = tuple(_term(self.nodes[operand]) for operand in self.operands[number])
-        return Application(node.op, operands, _term(node), dict(node.attributes))
+        varies = tuple(self.varies[operand] for operand in self.operands[number])
+        return Application(node.op, operands, _term(node), dict(node.attributes), varies=varies)
+
+    @contextmanager
+    def _refusals_at(self, number: int) -> Iterator[None]:
+        """Let what a row of the table refuses end at the line of its operation."""
+        try:
+            yield
+        except UnsupportedError as error:
+            raise UnsupportedError(at_user_line(str(error), self.nodes[number].position)) from None
 
     def pull_back(self, cotangent: Term) -> Term:
         """Give the cotangent of the variable."""
@@ -145,7 +156,8 @@ class _Graph:
             for number in reversed(list(self._between(self.leaf, self.root))):
                 ct = found.pop(number, None)
                 if ct is not None:
-                    parts = cotangents(self._application(number), ct)
+                    with self._refusals_at(number):
+                        parts = cotangents(self._application(number), ct)
                     for operand, part in zip(self.operands[number], parts, strict=True):
                         if self.varies[operand]:
                             found[operand] = total(found.get(operand), part)
@@ -160,7 +172,8 @@ class _Graph:
             found[self.leaf] = fit(direction, self.variable.dim)
             for number in self._between(self.leaf, root):
                 tangents = tuple(found.get(operand) for operand in self.operands[number])
-                found[number] = tangent(self._application(number), tangents)
+                with self._refusals_at(number):
+                    found[number] = tangent(self._application(number), tangents)
         result = found.get(root)
         return filled(0.0, direction, self.nodes[root].dim) if result is None else result
 

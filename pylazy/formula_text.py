@@ -236,6 +236,11 @@ class _Names:
         return letter, str(number) if self._counts[letter] > 1 else ""
 
 
+def _axes(leaf: Expression) -> str:
+    """The indices that a variable stands with: z_ji is the transpose of z_ij."""
+    return "ji" if leaf.attributes else leaf.axes
+
+
 def _number(value: float) -> _Written:
     text = str(value) if isinstance(value, int) and abs(value) < 10**_MAX_DIGITS else f"{float(value):.6g}"
     return text, _ATOM if value >= 0 or math.isnan(value) else _NEGATE
@@ -254,10 +259,13 @@ class _TextWriter:
             return _DOTS[0], _ATOM
         if node.op == "constant":
             return _number(node.source)
+        if node.op == "index":
+            return node.axes, _ATOM
         if node.op == "var":
             if node.source.kind == arrays.NUMBER:
                 return _number(node.source.number)
-            return "".join(self._names.of(node)) + (f"_{node.axes}" if node.axes else ""), _ATOM
+            axes = _axes(node)
+            return "".join(self._names.of(node)) + (f"_{axes}" if axes else ""), _ATOM
         operands = [self.write(part) for part in parts]
         if node.op in _TEXT_INFIX:
             return _between(_TEXT_INFIX[node.op], operands)
@@ -310,12 +318,15 @@ class _LatexWriter:
             return _DOTS[1], _ATOM
         if node.op == "constant":
             return _latex_number(node.source)
+        if node.op == "index":
+            return node.axes, _ATOM
         if node.op == "var":
             if node.source.kind == arrays.NUMBER:
                 return _latex_number(node.source.number)
             letter, number = self._names.of(node)
             above = f"^{{({number})}}" if number else ""
-            return f"{letter}{above}" + (f"_{{{node.axes}}}" if node.axes else ""), _ATOM
+            axes = _axes(node)
+            return f"{letter}{above}" + (f"_{{{axes}}}" if axes else ""), _ATOM
         operands = [self.write(part) for part in parts]
         if node.op in _LATEX_INFIX:
             return _between(_LATEX_INFIX[node.op], operands, r"\left(", r"\right)")

@@ -300,7 +300,8 @@ def _gradients(
     job = traced.job
     inputs = job.executable.request.inputs
     batch, rows, columns = job.extents
-    extent = {"i": rows or 0, "j": columns or 0, "": 1}
+    pairs = (rows or 0) * (columns or 0)
+    extent = {"i": rows or 0, "j": columns or 0, "": 1, "ij": pairs, "ji": pairs}
     full = {
         number: np.zeros((*batch, extent[inputs[number].axis], inputs[number].dim), job.dtype) for number in traced.wrt
     }

@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 from pylazy import arrays
 from pylazy.execute import launch
 from pylazy.expression import at_user_line
-from pylazy.program_sizes import extents_of, result_over_nothing, result_shapes_of
+from pylazy.program_sizes import extents_of, rank_of_batch, result_over_nothing, result_shapes_of
 from pylazy.programs import few_rows, find_by_text
 from pylazy.reductions import REDUCTIONS, DerivedRequest, Order
 from pylazy.runtime.errors import UnsupportedError
@@ -145,11 +145,12 @@ def _push_forward(
             at_user_line(f"{kinds} has no derivative in JAX: use jax.lax.stop_gradient, or tensors of torch")
         )
     wrt = tuple(number for number, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero))
-    saved = [result for result, own in zip(results, described, strict=True) if own.saved]
+    saved = [(result, own) for result, own in zip(results, described, strict=True) if own.saved]
     derived = executable.derivative(Order("tangents", wrt))
-    ranks = (*batch_ranks, *(result.ndim - 2 for result in saved), *(batch_ranks[number] for number in wrt))
+    ranks = (*batch_ranks, *(rank_of_batch(*result) for result in saved), *(batch_ranks[number] for number in wrt))
     given = [tangents[number] for number in wrt]
-    return results, run_p.bind(*primals, *saved, *given, program=derived.text(), batch_ranks=ranks)
+    read = [result for result, _ in saved]
+    return results, run_p.bind(*primals, *read, *given, program=derived.text(), batch_ranks=ranks)
 
 
 def _transpose(cotangents: Sequence[Any], *inputs: Any, program: str, batch_ranks: tuple[int, ...]) -> list[Any]:
@@ -171,11 +172,14 @@ def _transpose(cotangents: Sequence[Any], *inputs: Any, program: str, batch_rank
         *inputs[:first],
         *given,
         program=transposed.canonical_text(),
-        batch_ranks=(*batch_ranks[:first], *(cotangent.ndim - 2 for cotangent in given)),
+        batch_ranks=(*batch_ranks[:first], *map(rank_of_batch, given, request.results)),
     )
     found: list[Any] = [None] * len(inputs)
     for number, place in zip(linear, picked, strict=True):
-        found[number] = arrays.sum_to_shape(results[place], inputs[number].aval.shape, batch_ranks[number])
+        result = results[place]
+        if len(transposed.results[place].axis) == 2:  # pairs, whose rows and columns are one dimension here
+            result = result.reshape(*result.shape[:-3], -1, result.shape[-1])
+        found[number] = arrays.sum_to_shape(result, inputs[number].aval.shape, batch_ranks[number])
     return found
 
 

@@ -12,7 +12,7 @@ from pylazy import arrays
 from pylazy.complex_methods import ComplexMethods
 from pylazy.derivative_methods import DerivativeMethods
 from pylazy.execute import Wanted
-from pylazy.expression import Expression, at_user_line, replace_leaves, variable
+from pylazy.expression import TRANSPOSED, Expression, at_user_line, index, replace_leaves, variable
 from pylazy.lazy_formula import new
 from pylazy.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
 from pylazy.runtime.errors import ShapeError
@@ -165,6 +165,17 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
         return diagonal(self)
 
+    def row_index(self) -> Self:
+        """The number of the row i of each pair, counted from 0, as a LazyTensor with the rows of this one.
+
+        It has the dtype of what it meets, and no derivative. Reductions in float32 take up to 2**24 rows.
+        """
+        return new(self.__class__, index("i"), (), self._rows, None, self._backend)
+
+    def column_index(self) -> Self:
+        """The number of the column j of each pair, counted from 0; as `row_index`."""
+        return new(self.__class__, index("j"), (), None, self._columns, self._backend)
+
     def t(self) -> Self:
         """Exchange the axes i and j, and the halves of ranges."""
         swapped = _swap_axes(self._expression)
@@ -235,9 +246,12 @@ def column_of(v: Any, columns: int | None) -> LazyTensor:
 
 
 def _swap_axes(root: Expression) -> Expression:
-    return replace_leaves(
-        root,
-        lambda leaf: Expression(
-            leaf.op, (), leaf.attributes, _SWAPPED_AXES[leaf.axes], leaf.dim, leaf.dtype, leaf.source, leaf.position
-        ),
-    )
+    return replace_leaves(root, _swapped_leaf)
+
+
+def _swapped_leaf(leaf: Expression) -> Expression:
+    attributes = leaf.attributes
+    if leaf.op == "var" and leaf.axes == "ij":
+        attributes = () if attributes else TRANSPOSED
+    axes = _SWAPPED_AXES[leaf.axes]
+    return Expression(leaf.op, (), attributes, axes, leaf.dim, leaf.dtype, leaf.source, leaf.position)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pylazy import arrays
-from pylazy.execute import Wanted
+from pylazy.dtypes import arithmetic_dtype, result_dtype
+from pylazy.execute import Wanted, check_index
 from pylazy.expression import Expression, at_user_line, replace_leaves
 from pylazy.lazy_formula import LazyFormula, new, read_index
 from pylazy.programs import Extents
@@ -46,9 +47,12 @@ def _dense_by(x: LazyFormula, outer: str, sizes: tuple[tuple[int, ...], int, int
             return _variable(leaf, data, axis="", batch=own_batch + 1)
         if leaf.axes == inner:
             return _variable(leaf, data[..., None, :, :], axis="i", batch=own_batch + 1)
+        if leaf.axes:
+            pairs = data if outer == "i" else data.swapaxes(-3, -2)
+            return _variable(leaf, pairs, axis="i", batch=own_batch + 1)
         return _variable(leaf, data[..., None, :], axis="", batch=own_batch + 1) if own_batch else leaf
 
-    expression = replace_leaves(x._expression, _on_data(moved, "dense()"))
+    expression = replace_leaves(x._expression, _on_data(x, moved, "dense()"))
     return _entries(expression, (*batch, outer_size), inner_size, x._backend)
 
 
@@ -60,9 +64,11 @@ def diagonal(x: LazyFormula) -> Any:
     def moved(leaf: Expression, data: Any, own_batch: int) -> Expression:
         if not leaf.axes:
             return leaf
-        return _variable(leaf, data[..., :count, :], axis="i", batch=own_batch)
+        along = np.arange(count)
+        kept = data[..., along, along, :] if leaf.axes == "ij" else data[..., :count, :]
+        return _variable(leaf, kept, axis="i", batch=own_batch)
 
-    expression = replace_leaves(x._expression, _on_data(moved, "diagonal()"))
+    expression = replace_leaves(x._expression, _on_data(x, moved, "diagonal()"))
     return _entries(expression, batch, count, x._backend)
 
 
@@ -83,11 +89,14 @@ def restrict(x: _T, rows: Any, columns: Any) -> _T:
         return x
 
     def taken(leaf: Expression, data: Any, own_batch: int) -> Expression:
-        if not leaf.axes or keys[leaf.axes].is_whole:
+        if all(keys[axis].is_whole for axis in leaf.axes):
             return leaf
+        if leaf.axes == "ij":
+            data = keys["i"].take(data.swapaxes(-3, -2)).swapaxes(-3, -2)
+            return _variable(leaf, keys["j"].take(data), axis="ij", batch=own_batch)
         return _variable(leaf, keys[leaf.axes].take(data), axis=leaf.axes, batch=own_batch)
 
-    expression = replace_leaves(x._expression, _on_data(taken, "K[rows, columns]"))
+    expression = replace_leaves(x._expression, _on_data(x, taken, "K[rows, columns]"))
     counts = []
     for axis, count in (("i", x._rows), ("j", x._columns)):
         kept = keys[axis].count
@@ -121,6 +130,8 @@ class _Key:
 
     def take(self, data: Any) -> Any:
         """Take these elements of an array of shape (*batch, size, D)."""
+        if self.is_whole:
+            return data
         if self._slice is not None:
             return data[..., self._slice, :]
         if isinstance(data, np.ndarray):
@@ -163,15 +174,34 @@ def _sizes(x: LazyFormula) -> tuple[tuple[int, ...], int, int]:
     return x._batch, 1 if x._rows is None else x._rows, 1 if x._columns is None else x._columns
 
 
-def _on_data(moved: Callable[[Expression, Any, int], Expression], what: str) -> Callable[[Expression], Expression]:
-    """From what to do with an array of shape (*batch, count, D), or (*batch, D) without axes, to a map of leaves."""
+def _on_data(
+    x: LazyFormula, moved: Callable[[Expression, Any, int], Expression], what: str
+) -> Callable[[Expression], Expression]:
+    """From what to do with the data of a leaf of a formula to a map of leaves.
+
+    Data are (*batch, count, D), (*batch, D) without axes, (*batch, M, N, D) for pairs. Indices are an array of theirs.
+    """
     made: dict[Any, Expression] = {}
+    _, rows, columns = _sizes(x)
+
+    def count(leaf: Expression) -> Expression:
+        key = ("index", leaf.axes)
+        if key not in made:
+            size = rows if leaf.axes == "i" else columns
+            check_index(leaf.axes, size, arithmetic_dtype(result_dtype(x._expression.dtype)))
+            numbers = np.arange(size, dtype=np.float64)[:, None]
+            source = arrays.array_source(numbers, what="indices", batch=0, view=leaf.axes, weak=True)
+            stored = Expression("var", (), (), leaf.axes, 1, None, source, leaf.position)
+            found = moved(stored, numbers, 0)
+            made[key] = leaf if found is stored else found
+        return made[key]
 
     def replace(leaf: Expression) -> Expression:
         if leaf.op == "constant":
             return leaf
-        if leaf.op != "var":
-            raise UnsupportedError(at_user_line(f"{what} of a formula with {leaf.op} is not implemented yet"))
+        if leaf.op == "index":
+            return count(leaf)
+        assert leaf.op == "var"
         source = leaf.source
         if source.kind == arrays.NUMBER:
             return leaf
@@ -180,16 +210,25 @@ def _on_data(moved: Callable[[Expression, Any, int], Expression], what: str) -> 
                 at_user_line(f"{what} of a formula with symbolic variables is not implemented: give it arrays")
             )
         # One array that is read twice stays one input of the kernel.
-        key = (source.identity, leaf.axes, leaf.dim)
+        key = (source.identity, leaf.axes, leaf.attributes, leaf.dim)
         if key not in made:
             if tuple(source.array.shape) != source.shape:
                 source.refuse_new_shape()
-            shape, outer = source.shape[: source.batch], source.shape[source.batch :]
-            shape = (*shape, math.prod(outer) // leaf.dim, leaf.dim) if leaf.axes else (*shape, leaf.dim)
-            made[key] = moved(leaf, source.array.reshape(shape), source.batch)
+            made[key] = moved(leaf, _with_axes(leaf), source.batch)
         return made[key]
 
     return replace
+
+
+def _with_axes(leaf: Expression) -> Any:
+    """Give the array of a variable the shape that `_on_data` says."""
+    source = leaf.source
+    batch, own = source.shape[: source.batch], source.shape[source.batch :]
+    if leaf.axes == "ij":
+        data = source.array.reshape((*batch, *own[:2], leaf.dim))
+        return data.swapaxes(-3, -2) if leaf.attributes else data
+    rows = (math.prod(own) // leaf.dim,) if leaf.axes else ()
+    return source.array.reshape((*batch, *rows, leaf.dim))
 
 
 def _variable(leaf: Expression, data: Any, *, axis: str, batch: int) -> Expression:

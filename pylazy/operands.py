@@ -157,7 +157,7 @@ def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool) -> _T:
             raise AxisError(
                 at_user_line(
                     f"an array of shape {shape} varies with i and j at once, expected (*batch, M, 1, D), "
-                    "(*batch, 1, N, D) or (*batch, 1, 1, D)"
+                    "(*batch, 1, N, D) or (*batch, 1, 1, D); for one value a pair, stored as it is, use Vij(x)"
                 )
             )
         rows = m if axis == 0 else None

@@ -104,7 +104,7 @@ class Kernel:
             if leaf.op != "var" or leaf.source.identity not in others:
                 return leaf
             source = others[leaf.source.identity]
-            return Expression("var", (), (), leaf.axes, leaf.dim, leaf.dtype, source, leaf.position)
+            return Expression("var", (), leaf.attributes, leaf.axes, leaf.dim, leaf.dtype, source, leaf.position)
 
         x = self.formula
         expression = replace_leaves(x._expression, replaced)

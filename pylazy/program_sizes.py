@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.expression import Input
-    from pylazy.reductions import Request
+    from pylazy.reductions import Request, Result
 
 
 def extents_of(specs: Sequence[Input], inputs: Sequence[Any], batch_ranks: Sequence[int]) -> Extents:
@@ -37,6 +37,9 @@ def extents_of(specs: Sequence[Input], inputs: Sequence[Any], batch_ranks: Seque
         shape = tuple(tensor.shape)
         if shape[:rank] != batch:
             batch = broadcast_batches("the program", batch, shape[:rank])
+        if len(spec.axis) == 2:
+            _read_pairs(spec, shape, rank, rows)
+            continue
         count = math.prod(shape[rank:]) if not spec.axis else math.prod(shape[rank:-1])
         if count != (rows.setdefault(spec.axis, count) if spec.axis else spec.dim):
             expected = f"{rows[spec.axis]} rows" if spec.axis else f"{spec.dim} elements"
@@ -46,10 +49,27 @@ def extents_of(specs: Sequence[Input], inputs: Sequence[Any], batch_ranks: Seque
     return Extents(batch, rows.get("i", 1), rows.get("j", 1))
 
 
+def _read_pairs(spec: Input, shape: tuple[int, ...], rank: int, rows: dict[str, int]) -> None:
+    """Read both sizes off an array with a row for each pair."""
+    own = shape[rank:]
+    sizes = tuple(rows.setdefault(axis, count) for axis, count in zip(spec.axis, own, strict=False))
+    if len(sizes) < 2 or (own != (*sizes, spec.dim) and (own != sizes or spec.dim != 1)):
+        expected = f"{' by '.join(map(str, sizes))} rows of {spec.dim}"
+        raise ShapeError(at_user_line(f"{spec.name} of a program has shape {shape}, expected {expected}"))
+
+
+def rank_of_batch(result: Any, spec: Result) -> int:
+    """Count the batch dimensions of a result of a program."""
+    return int(result.ndim) - max(len(spec.axis), 1) - 1
+
+
 def result_shapes_of(request: Request, extents: Extents) -> list[tuple[int, ...]]:
-    """Give the shapes of the results, (*batch, rows, dim), of one row for axis ""."""
-    rows = {"i": extents.rows or 0, "j": extents.columns or 0, "": 1}
-    return [(*extents.batch, rows[result.axis], result.dim) for result in request.results]
+    """Give the shapes of the results: (*batch, rows, dim), with one row for axis "", (*batch, M, N, dim) for pairs."""
+    sizes = {"i": extents.rows or 0, "j": extents.columns or 0}
+    return [
+        (*extents.batch, *(tuple(sizes[axis] for axis in result.axis) or (1,)), result.dim)
+        for result in request.results
+    ]
 
 
 def result_over_nothing(request: Request, number: int) -> float:

@@ -176,7 +176,8 @@ class ReductionRequest:
     Attributes:
         dtype: "float32" or "float64": of every input, of every value and of the arithmetic.
         entries: the canonical form of the formula; with `dtype` and `outputs` it is the identity of the request.
-        inputs: input buffers; a row of axis "i" for each i, of axis "j" for each j, of axis "" one row in all.
+        inputs: input buffers; a row of axis "i" for each i, of axis "j" for each j, of axis "" one row in all, of axis
+            "ij" or "ji" a row for each pair, the second index fastest.
         nodes: the values of the formula, each after its operands; here are the user's lines, for messages.
         outputs: the results.
         ranged: whether the pairs are those that a table lists, not all.

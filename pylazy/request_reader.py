@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NoReturn
 
-from pylazy.expression import Entry, Input, Location, Node, join_axes
+from pylazy.expression import INPUT_PREFIXES, Entry, Input, Location, Node, join_axes
 from pylazy.operations import OPERATIONS
 from pylazy.reductions import REDUCTIONS, DerivedRequest, Order, Output, ReductionRequest, Summation
 from pylazy.runtime.errors import ShapeError, UnsupportedError
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pylazy.reductions import Request
 
 _HEADER = re.compile(r"reduction request 1, (float32|float64)")
-_VARIABLE = re.compile(r"%\d+ = var (\d+) axis=([ij-]) dim=(\d+)")
+_VARIABLE = re.compile(r"%\d+ = var (\d+) axis=([ij-]|ij|ji) dim=(\d+)")
+_INDEX = re.compile(r"%\d+ = index ([ij])")
 _CONSTANT = re.compile(r"%\d+ = constant (\S+)")
 _OPERATION = re.compile(r"%\d+ = (\w+)((?: %\d+)+)((?: \w+=(?:-?\d+|\([-\d, ]*\)))*)")
 _ATTRIBUTE = re.compile(r" (\w+)=(-?\d+|\([-\d, ]*\))")
@@ -28,7 +29,6 @@ _OUTPUT = re.compile(
 _ORDER = re.compile(r"(results and )?(gradient|tangent) with respect to (\d+(?: \d+)*)")
 _MODES = {"gradient": "wrt", "tangent": "tangents"}
 _NUMBERS = re.compile(r"-?\d+")
-_PREFIXES = {"i": "x", "j": "y", "": "p"}
 _NOWHERE = Location("<canonical text>", 0, 0, "")
 
 
@@ -85,9 +85,12 @@ def _read_entry(line: str, entries: list[Entry], nodes: list[Node], inputs: list
         number, axis, dim = int(found[1]), found[2].strip("-"), int(found[3])
         if number != len(inputs) or not dim:
             _refuse(line)
-        inputs.append(Input(f"{_PREFIXES[axis]}{number}", axis, dim))
+        inputs.append(Input(f"{INPUT_PREFIXES[axis]}{number}", axis, dim))
         entries.append(("var", number, axis, dim))
-        nodes.append(Node("var", (), (), axis, dim, number, _NOWHERE))
+        nodes.append(Node("var", (), (), "ij" if len(axis) == 2 else axis, dim, number, _NOWHERE))
+    elif found := _INDEX.fullmatch(line):
+        entries.append(("index", found[1]))
+        nodes.append(Node("index", (), (), found[1], 1, None, _NOWHERE))
     elif found := _CONSTANT.fullmatch(line):
         entries.append(("constant", found[1]))
         nodes.append(Node("constant", (), (), "", 1, _number(found[1], line), _NOWHERE))

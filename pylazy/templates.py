@@ -9,7 +9,16 @@ import numpy as np
 from pylazy import arrays
 from pylazy.arrays import Imported, Source
 from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
-from pylazy.execute import Job, Wanted, check_terms, complete_extents, find_executable, formula_dtype, result_shapes
+from pylazy.execute import (
+    Job,
+    Wanted,
+    check_indices,
+    check_terms,
+    complete_extents,
+    find_executable,
+    formula_dtype,
+    result_shapes,
+)
 from pylazy.expression import Flattened, at_user_line, is_compiling
 from pylazy.options import read_options
 from pylazy.programs import Executable, Extents
@@ -220,6 +229,7 @@ class Template:
             storage = formula_dtype((), [*stored, *sources])
         else:
             storage = result_dtype(dtype)
+        check_indices(self._flat, arithmetic_dtype(storage), extents)
         read_options(self._options, dtype=storage)
         shapes = result_shapes(
             self.expressions,

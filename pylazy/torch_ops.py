@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 from pylazy import arrays
 from pylazy.execute import launch
 from pylazy.expression import Location, at_user_line
-from pylazy.program_sizes import extents_of, result_over_nothing, result_shapes_of
+from pylazy.program_sizes import extents_of, rank_of_batch, result_over_nothing, result_shapes_of
 from pylazy.programs import Executable, Extents, few_rows, find_by_text
 from pylazy.ranges import Ranges
 from pylazy.reductions import DerivedRequest, Order, ReductionRequest
@@ -43,13 +43,14 @@ def run(inputs: Sequence[torch.Tensor], program: str, batch_ranks: Sequence[int]
 
     Args:
         inputs: the input buffers, in the dtype of the program. Each has `batch_ranks` dimensions of a batch, which
-            broadcast, then (rows, dim), (rows, 1, dim), (1, rows, dim), or what has dim elements for axis "". Where
-            the program is ranged, the six arrays of the ranges follow, int64.
+            broadcast, then (rows, dim), (rows, 1, dim), (1, rows, dim), what has dim elements for axis "", (M, N, dim)
+            for axis "ij", (N, M, dim) for axis "ji", or these without dim where it is 1. Where the program is ranged,
+            the six arrays of the ranges follow, int64.
         program: its text; see `Executable.text`.
         batch_ranks: for each input the number of its leading batch dimensions; 0 for the arrays of ranges.
 
     Returns:
-        Tensors (*batch, rows, dim), one for each result; one row for axis "".
+        Tensors (*batch, rows, dim), one for each result; one row for axis "", and for pairs as inputs are.
     """
     results: list[torch.Tensor] = torch.ops.pylazy.run.default(inputs, program, batch_ranks)
     return results
@@ -92,10 +93,12 @@ def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -
 
 
 def _empty_results(request: Request, extents: Extents, device: Any) -> list[torch.Tensor]:
-    return [
-        torch.empty(shape, dtype=getattr(torch, result.dtype), device=device)
-        for result, shape in zip(request.results, result_shapes_of(request, extents), strict=True)
-    ]
+    found = []
+    for result, shape in zip(request.results, result_shapes_of(request, extents), strict=True):
+        # A sweep over ranges leaves the other pairs of a table as they are.
+        make = torch.zeros if request.ranged and len(result.axis) == 2 else torch.empty
+        found.append(make(shape, dtype=getattr(torch, result.dtype), device=device))
+    return found
 
 
 # Its derivatives ------------------------------------------------------------------------------------------------------
@@ -122,12 +125,19 @@ def pull_back(
     executable, given = _with_results(executable, cotangents, results)
     derived = executable.derive(wrt)
     own, ranges = _without_ranges(executable, inputs)
-    ranks = [*batch_ranks[: len(own)], *(tensor.dim() - 2 for tensor in (*results, *given)), *(0 for _ in ranges)]
-    found = run([*own, *results, *given, *ranges], derived.text(), ranks)
-    return [
-        arrays.sum_to_shape(gradient, tuple(inputs[number].shape), batch_ranks[number])
-        for number, gradient in zip(wrt, found, strict=True)
+    described = executable.request.results
+    saved = [result for result in described if result.saved]
+    ranks = [
+        *batch_ranks[: len(own)],
+        *map(rank_of_batch, (*results, *given), (*saved, *described)),
+        *(0 for _ in ranges),
     ]
+    found = run([*own, *results, *given, *ranges], derived.text(), ranks)
+    gradients = []
+    for number, gradient, spec in zip(wrt, found, derived.request.results, strict=True):
+        rows = gradient.flatten(-3, -2) if len(spec.axis) == 2 else gradient
+        gradients.append(arrays.sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
+    return gradients
 
 
 def push_forward(
@@ -156,7 +166,7 @@ def push_forward(
     given = [tangent for tangent in tangents[: len(own)] if tangent is not None]
     ranks = [
         *batch_ranks[: len(own)],
-        *(tensor.dim() - 2 for tensor in saved),
+        *map(rank_of_batch, saved, (result for result in described if result.saved)),
         *(batch_ranks[number] for number in wrt),
         *(0 for _ in ranges),
     ]

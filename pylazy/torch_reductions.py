@@ -201,7 +201,8 @@ def _gradients(
 ) -> list[torch.Tensor]:
     """Run the gradient program for every batch element, then sum over the batch dimensions that an input lacks."""
     batch, rows, columns = job.extents
-    extent = {"i": rows or 0, "j": columns or 0, "": 1}
+    pairs = (rows or 0) * (columns or 0)
+    extent = {"i": rows or 0, "j": columns or 0, "": 1, "ij": pairs, "ji": pairs}
     inputs = [job.executable.request.inputs[number] for number in wrt]
     shapes = [
         (*batch, extent[spec.axis], spec.dim) if batch else job.sources[k].shape
@@ -209,6 +210,10 @@ def _gradients(
     ]
     full = [arrays.empty_result(arrays.TORCH, shape, job.dtype) for shape in shapes]
     if rows and columns and 0 not in batch:
+        if job.ranges is not None:
+            for gradient, spec in zip(full, inputs, strict=True):
+                if len(spec.axis) == 2:  # the sweep leaves pairs out of the ranges as they are
+                    gradient.zero_()
         # These have every batch dimension as results have, so they are laid out as results are.
         given = [result.detach().contiguous() for result in (*results, cotangent)]
         program = job.executable.gradient(wrt, job.few)

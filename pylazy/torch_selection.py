@@ -7,17 +7,20 @@ derivative of any order is that of the selected pairs alone.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, find_executable, flatten, prepare, result_shapes
-from pylazy.expression import Expression, at_user_line
+from pylazy.expression import Expression, at_user_line, replace_leaves
 from pylazy.programs import Extents
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.torch_reductions import run_as_constant, run_tensors
+
+if TYPE_CHECKING:
+    from pylazy.arrays import Source
 
 
 def select(job: Job) -> tuple[torch.Tensor, ...]:
@@ -73,32 +76,54 @@ class _Pairs(NamedTuple):
         repeats = (job.wanted[0].k or 1) * job.expressions[0].dim
         return _Pairs(job, positions.reshape(*job.extents.batch, kept * repeats), repeats)
 
+    def rows_of(self, axis: str) -> torch.Tensor:
+        """Give the row that every pair reads of an array of this axis: (*batch, pairs), or without a batch."""
+        if axis == self.job.reduced:
+            return self.positions
+        pairs = self.positions.shape[-1]
+        kept = torch.arange(pairs, device=self.positions.device) // max(self.repeats, 1)
+        if len(axis) == 1:
+            return kept
+        i, j = (kept, self.positions) if self.job.reduced == "j" else (self.positions, kept)
+        _, rows, columns = self.job.extents
+        return i * (columns or 0) + j if axis == "ij" else j * (rows or 0) + i
+
     def gather(self, rows: torch.Tensor, axis: str) -> torch.Tensor:
         """Take the row of every pair: (*own batch, rows, D) gives (*own batch or batch, pairs, D)."""
         *own, count, dim = rows.shape
-        if axis != self.job.reduced:
+        if len(axis) == 1 and axis != self.job.reduced:
             return rows[..., None, :].expand(*own, count, self.repeats, dim).reshape(*own, count * self.repeats, dim)
-        index = self.positions[..., None].expand(*self.positions.shape, dim)
+        index = self.rows_of(axis)[..., None].expand(*self.positions.shape, dim)
         return rows.expand(*self.positions.shape[:-1], count, dim).gather(-2, index)
 
     def evaluate(self) -> torch.Tensor:
         """Give the selected component of the formula at every pair: (*batch, pairs)."""
         job = self.job
+        dtype = getattr(torch, job.dtype)
         leaves: dict[Any, Expression] = {}
         inputs = job.executable.request.inputs
         position = job.expressions[0].position
         # The sources that the formula names may be symbols, in whose place the job has arrays.
         for number, named in enumerate(flatten(job.expressions).sources):
             spec, source = inputs[number], job.sources[number]
-            axis = "i" if spec.axis else ""
-            if axis:
+            if spec.axis:
                 array = source.array if source.kind == arrays.TORCH else torch.from_numpy(np.array(source.array))
-                shape = (*source.shape[: source.batch], math.prod(source.shape[source.batch : -1]), spec.dim)
-                rows = self.gather(array.to(getattr(torch, job.dtype)).reshape(shape), spec.axis)
-                source = arrays.array_source(rows, what="a gathered input", batch=rows.dim() - 2, view="pairs")
-            leaf = Expression("var", (), (), axis, spec.dim, None if source.weak else source.dtype, source, position)
+                count = math.prod(source.shape[source.batch :]) // spec.dim
+                rows = array.to(dtype).reshape(*source.shape[: source.batch], count, spec.dim)
+                source = _as_rows(self.gather(rows, spec.axis))
+            axes = "i" if spec.axis else ""
+            leaf = Expression("var", (), (), axes, spec.dim, None if source.weak else source.dtype, source, position)
             leaves[named.identity, spec.axis, spec.dim] = leaf
-        formula = _rebuild(job.expressions[0], leaves)
+
+        def on_pairs(leaf: Expression) -> Expression:
+            if leaf.op == "index":
+                numbers = self.rows_of(leaf.axes)[..., None].to(dtype)
+                return Expression("var", (), (), "i", 1, None, _as_rows(numbers, weak=True), position)
+            if leaf.op != "var":
+                return leaf
+            return leaves.get((leaf.source.identity, "ji" if leaf.attributes else leaf.axes, leaf.dim), leaf)
+
+        formula = replace_leaves(job.expressions[0], on_pairs)
         extents = Extents(job.extents.batch, self.positions.shape[-1], 1)
         found = run_tensors(prepare((formula,), (Wanted("sum", (0,)),), reduced="j", extents=extents))[0]
         # Each pair was selected for one component, in turn.
@@ -110,25 +135,5 @@ class _Pairs(NamedTuple):
         return self.positions.shape[-1] // dim, dim, dim
 
 
-def _rebuild(root: Expression, leaves: dict[Any, Expression]) -> Expression:
-    """Replace the variables of both axes."""
-    made: dict[int, Expression] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in made]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) in made:
-            continue
-        if node.op == "var":
-            made[id(node)] = leaves.get((node.source.identity, node.axes, node.dim), node)
-            continue
-        operands = tuple([made[id(operand)] for operand in node.operands])
-        axes = "i" if node.axes else ""
-        made[id(node)] = Expression(
-            node.op, operands, node.attributes, axes, node.dim, node.dtype, node.source, node.position
-        )
-    return made[id(root)]
+def _as_rows(rows: torch.Tensor, *, weak: bool = False) -> Source:
+    return arrays.array_source(rows, what="a gathered input", batch=rows.dim() - 2, view="pairs", weak=weak)

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pylazy.compiler.compile import compilation
-from pylazy.compiler.dialects.reduction.formula_ops import emit_constant, emit_formula_op, emit_reduce, emit_var
+from pylazy.compiler.dialects.reduction.formula_ops import (
+    emit_constant,
+    emit_formula_op,
+    emit_index,
+    emit_reduce,
+    emit_var,
+)
 from pylazy.compiler.dialects.reduction.summation import summation_attributes
 from pylazy.compiler.mlir import func, ir
 from pylazy.expression import Location, Node
@@ -113,6 +119,8 @@ def _emit_nodes(
                 values.append(emit_var(arguments[number], request.inputs[number].axis))
             elif node.op == "constant":
                 values.append(emit_constant(float(node.value or 0), element))
+            elif node.op == "index":
+                values.append(emit_index(node.axes, element))
             else:
                 operands = [values[operand] for operand in node.operands]
                 values.append(emit_formula_op(node.op, *operands, **dict(node.attributes)))

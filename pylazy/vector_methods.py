@@ -49,6 +49,19 @@ class VectorMethods(ElementwiseMethods):
         """Sum of the squared differences of the components."""
         return combine("sqdist", self, other)
 
+    def softdtw_sqdist(self, y: Any, gamma: Any) -> Self:
+        """Soft dynamic time warping of two series, whose elements are the components; differentiable twice.
+
+        Args:
+            y: the other series, which may have another length.
+            gamma: how soft the minimum over alignments is, above 0: a number, an array or a LazyTensor.
+
+        Returns:
+            A LazyTensor of inner dimension 1: the soft minimum, over all monotone alignments, of the sum of the squared
+            differences (Cuturi and Blondel, Soft-DTW: a differentiable loss function for time-series, 2017).
+        """
+        return combine("soft_dtw", self, y, gamma)
+
     def __getitem__(self, key: Any) -> Self:
         """Take components, as by x[k], x[a:b] or x[..., k], or rows and columns, as by K[rows, columns].
 

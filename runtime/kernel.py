@@ -27,6 +27,7 @@ DTYPE_BYTES: Mapping[str, int] = MappingProxyType(
 )  # fmt: skip
 ROLES = ("input", "output", "scratch", "table")
 AXES = ("", "i", "j")
+BUFFER_AXES = (*AXES, "ij")
 MAX_BUFFERS = 256
 MAX_PHASES = 4096
 MAX_ROW_BYTES = 1 << 40
@@ -50,7 +51,7 @@ class Buffer:
             over the rows of its axis, in int64 words whose number the caller chooses: the number of tiles; the number
             of pairs in all of them; for each tile its first row, the row after its last, and the words where its
             columns begin and end; then these columns, as intervals of a first column and the one after the last.
-        axis: "i" for M rows, "j" for N rows, "" for one row.
+        axis: "i" for M rows, "j" for N rows, "" for one row, "ij" for M * N rows, one for each pair, j fastest.
         dtype: a key of `DTYPE_BYTES`.
         dim: elements of a row.
         per_split: scratch only: one such array for every column split, stored only if there are two or more.
@@ -258,10 +259,11 @@ def _check_buffer(buffer: Buffer, *, what: str) -> None:
     _require(type(buffer) is Buffer, f"{what} is not a Buffer")
     _require_text(buffer.name, what=f"name of {what}")
     _require_choice(buffer.role, ROLES, what=f"role of {what}")
-    _require_choice(buffer.axis, AXES, what=f"axis of {what}")
+    _require_choice(buffer.axis, BUFFER_AXES, what=f"axis of {what}")
     _require_choice(buffer.dtype, tuple(DTYPE_BYTES), what=f"dtype of {what}")
     _require_int(buffer.dim, 1, MAX_ROW_BYTES // DTYPE_BYTES[buffer.dtype], what=f"dim of {what}")
     _require(type(buffer.per_split) is bool, f"per_split of {what} is not a boolean")
+    _require(buffer.role != "scratch" or buffer.axis != "ij", f"{what} is {buffer.role} and has a row for each pair")
     _require(buffer.role == "scratch" or not buffer.per_split, f"{what} is {buffer.role} and per_split")
     _require(buffer.role != "table" or buffer.dtype == "int64", f"{what} is a table of {buffer.dtype}, expected int64")
 

@@ -13,7 +13,7 @@ from pylazy.runtime.native_library import CBuffer, CGeometry, CPhase, check, nat
 from pylazy.runtime.threads import configure_threads
 
 _ROLE_CODES = {"input": 0, "output": 1, "scratch": 2, "table": 3}
-_AXIS_CODES = {"": 0, "i": 1, "j": 2}
+_AXIS_CODES = {"": 0, "i": 1, "j": 2, "ij": 3}
 _X86_LEVELS = CPU_LEVELS[:3]
 
 
@@ -85,7 +85,7 @@ class Program:
             pointers: address of each of `image.arguments` (inputs, outputs and tables in order); 0 if it has no
                 element. A table is read as it is: nothing checks that its tiles lie within the extents.
             m: rows of the buffers of axis "i".
-            n: rows of the buffers of axis "j".
+            n: rows of the buffers of axis "j"; those of axis "ij" have m * n.
             batch_sizes: the batch dimensions, outermost first.
             batch_strides: for each of `image.arguments` the bytes from one batch element to the next, one number for
                 each batch dimension; 0 where the buffer is shared. Rows of one batch element are always contiguous.

@@ -7,7 +7,7 @@ from pathlib import Path
 from pylazy.runtime import errors
 from pylazy.runtime.fork_lock import ForkLock
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 _lock = ForkLock()
 _loaded: ctypes.CDLL | None = None

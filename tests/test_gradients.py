@@ -5,7 +5,7 @@ import pytest
 
 import pylazy
 import reference
-from pylazy import AxisError, DtypeError, Genred, LazyTensor, Pm, ShapeError, UnsupportedError, Vi, Vj
+from pylazy import AxisError, DtypeError, Genred, LazyTensor, Pm, ShapeError, UnsupportedError, Vi, Vij, Vj
 from pylazy.compiler.compile import stages_as_text
 from pylazy.reductions import DerivedRequest, Order
 from pylazy.request_reader import read_request
@@ -174,6 +174,23 @@ def test_an_argument_that_the_formula_does_not_have_has_gradient_zero():
     x, y, _, _ = arguments(*SIZES)
     _, gradient = pylazy.grad(lambda x, _: gaussian_product(x, x, np.ones(7)).sum(), argnums=(0, 1))(x, y)
     np.testing.assert_array_equal(gradient, np.zeros_like(y))
+
+
+def test_dense_arrays_of_pairs_have_gradients():
+    x, y, _, _ = arguments(*SIZES)
+    cost = np.random.default_rng(4).random(SIZES)
+
+    def energy(x, cost):
+        return (Vij(cost) - Vi(x).sqdist(Vj(y))).exp().sum(axis=0)
+
+    expected = np.exp(cost - ((x[:, None] - y[None]) ** 2).sum(-1))
+    np.testing.assert_allclose(pylazy.grad(lambda *args: energy(*args).sum(), argnums=1)(x, cost), expected, rtol=1e-12)
+    np.testing.assert_allclose(pylazy.jvp(energy, (x, cost), (0 * x, cost))[1][:, 0], (expected * cost).sum(0))
+    batch = np.stack([cost, 2 * cost])[..., None]
+    gradient = pylazy.grad(lambda cost, y: (Vij(cost) * LazyTensor(y[None, None])).sum(axis=2).sum(), argnums=(0, 1))
+    of_cost, of_y = gradient(batch, y)
+    np.testing.assert_allclose(of_cost, np.broadcast_to(y.sum(-1)[None, None, :, None], batch.shape))
+    np.testing.assert_allclose(of_y, np.broadcast_to(batch.sum((0, 1)), y.shape))
 
 
 def test_results_may_be_multiplied_with_constants():

@@ -230,3 +230,12 @@ def test_import_of_pylazy_does_not_import_jax():
     program = "import sys, pylazy; pylazy.jax_function; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
     assert callable(pylazy.jax_function)
+
+
+def test_vmap_of_reverse_over_forward_mode_matches_dense_jax():
+    x, y, b, p = arrays()
+    lazy, reference = both("softmax")
+    xs = jnp.stack([x, 2 * x])
+    found = jax.vmap(jax.grad(lambda x: jax.jvp(lambda b: lazy(x, y, b, p), (b,), (b,))[1].sum()))(xs)
+    expected = jax.vmap(jax.grad(lambda x: jax.jvp(lambda b: reference(x, y, b, p), (b,), (b,))[1].sum()))(xs)
+    assert_trees_close(found, expected)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 TIMEOUT_SECONDS = 600
+pytestmark = pytest.mark.xdist_group("suite of pykeops")  # one process runs it, so one of ours asks for it
 
 EXPECTED = {
     "test_block_sparse_reduction.py": 1,
@@ -45,19 +46,6 @@ EXPECTED = {
     "test_vmap.py": 3,
 }
 """How many tests of each file pass on a CPU with pykeops 2.3 itself; three more need a GPU and are skipped."""
-
-MISSING = {
-    "test_complex.py": "complex formulas",
-    "test_complex_numpy.py": "complex formulas",
-    "test_lazytensor_gaussian_cpu.py": "second derivatives",
-    "test_lazytensor_grad.py": "second derivatives",
-    "test_numpy.py": "Grad in formula strings",
-    "test_torch.py": "second derivatives, KernelSolve, the gradient of softmax in Genred",
-    "test_torch_func.py": "transforms of torch.func",
-    "test_torch_func_logsumexp.py": "transforms of torch.func",
-    "test_vmap.py": "transforms of torch.func",
-}
-"""The files of which not all passes yet, and what is not there."""
 
 
 class Outcome(NamedTuple):
@@ -114,13 +102,7 @@ def outcome(cases: list[ET.Element]) -> Outcome:
 FAULT_TAGS = ("failure", "error")
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        pytest.param(file, marks=[pytest.mark.xfail(reason=MISSING[file])] if file in MISSING else [])
-        for file in EXPECTED
-    ],
-)
+@pytest.mark.parametrize("file", EXPECTED)
 def test_file_of_pykeops_passes(file: str, outcomes: dict[str, Outcome]) -> None:
     found = outcomes[file]
     assert not found.faults, "\n".join(found.faults)

@@ -125,6 +125,7 @@ LATER_BINARY = {
     "mod": lambda x, y: x.mod(1.5) + y,
     "mod_offset": lambda x, y: x.mod(2, -1) + y,
     "contract": lambda x, y: x.tensorprod(y),
+    "softdtw_sqdist": lambda x, y: x.softdtw_sqdist(y, 0.7),
     "weightedsqnorm_matrix": lambda x, y: (x - y).weightedsqnorm(np.arange(1.0, 10.0)),
 }
 
@@ -213,6 +214,8 @@ def test_every_operation_is_reached_by_a_method(rng):
     seen = set()
     formulas = [make(x) for make in {**UNARY, **LATER_UNARY}.values()]
     formulas += [make(x, y) for make in {**BINARY, **LATER_BINARY}.values()]
+    gradient = x.softdtw_sqdist(y, 0.7).grad(x, 1)
+    formulas += [gradient, gradient.diff(x, x)]
     stack = [formula._expression for formula in formulas]
     while stack:
         node = stack.pop()

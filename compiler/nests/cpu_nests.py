@@ -23,6 +23,7 @@ from pylazy.compiler.nests.cpu_memory import (
     load,
     number,
 )
+from pylazy.compiler.nests.cpu_pairs import index_element, pair_element, store_pairs
 from pylazy.runtime.errors import UnsupportedError
 
 #: Parameters of up to this many elements are loaded before the loops.
@@ -76,6 +77,14 @@ class Nest:
         self.column: Any = None
         self.column_block: Any = None
         self.column_starts: dict[ir.Value, ir.Value] = {}
+        self.first_row: Any = None
+        #: The numbers of rows and columns of the buffers; those of a tile may be fewer.
+        self.extents: tuple[Any, Any] = (None, None)
+        #: The index that runs along the lanes.
+        self.lane_argument = self.body_block.arguments[0]
+        #: Rows of dense arrays that one block of columns has loaded, or where they begin.
+        self.pair_vectors: dict[Any, ir.Value] = {}
+        self.pair_starts: dict[Any, list[ir.Value]] = {}
 
     def build(self) -> None:
         """Emit the function at the current insertion point."""
@@ -90,6 +99,7 @@ class Nest:
             self.rows, self.columns, self.columns_per_split, self.splits = (
                 load(address(self.extent_table, integer, offset=k), integer) for k in range(4)
             )
+            self.extents = (self.rows, self.columns)
             self._load_pointers()
             self.allocate()
             for_range(first_tile, last_tile, 1, self.tile)
@@ -139,7 +149,7 @@ class Nest:
     def value_bits(self) -> int:
         """Give the width of the values that the body ends in."""
         for operation in self.body_block.operations:
-            if name_of(operation) in {"reduction.accumulate", "reduction.store"}:
+            if name_of(operation) in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}:
                 return int(ir.VectorType(operation.operands[0].type).element_type.width)
         return 64
 
@@ -176,12 +186,17 @@ class Nest:
 
     def pack(self, first_row: ir.Value) -> None:
         """Transpose the rows of a tile into their panels."""
+        self.first_row = first_row
         last_row = isub(self.rows, number(1))
         for source, panel in self.panels.items():
             panel.pack(self.buffer_of(source), first_row, last_row)
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`: from a panel, from the row of a column, or of a parameter."""
+        if name_of(operation) == "reduction.index_value":
+            return index_element(self, operation, row, column)
+        if name_of(operation) == "reduction.load_pair":
+            return pair_element(self, operation, at, row, column)
         source = operation.operands[0]
         if self._is_row_load(operation):
             return self.panels[source].read(at, row)
@@ -191,6 +206,20 @@ class Nest:
             return load(address(pointer, element, base=at.base, offset=at.offset), element)
         start = self._column_start(source, pointer, dim, element)
         return load(address(start, element, base=at.base, offset=column * dim + at.offset), element)
+
+    def first_number(self, argument: ir.Value, row: int, column: int) -> ir.Value:
+        """Give the number that an index of the body has in the first lane."""
+        if argument == self.body_block.arguments[0]:
+            return iadd(self.first_row, number(row * self.lanes))
+        return iadd(self.column, number(column))
+
+    def all_lanes_exist(self) -> "ir.Value | bool":
+        """Tell whether every lane stands for a row: not in the last tile."""
+        return kb.icompare("sle", iadd(self.first_row, number(self.rows_per_tile)), self.rows)
+
+    def last_lane_number(self) -> ir.Value:
+        """Give the number behind the last one that a lane may stand for: the rows."""
+        return self.rows
 
     def _column_start(self, source: ir.Value, pointer: ir.Value, dim: int, element: ir.Type) -> ir.Value:
         if source not in self.column_starts:
@@ -264,6 +293,11 @@ class ReduceNest(Nest):
         super().allocate()
         self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
         self.accumulators = [make_accumulator(op, self.shape, self.index_type()) for op in self.accumulations]
+        self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
+        self.pair_panels = [
+            self.shape.panel(inner_dim(op.operands[0]), ir.VectorType(op.operands[0].type).element_type)
+            for op in self.pair_stores
+        ]
         if self.splittable:
             for position, accumulator in enumerate(self.accumulators):
                 self.partials.append(self._add_partial(position, accumulator))
@@ -377,7 +411,7 @@ class ReduceNest(Nest):
         loop = scf.ForOp(start, end, number(step), carried)
         with ir.InsertionPoint(loop.body), body.scope():
             self.column, self.column_block = loop.induction_variable, loop.body
-            self.column_starts = {}
+            self.column_starts, self.pair_vectors, self.pair_starts = {}, {}, {}
             scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)
 
@@ -393,6 +427,9 @@ class ReduceNest(Nest):
             self.accumulation = operation
             with operation.location:
                 result += accumulator.step(part, body, columns)
+        for operation, panel in zip(self.pair_stores, self.pair_panels, strict=True):
+            with operation.location:
+                store_pairs(self, operation, panel, body)
         body.block = saved
         return result
 

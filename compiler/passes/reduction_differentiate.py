@@ -1,6 +1,7 @@
 """Turn a function into its vector-Jacobian product, or into its Jacobian-vector product."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pylazy.compiler.derivatives import (
@@ -22,6 +23,7 @@ from pylazy.compiler.dialects.reduction.formula_ops import (
     emit_formula_op,
     emit_reduce,
     emit_reduce_to_one_row,
+    emit_tabulate,
     emit_var,
 )
 from pylazy.compiler.dialects.reduction.summation import summation_of
@@ -216,13 +218,15 @@ class _Function:
             return saved  # they are computed here
         for number, result in enumerate(self.terminator.operands):
             reduce_op = self.reduction_of(result)
-            if attribute(reduce_op, "kind") in READS_RESULT:
+            if attribute(reduce_op, "kind", "") in READS_RESULT:
                 argument = self.add_argument(f"saved{number}", _kept_axis(reduce_op), result.type, reduce_op.location)
                 saved.setdefault(result, argument)
         return saved
 
     def reduction_of(self, result: ir.Value) -> Any:
-        """Give the op that makes a tensor, which must be a reduction with a derivative."""
+        """Give the op that makes a tensor: a reduction, which must have a derivative, or a table of pairs."""
+        if name_of(result.owner) == "reduction.tabulate":
+            return result.owner.operation
         if name_of(result.owner) != "reduction.reduce":
             raise self.refusal("a result of the function is no reduction, so it has no derivative here")
         reduce_op = result.owner.operation
@@ -254,13 +258,26 @@ def _is_one_row(tensor: ir.Value) -> bool:
 
 
 def _kept_axis(reduce_op: Any) -> str:
-    """Name the axis of the rows of a reduction's result: "" where there is one row in all."""
+    """Name the axis of the rows of a result: "" where there is one row in all, that of a table for pairs."""
+    if name_of(reduce_op) == "reduction.tabulate":
+        return str(attribute(reduce_op, "axis"))
     return "" if _is_one_row(reduce_op.results[0]) else _OTHER_AXIS[attribute(reduce_op, "axis")]
 
 
-def _application(operation: Any, name: str) -> Application:
+def _application(operation: Any, name: str, active: "set[ir.Value]") -> Application:
     attributes = {key: attribute(operation, key) for key in FORMULA_OPS[name].attributes}
-    return Application(name, tuple(map(_term, operation.operands)), _term(operation.results[0]), attributes)
+    operands = tuple(map(_term, operation.operands))
+    varies = tuple(operand in active for operand in operation.operands)
+    return Application(name, operands, _term(operation.results[0]), attributes, varies=varies)
+
+
+@contextmanager
+def _refusals_at(operation: Any) -> Iterator[None]:
+    """Let what a row of the table refuses end at the line of its op."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise UnsupportedError(at_source_line(str(error), operation.location)) from None
 
 
 def _reduction_application(operation: Any, saved: "dict[ir.Value, ir.Value]") -> ReductionApplication:
@@ -321,15 +338,19 @@ class _ReverseSweep:
         if name in FORMULA_OPS:
             ct = self.of_lazy.pop(operation.results[0], None)
             if ct is not None:
-                op = _application(operation, name)
-                self._add(op, cotangents(op, ct))
+                op = _application(operation, name, self.function.active)
+                with _refusals_at(operation):
+                    found = cotangents(op, ct)
+                self._add(op.operands, found)
         elif name == "var":
             self._pull_back_view(operation)
         elif name == "reduce":
             self._pull_back_reduction(operation)
+        elif name == "tabulate":
+            self._pull_back_table(operation)
 
-    def _add(self, op: Application, found: Terms) -> None:
-        for operand, ct in zip(op.operands, found, strict=True):
+    def _add(self, operands: "tuple[Term, ...]", found: Terms) -> None:
+        for operand, ct in zip(operands, found, strict=True):
             if ct is not None and operand.value in self.function.active:
                 so_far = self.of_lazy.get(operand.value)
                 self.of_lazy[operand.value] = ct if so_far is None else so_far + ct
@@ -360,7 +381,12 @@ class _ReverseSweep:
         for other in others:
             first = first + other
         op = _reduction_application(operation, self.saved)
-        self._add(op, reduction_cotangents(op, first))
+        self._add(op.operands, reduction_cotangents(op, first))
+
+    def _pull_back_table(self, operation: Any) -> None:
+        """Every pair has a row of the table of its own, so its cotangent is that row."""
+        for part, _ in self.of_tensor.pop(operation.results[0], ()):
+            self._add((_term(operation.operands[0]),), (_term(emit_var(part, attribute(operation, "axis"))),))
 
     def _gradient(self, number: int) -> ir.Value:
         tensor = self.function.block.arguments[number]
@@ -422,18 +448,21 @@ class _ForwardSweep:
         if all(t is None for t in tangents):
             return
         if name in FORMULA_OPS:
-            found = tangent(_application(operation, name), tangents)
+            with _refusals_at(operation):
+                found = tangent(_application(operation, name, self.function.active), tangents)
             if found is not None:
                 self.of_lazy[result] = found
         elif name == "reduce":
             self.function.reduction_of(result)
             found = reduction_tangent(_reduction_application(operation, self.saved), tangents)
             if found is not None:
-                self.of_tensor[result] = _sum_like(operation, found)
+                self.of_tensor[result] = _result_like(operation, found)
+        elif name == "tabulate" and tangents[0] is not None:
+            self.of_tensor[result] = _result_like(operation, tangents[0])
 
     def _tangent(self, result: ir.Value) -> ir.Value:
         found = self.of_tensor.get(result)
-        return _sum_like(result.owner.operation, _zeros(result)) if found is None else found
+        return _result_like(result.owner.operation, _zeros(result)) if found is None else found
 
 
 _NUMBERS = "an array of argument numbers, or of arrays of them"
@@ -446,14 +475,18 @@ def _zeros(tensor: ir.Value) -> Term:
     return fit(_term(emit_constant(0.0, tensor_type.element_type)), tensor_type.shape[1])
 
 
-def _sum_like(reduce_op: Any, formula: Term) -> ir.Value:
-    """Sum a formula over the axis of a reduction, into as many rows."""
+def _result_like(reduce_op: Any, formula: Term) -> ir.Value:
+    """Sum a formula over the axis of a reduction, into as many rows; or tabulate it as a table of pairs is."""
+    if name_of(reduce_op) == "reduction.tabulate":
+        return emit_tabulate(formula.value, attribute(reduce_op, "axis"))
     emit = emit_reduce_to_one_row if _is_one_row(reduce_op.results[0]) else emit_reduce
     return emit(formula.value, kind="sum", axis=attribute(reduce_op, "axis"), summation=summation_of(reduce_op))
 
 
 def _sum_over_pairs(ct: Term, axis: str, summation: Mapping[str, ir.Attribute]) -> ir.Value:
     """Sum a cotangent over the pairs that read one row of a tensor; all pairs read a tensor with axis ""."""
+    if len(axis) == 2:
+        return emit_tabulate(ct.value, axis)
     if axis:
         return emit_reduce(ct.value, kind="sum", axis=_OTHER_AXIS[axis], summation=summation)
     rows = emit_var(emit_reduce(ct.value, kind="sum", axis="j", summation=summation), "i")

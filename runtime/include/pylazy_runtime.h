@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* Grows by one whenever a function or a layout of this file changes. */
-#define PLZ_ABI_VERSION 2
+#define PLZ_ABI_VERSION 3
 
 /* The largest number of buffers of one program. */
 #define PLZ_MAX_BUFFERS 256
@@ -42,8 +42,8 @@ typedef enum plz_status {
  * columns as {first, after the last}. Nothing checks that the tiles lie within the extents of a launch. */
 typedef enum plz_role { PLZ_ROLE_INPUT = 0, PLZ_ROLE_OUTPUT = 1, PLZ_ROLE_SCRATCH = 2, PLZ_ROLE_TABLE = 3 } plz_role;
 
-/* Which extent: one element, the M rows of x, the N rows of y. */
-typedef enum plz_axis { PLZ_AXIS_NONE = 0, PLZ_AXIS_I = 1, PLZ_AXIS_J = 2 } plz_axis;
+/* Which extent: one element, the M rows of x, the N rows of y; of inputs and outputs also all M * N pairs. */
+typedef enum plz_axis { PLZ_AXIS_NONE = 0, PLZ_AXIS_I = 1, PLZ_AXIS_J = 2, PLZ_AXIS_IJ = 3 } plz_axis;
 
 typedef struct plz_buffer {
   int32_t role;

@@ -40,6 +40,7 @@ int64_t choose_columns_per_split(const plz_phase &phase, int64_t columns, int64_
 }  // namespace
 
 int64_t axis_extent(int32_t axis, int64_t m, int64_t n) noexcept {
+  if (axis == PLZ_AXIS_IJ) return saturating_multiply(m, n);
   return axis == PLZ_AXIS_I ? m : axis == PLZ_AXIS_J ? n : 1;
 }
 

@@ -21,7 +21,9 @@ plz_status check_buffers(const plz_buffer *buffers, int count) noexcept {
   for (int index = 0; index < count; ++index) {
     const plz_buffer &buffer = buffers[index];
     const bool is_role = buffer.role >= PLZ_ROLE_INPUT && buffer.role <= PLZ_ROLE_TABLE;
-    if (!is_role || !is_axis(buffer.axis) || buffer.row_bytes <= 0) {
+    const bool is_stored = buffer.role == PLZ_ROLE_INPUT || buffer.role == PLZ_ROLE_OUTPUT;
+    const bool is_pairs = buffer.axis == PLZ_AXIS_IJ && is_stored;
+    if (!is_role || !(is_axis(buffer.axis) || is_pairs) || buffer.row_bytes <= 0) {
       return fail(PLZ_INVALID_ARGUMENT, "buffer %d of the program is malformed", index);
     }
   }

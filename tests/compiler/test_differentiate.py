@@ -19,6 +19,7 @@ from pylazy.compiler.dialects.reduction.formula_ops import (
     emit_constant,
     emit_formula_op,
     emit_reduce,
+    emit_tabulate,
     emit_var,
 )
 from pylazy.compiler.driver import run_passes
@@ -82,7 +83,7 @@ def differentiated(module: Any, mode: str, *, passes: Any = FORMULA_PASSES) -> A
 
 
 def rows_of(axis: str) -> int:
-    return {"i": ROWS, "j": COLUMNS, "": 1}[axis]
+    return {"i": ROWS, "j": COLUMNS, "": 1, "ij": ROWS * COLUMNS, "ji": ROWS * COLUMNS}[axis]
 
 
 def default_arrays(variables: Sequence[tuple[str, int]]) -> list[Array]:
@@ -139,7 +140,7 @@ def inner(first: Sequence[Array], second: Sequence[Array]) -> float:
 def saved_results(module: Any, results: Sequence[Array]) -> list[Array]:
     """Give the results that the derivatives of a module read."""
     *_, terminator = module.body.operations[0].regions[0].blocks[0].operations
-    kinds = [attribute(result.owner.operation, "kind") for result in terminator.operands]
+    kinds = [attribute(result.owner.operation, "kind", "") for result in terminator.operands]
     return [result for result, kind in zip(results, kinds, strict=True) if kind in READS_RESULT]
 
 
@@ -180,6 +181,9 @@ def gaussian(x: Any, y: Any, b: Any) -> Any:
 
 # Every row of the table
 
+#: All but the one that has a derivative in one operand only.
+DIFFERENTIABLE = sorted(set(DERIVATIVES) - {"soft_dtw_hessian"})
+
 ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
     "powi": {"exponent": 3},
     "extract": {"start": 1, "size": 1},
@@ -199,6 +203,8 @@ def operand_dims(op_name: str) -> list[tuple[int, ...]]:
         return [(3, 2)]
     if result == "contract":
         return [(6, 12)]
+    if result.startswith("soft_dtw"):
+        return [(3, 2, 1, 6)[:arity]]
     broadcasts = [tuple(1 if k == narrow else 3 for k in range(arity)) for narrow in range(arity)] if arity > 1 else []
     return [(3,) * arity, *broadcasts]
 
@@ -214,7 +220,7 @@ def sum_of(op_name: str, **attributes: Any) -> Formula:
 
 def cases_of(op_name: str) -> list[tuple[list[tuple[str, int]], Formula]]:
     """Give sums of an op of variables on all axes, with all inner dimensions to try."""
-    axes = ("i", "j", "")
+    axes = ("i", "j", "", "i")
     formula = sum_of(op_name, **ATTRIBUTES.get(op_name, {}))
     return [([(axes[k], dim) for k, dim in enumerate(dims)], formula) for dims in operand_dims(op_name)]
 
@@ -223,20 +229,65 @@ def cases_of(op_name: str) -> list[tuple[list[tuple[str, int]], Formula]]:
 @pytest.mark.parametrize("op_name", sorted(DERIVATIVES))
 def test_derivative_matches_finite_differences(op_name: str, passes: Any) -> None:
     for variables, formula in cases_of(op_name):
+        if op_name not in DIFFERENTIABLE:
+            with pytest.raises(UnsupportedError, match=r"the third derivative of reduction\.soft_dtw"):
+                run_passes(build(variables, formula, wrt=[0]), passes, target=TARGET)
+            continue
         check_gradients(variables, formula, passes=passes)
 
 
 @pytest.mark.parametrize("passes", [ONLY_DIFFERENTIATE, FORMULA_PASSES], ids=["alone", "pipeline"])
-@pytest.mark.parametrize("op_name", sorted(DERIVATIVES))
+@pytest.mark.parametrize("op_name", DIFFERENTIABLE)
 def test_tangent_matches_finite_differences(op_name: str, passes: Any) -> None:
     for variables, formula in cases_of(op_name):
         check_both_modes(build(variables, formula), default_arrays(variables), passes=passes)
 
 
-@pytest.mark.parametrize("op_name", sorted(DERIVATIVES))
+@pytest.mark.parametrize("op_name", sorted(set(DIFFERENTIABLE) - {"soft_dtw_gradient"}))
 def test_second_derivatives_match_finite_differences(op_name: str) -> None:
     for variables, formula in cases_of(op_name):
-        check_second_order(build(variables, formula), default_arrays(variables))
+        module, arrays = build(variables, formula), default_arrays(variables)
+        if op_name == "soft_dtw":
+            check_both_modes(differentiated(module, "vjp"), [*arrays, *random_like(evaluate(module, arrays), 3)])
+            check_both_modes(differentiated(module, "jvp"), [*arrays, *random_like(arrays, 4)])
+        else:
+            check_second_order(module, arrays)
+
+
+@pytest.mark.parametrize("mode", ["vjp", "jvp"])
+def test_hessian_of_soft_dtw_has_a_derivative_in_its_vector_alone(mode: str) -> None:
+    ((variables, formula),) = cases_of("soft_dtw_hessian")
+    arrays = default_arrays(variables)
+    attribute_name = {"vjp": "reduction.wrt", "jvp": "reduction.tangents"}[mode]
+    linear, refused = build(variables, formula), build(variables, formula)
+    for module, numbers in ((linear, "[3]"), (refused, "[0, 3]")):
+        module.body.operations[0].attributes[attribute_name] = ir.Attribute.parse(numbers)
+    run_passes(linear, FORMULA_PASSES, target=TARGET)
+    forward = build(variables, formula)
+    given = random_like(evaluate(forward, arrays) if mode == "vjp" else arrays[3:], 1)
+    (found,) = evaluate(linear, [*arrays, *given])
+    if mode == "jvp":
+        np.testing.assert_allclose(found, evaluate(forward, [*arrays[:3], *given])[0], rtol=1e-12)
+    else:
+        (along,) = random_like(arrays[3:], 2)
+        (other,) = evaluate(forward, [*arrays[:3], along])
+        np.testing.assert_allclose(inner([found], [along]), inner(given, [other]), rtol=1e-12)
+    with pytest.raises(UnsupportedError, match=r"the third derivative of reduction\.soft_dtw"):
+        run_passes(refused, FORMULA_PASSES, target=TARGET)
+
+
+@pytest.mark.parametrize("axis", ["ij", "ji"])
+def test_derivatives_of_dense_arrays_and_of_tables_match_finite_differences(axis: str) -> None:
+    variables = [("i", 3), ("j", 1), (axis, 3)]
+
+    def table(*operands: Any) -> Any:
+        return emit_tabulate(emit_formula_op("mul", gaussian(*operands[:2], operands[2]), operands[2]), axis)
+
+    for formula in (table, lambda x, y, a: emit_reduce(gaussian(x, y, a), kind="sum", axis="i")):
+        check_gradients(variables, formula)
+        module = build(variables, formula)
+        check_both_modes(module, default_arrays(variables))
+        check_second_order(module, default_arrays(variables))
 
 
 @pytest.mark.parametrize("exponent", [-2, -1, 0, 1, 2, 5])

@@ -148,6 +148,7 @@ def test_malformed_header_is_refused(text, rule):
         (("buffers", 0, "role"), "inout", "role of buffer 0 is 'inout'"),
         (("buffers", 0, "axis"), "k", "axis of buffer 0 is 'k'"),
         (("buffers", 0, "axis"), ["i"], "axis of buffer 0"),
+        (("buffers", 1, "axis"), "ij", "buffer 1 is scratch and has a row for each pair"),
         (("buffers", 0, "dtype"), "float31", "dtype of buffer 0 is 'float31'"),
         (("buffers", 0, "dim"), 0, "dim of buffer 0 is 0"),
         (("buffers", 0, "dim"), True, "dim of buffer 0 is True"),
