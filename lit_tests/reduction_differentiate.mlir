@@ -141,6 +141,32 @@ func.func @wide_gradients(%x_rows: tensor<?x1xf32>, %p_row: tensor<1x1xf32>) -> 
   return %r0 : tensor<?x1xf32>
 }
 
+// The results stay before their gradients, and what both need is computed once: no result is an argument.
+// CHECK-LABEL: @results_stay_beside_gradients
+// CHECK-SAME: (%arg0: tensor<?x1xf32>, %arg1: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"})
+// CHECK-SAME: -> (tensor<?x1xf32>, tensor<?x1xf32>) {
+// CHECK: [[VALUE:%.+]] = "reduction.reduce"([[F:%.+]]) {axis = "j", kind = "logsumexp"}
+// CHECK: [[CT:%.+]] = "reduction.var"(%arg1) {axis = "i"}
+// CHECK: "reduction.var"([[VALUE]]) {axis = "i"}
+// CHECK: [[GX:%.+]] = "reduction.reduce"({{.*}}) {axis = "j", kind = "sum"}
+// CHECK-NEXT: return [[VALUE]], [[GX]]
+func.func @results_stay_beside_gradients(%x_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.derivatives = [{wrt = [0], with_results}]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%x) {axis = "j", kind = "logsumexp"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// The gradient of a tangent: forward mode, then reverse mode.
+// CHECK-LABEL: @modes_may_follow_each_other
+// CHECK-SAME: (%arg0: tensor<?x1xf32>, %arg1: tensor<?x1xf32> {{{.*}}"tangent0"}, %arg2: tensor<?x1xf32> {{{.*}}"cotangent0"})
+// CHECK: return {{%[^,]+}} : tensor<?x1xf32>
+func.func @modes_may_follow_each_other(%x_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.derivatives = [{tangents = [0]}, {wrt = [0]}]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %s = "reduction.square"(%x) : (!reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%s) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
 // The gradient of a dense array is a table with a row for each pair, as the array is; the cotangent of a table is one too.
 // CHECK-LABEL: func.func @dense(
 // CHECK-SAME: [[A:%[a-z0-9]+]]: tensor<?x1xf32>

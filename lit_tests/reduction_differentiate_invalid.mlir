@@ -128,6 +128,15 @@ func.func @second_order_asks_for_more(%x: tensor<?x3xf32>) -> tensor<?x3xf32> at
 
 // -----
 
+// expected-error@below {{`reduction.derivatives` is [{}], expected an array of dictionaries such as {wrt = [0]}}}
+func.func @no_mode(%x: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.derivatives = [{}]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1 : tensor<?x3xf32>
+}
+
+// -----
+
 func.func @third_derivative(%x: tensor<?x1xf32>, %u: tensor<?x3xf32>) -> tensor<?x3xf32> attributes {reduction.wrt = [0]} {
   %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
   %1 = "reduction.var"(%u) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>

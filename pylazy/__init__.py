@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pylazy.complex_lazy_tensor import ComplexLazyTensor
     from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
+    from pylazy.gradients import grad, jvp, value_and_grad, vjp
+    from pylazy.jax_functions import jax_function
     from pylazy.kernel_solve import KernelSolve
     from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
@@ -75,17 +77,24 @@ __all__ = [
     "generic_logsumexp",
     "generic_sum",
     "get_num_threads",
+    "grad",
     "identity",
+    "jax_function",
+    "jvp",
     "load_bundle",
     "row_index",
     "set_num_threads",
+    "value_and_grad",
+    "vjp",
 ]
 
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
+    "pylazy.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
     "pylazy.complex_lazy_tensor": ("ComplexLazyTensor",),
     "pylazy.fused_reductions": ("evaluate",),
+    "pylazy.jax_functions": ("jax_function",),
     "pylazy.kernel_solve": ("KernelSolve",),
     "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),

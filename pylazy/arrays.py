@@ -396,9 +396,15 @@ def _refuse_libraries(sources: Sequence[Source]) -> None:
     )
 
 
+def library_of(sources: Sequence[Source]) -> Any:
+    """The namespace of the arrays that are neither NumPy's nor torch's, of which there are some."""
+    (namespace,) = _libraries(sources).values()
+    return namespace
+
+
 def given_back(result: Any, sources: Sequence[Source]) -> Any:
     """Hand a NumPy result over to the library whose arrays are among the sources, by its own rules for dtypes."""
-    (namespace,) = _libraries(sources).values()
+    namespace = library_of(sources)
     try:
         return namespace.from_dlpack(result)
     except _UNREADABLE:
@@ -458,6 +464,25 @@ def quotient(result: Any, count: Any) -> Any:
     count = count + 0.0
     count[count <= 0] = float("nan")
     return result / count
+
+
+def sum_to_shape(gradient: Any, shape: tuple[int, ...], own_batch: int) -> Any:
+    """Sum a gradient (*batch, rows, dim) over the batch dimensions that an array lacks or repeats along.
+
+    Args:
+        gradient: of every batch element; an array of any library. The rows of pairs are one dimension.
+        shape: of the array, whose gradient is wanted.
+        own_batch: the number of its batch dimensions.
+    """
+    missing = gradient.ndim - 2 - own_batch
+    repeated = tuple(
+        axis
+        for axis in range(gradient.ndim - 2)
+        if axis < missing or (shape[axis - missing] == 1 and gradient.shape[axis] != 1)
+    )
+    if repeated:
+        gradient = gradient.sum(repeated)
+    return gradient.reshape(shape)
 
 
 def result_address(result: Any) -> int:

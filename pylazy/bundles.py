@@ -13,7 +13,7 @@ import pylazy
 from pylazy import arrays
 from pylazy.bundled_functions import BundledFunction, LoadedBundle
 from pylazy.expression import at_user_line
-from pylazy.reductions import REDUCTIONS, GradientRequest
+from pylazy.reductions import REDUCTIONS, gradient_request
 from pylazy.runtime.bundle import BundleFile, read_trusted_bundle, save_bundle, write_bundle
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pylazy.arrays import Source
     from pylazy.execute import Job
     from pylazy.genred import Genred
-    from pylazy.reductions import ReductionRequest
+    from pylazy.reductions import ReductionRequest, Request
 
 __all__ = ["DEFAULT_TARGETS", "Bundle", "BundledFunction", "LoadedBundle", "load_bundle"]
 
@@ -287,14 +287,14 @@ class _Task(NamedTuple):
     of: str
     wrt: tuple[int, ...]
     part: _Part
-    request: ReductionRequest | GradientRequest
+    request: Request
 
 
 def _tasks(parts: Sequence[_Part]) -> Iterator[_Task]:
     for part in parts:
         yield _Task(part.name, "", (), part, part.request)
         for wrt in part.wrt:
-            yield _Task(_gradient_id(part.name, wrt), part.name, wrt, part, GradientRequest(part.request, wrt))
+            yield _Task(_gradient_id(part.name, wrt), part.name, wrt, part, gradient_request(part.request, wrt))
 
 
 def _check_targets(targets: Sequence[str]) -> None:
@@ -375,8 +375,6 @@ def _write_ir(task: _Task, target: str) -> tuple[bytes, bytes]:
 def _trace(task: _Task, few: str) -> Any:
     from pylazy import trace
 
-    if isinstance(task.request, GradientRequest):
-        return trace.trace_gradient(task.request, few_rows=few)
     return trace.trace(task.request, few_rows=few)
 
 

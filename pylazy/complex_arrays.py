@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from pylazy import arrays
+from pylazy.expression import at_user_line
+from pylazy.runtime.errors import UnsupportedError
 
 
 def parts_of(x: Any) -> tuple[Any, Any, bool]:
@@ -36,6 +38,12 @@ def complex_array(planar: Any, *, drop_inner: bool = False) -> Any:
             result = np.empty((*planar.shape[:-1], dim), dtype)
             result.real, result.imag = planar[..., :dim], planar[..., dim:]
         return result[..., 0] if drop_inner else result
+    if not arrays.is_tensor(planar):
+        raise UnsupportedError(
+            at_user_line(
+                f"a complex result of arrays of type {type(planar).__name__}, expected those of NumPy or torch"
+            )
+        )
     import torch
 
     if dim > 1:

@@ -155,6 +155,11 @@ class Job:
             if an input requires it.
         """
         kind = arrays.check_devices(self.sources)
+        if kind == arrays.DLPACK:
+            library = arrays.library_of(self.sources)
+            if hasattr(library, "postpone"):  # a function is being differentiated; see pylazy.primals
+                postponed: tuple[Any, ...] = library.postpone(self)
+                return postponed
         if out is not None:
             if len(out) != len(self.shapes):
                 raise ShapeError(

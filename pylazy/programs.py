@@ -6,9 +6,9 @@ import hashlib
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pylazy.reductions import GradientRequest, ReductionRequest
+from pylazy.reductions import DerivedRequest, Order, ReductionRequest
 
 if TYPE_CHECKING:
     from pylazy.reductions import Request
@@ -38,7 +38,7 @@ class Executable:
     def __init__(self, request: Request) -> None:
         self.request = request
         self._programs: dict[str, Program] = {}
-        self._derived: dict[tuple[int, ...], Executable] = {}
+        self._derived: dict[Order, Executable] = {}
         self._text: str | None = None
 
     @property
@@ -55,9 +55,13 @@ class Executable:
 
     def derive(self, wrt: tuple[int, ...]) -> Executable:
         """Return the gradient with respect to the inputs of these numbers."""
-        derived = self._derived.get(wrt)
+        return self.derivative(Order("wrt", wrt))
+
+    def derivative(self, order: Order) -> Executable:
+        """Return a derivative: gradients or tangents, alone or with the results."""
+        derived = self._derived.get(order)
         if derived is None:
-            derived = self._derived.setdefault(wrt, Executable(GradientRequest(self.request, wrt)))
+            derived = self._derived.setdefault(order, Executable(DerivedRequest(self.request, order)))
         return derived
 
     def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
@@ -158,5 +162,4 @@ def _compile(request: Request, target: str, few: str) -> KernelImage:
     from pylazy import trace
     from pylazy.compiler.compile import compile_cpu
 
-    tracer: Any = trace.trace_gradient if isinstance(request, GradientRequest) else trace.trace
-    return compile_cpu(tracer(request, few_rows=few), target)
+    return compile_cpu(trace.trace(request, few_rows=few), target)

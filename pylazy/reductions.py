@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pylazy.expression import Entry, Input, Node, canonical_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class Summation(NamedTuple):
@@ -246,20 +246,39 @@ class Result:
     differentiable: bool
 
 
+class Order(NamedTuple):
+    """Which derivative of a program is wanted.
+
+    Attributes:
+        mode: "wrt" for gradients, "tangents" for tangents; what the compiler calls the attribute that asks for it.
+        numbers: of inputs, ascending: those whose gradient is wanted, or those that have a tangent, not 0.
+        with_results: compute the results beside their derivative, in the same sweeps where they can share one.
+    """
+
+    mode: str
+    numbers: tuple[int, ...]
+    with_results: bool = False
+
+    def __str__(self) -> str:
+        start = "results and " if self.with_results else ""
+        kind = "gradient" if self.mode == "wrt" else "tangent"
+        return f"{start}{kind} with respect to {' '.join(map(str, self.numbers))}"
+
+
 @dataclass(frozen=True)
-class GradientRequest:
-    """A program that pulls cotangents of a program's results back to some of its inputs.
+class DerivedRequest:
+    """A program that pulls cotangents of a program's results back to some of its inputs, or pushes tangents forward.
 
     Such a program has inputs and results as any other, so `forward` may be one: that is the way to any order. Where the
     reductions are ranged, tables follow the results: "ranges_i", "ranges_j" or both in this order, as they are needed.
 
     Attributes:
         forward: a request all of whose results are differentiable.
-        wrt: numbers of the inputs whose gradient is wanted, ascending.
+        order: which derivative.
     """
 
-    forward: ReductionRequest | GradientRequest
-    wrt: tuple[int, ...]
+    forward: ReductionRequest | DerivedRequest
+    order: Order
 
     @property
     def dtype(self) -> str:
@@ -275,39 +294,58 @@ class GradientRequest:
     def inputs(self) -> tuple[Input, ...]:
         """The input buffers.
 
-        In order: those of `forward`; its results that are `saved`; a cotangent for each result, laid out as it is.
+        In order: those of `forward`; its results that are `saved`, unless the program computes them; then a cotangent
+        for each result, laid out as it is, or a tangent for each number of the order, laid out as that input.
         """
-        results = self.forward.results
+        inputs, results = self.forward.inputs, self.forward.results
         saved = [
-            Input(f"saved{number}", result.axis, result.dim) for number, result in enumerate(results) if result.saved
+            Input(f"saved{number}", result.axis, result.dim)
+            for number, result in enumerate(results)
+            if result.saved and not self.order.with_results
         ]
-        cotangents = [Input(f"cotangent{number}", result.axis, result.dim) for number, result in enumerate(results)]
-        return (*self.forward.inputs, *saved, *cotangents)
+        if self.order.mode == "wrt":
+            given = [Input(f"cotangent{number}", result.axis, result.dim) for number, result in enumerate(results)]
+        else:
+            tangent_of = [(number, inputs[number]) for number in self.order.numbers]
+            given = [Input(f"tangent{number}", spec.axis, spec.dim) for number, spec in tangent_of]
+        return (*inputs, *saved, *given)
 
     @cached_property
     def results(self) -> tuple[Result, ...]:
-        """A gradient for each number in `wrt`, laid out as that input; of axis "" one row, summed over all pairs."""
-        inputs = [self.forward.inputs[number] for number in self.wrt]
-        return tuple(Result(spec.axis, spec.dim, self.dtype, saved=False, differentiable=True) for spec in inputs)
+        """The results of `forward` if asked for; then the gradients, or a tangent for each of these results.
+
+        A gradient is laid out as its input; of axis "" it is one row, summed over all pairs.
+        """
+        kept = self.forward.results if self.order.with_results else ()
+        specs: Sequence[Input | Result] = self.forward.results
+        if self.order.mode == "wrt":
+            specs = [self.forward.inputs[number] for number in self.order.numbers]
+        derived = [Result(spec.axis, spec.dim, self.dtype, saved=False, differentiable=True) for spec in specs]
+        return (*kept, *derived)
 
     @cached_property
-    def orders(self) -> tuple[tuple[int, ...], ...]:
-        """The `wrt` of every order, the innermost first."""
+    def orders(self) -> tuple[Order, ...]:
+        """The derivatives that lead here from the reductions, the innermost first."""
         forward = self.forward
-        return (self.wrt,) if isinstance(forward, ReductionRequest) else (*forward.orders, self.wrt)
+        return (self.order,) if isinstance(forward, ReductionRequest) else (*forward.orders, self.order)
 
     @cached_property
     def root(self) -> ReductionRequest:
-        """The reductions that gradients are taken of."""
+        """The reductions that derivatives are taken of."""
         return self.forward if isinstance(self.forward, ReductionRequest) else self.forward.root
 
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process."""
-        return f"{self.forward.canonical_text()}gradient with respect to {' '.join(map(str, self.wrt))}\n"
+        return f"{self.forward.canonical_text()}{self.order}\n"
 
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
         return hashlib.sha256(self.canonical_text().encode()).hexdigest()
 
 
-Request = ReductionRequest | GradientRequest
+Request = ReductionRequest | DerivedRequest
+
+
+def gradient_request(forward: Request, wrt: tuple[int, ...]) -> DerivedRequest:
+    """Ask for the gradients of a program with respect to the inputs of these numbers, ascending."""
+    return DerivedRequest(forward, Order("wrt", wrt))

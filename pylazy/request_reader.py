@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pylazy.expression import INPUT_PREFIXES, Entry, Input, Location, Node, join_axes
 from pylazy.operations import OPERATIONS
-from pylazy.reductions import REDUCTIONS, GradientRequest, Output, ReductionRequest, Summation
+from pylazy.reductions import REDUCTIONS, DerivedRequest, Order, Output, ReductionRequest, Summation
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pylazy.expression import Attributes, Number
     from pylazy.reductions import Request
 
@@ -24,7 +26,8 @@ _OUTPUT = re.compile(
     r"(\w+) over ([ij])((?: %\d+)+)(?: k=(\d+))? -> (\w+)x(\d+)"
     r"(?: accumulated in (float32|float64))?(?: summed by (direct|kahan))?"
 )
-_GRADIENT = re.compile(r"gradient with respect to (\d+(?: \d+)*)")
+_ORDER = re.compile(r"(results and )?(gradient|tangent) with respect to (\d+(?: \d+)*)")
+_MODES = {"gradient": "wrt", "tangent": "tangents"}
 _NUMBERS = re.compile(r"-?\d+")
 _NOWHERE = Location("<canonical text>", 0, 0, "")
 
@@ -46,39 +49,35 @@ def read_request(text: str) -> Request:
     nodes: list[Node] = []
     inputs: list[Input] = []
     outputs: list[Output] = []
-    orders: list[tuple[int, ...]] = []
+    orders: list[Order] = []
     ranged = False
     for line in lines[1:]:
         if line == "ranged" and outputs and not orders:
             ranged = True
         elif line.startswith("%"):
             _read_entry(line, entries, nodes, inputs)
-        elif found := _GRADIENT.fullmatch(line):
-            orders.append(_integers(found[1]))
+        elif found := _ORDER.fullmatch(line):
+            orders.append(Order(_MODES[found[2]], _integers(found[3]), bool(found[1])))
         elif (found := _OUTPUT.fullmatch(line)) and found[1] in REDUCTIONS and not orders:
             kind, axis, operands, k, result, dim, accumulator, scheme = found.groups()
             summation = Summation(accumulator or "", scheme or "")
             outputs.append(Output(kind, axis, _integers(operands), int(k or 0), int(dim), result, summation))
         else:
             _refuse(line)
+    _check_operands(outputs, len(nodes), text)
     request: Request = ReductionRequest(dtype, tuple(entries), tuple(inputs), tuple(nodes), tuple(outputs), ranged)
-    _check_numbers(request, orders, text)
-    for wrt in orders:
-        request = GradientRequest(request, wrt)
+    for order in orders:
+        if any(number >= len(request.inputs) for number in order.numbers):
+            _refuse(text)
+        request = DerivedRequest(request, order)
     return request
 
 
-def _check_numbers(request: Request, orders: list[tuple[int, ...]], text: str) -> None:
-    """Refuse references to values and inputs that are not there."""
-    assert isinstance(request, ReductionRequest)
-    for output in request.outputs:
-        if any(operand >= len(request.nodes) for operand in output.operands):
+def _check_operands(outputs: Sequence[Output], count: int, text: str) -> None:
+    """Refuse references to values that are not there."""
+    for output in outputs:
+        if any(operand >= count for operand in output.operands):
             _refuse(text)
-    gradient: Request = request
-    for wrt in orders:
-        if any(number >= len(gradient.inputs) for number in wrt):
-            _refuse(text)
-        gradient = GradientRequest(gradient, wrt)
 
 
 def _read_entry(line: str, entries: list[Entry], nodes: list[Node], inputs: list[Input]) -> None:

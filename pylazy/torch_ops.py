@@ -12,7 +12,6 @@ Imported only where torch is loaded already.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,12 +19,12 @@ from torch.autograd import forward_ad
 
 from pylazy import arrays
 from pylazy.execute import launch
-from pylazy.expression import Input, Location, at_user_line
-from pylazy.lazy_formula import broadcast_batches
+from pylazy.expression import Location, at_user_line
+from pylazy.program_sizes import extents_of, rank_of_batch, result_over_nothing, result_shapes_of
 from pylazy.programs import Executable, Extents, few_rows, find_by_text
 from pylazy.ranges import Ranges
-from pylazy.reductions import REDUCTIONS, GradientRequest, ReductionRequest
-from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.reductions import DerivedRequest, Order, ReductionRequest
+from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +63,7 @@ def _on_cpu(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) ->
     executable = find_by_text(program)
     request = executable.request
     count = len(inputs) - _RANGES * request.ranged
-    extents = _extents(request.inputs, inputs[:count], batch_ranks[:count])
+    extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
     results = _empty_results(request, extents, "cpu")
     if extents.rows and extents.columns and 0 not in extents.batch:
         dtype = request.dtype
@@ -82,73 +81,24 @@ def _on_cpu(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) ->
             launch(executable.load(few_rows(extents, dtype)), located, results, extents)
     else:
         for number, result in enumerate(results):
-            result.fill_(_of_nothing(request, number))
+            result.fill_(result_over_nothing(request, number))
     return results
 
 
 def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     request = find_by_text(program).request
     count = len(inputs) - _RANGES * request.ranged
-    extents = _extents(request.inputs, inputs[:count], batch_ranks[:count])
+    extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
     return _empty_results(request, extents, inputs[0].device)
 
 
 def _empty_results(request: Request, extents: Extents, device: Any) -> list[torch.Tensor]:
-    sizes = {"i": extents.rows or 0, "j": extents.columns or 0}
     found = []
-    for result in request.results:
-        rows = tuple(sizes[axis] for axis in result.axis) or (1,)
+    for result, shape in zip(request.results, result_shapes_of(request, extents), strict=True):
         # A sweep over ranges leaves the other pairs of a table as they are.
-        make = torch.zeros if request.ranged and len(rows) == 2 else torch.empty
-        found.append(make((*extents.batch, *rows, result.dim), dtype=getattr(torch, result.dtype), device=device))
+        make = torch.zeros if request.ranged and len(result.axis) == 2 else torch.empty
+        found.append(make(shape, dtype=getattr(torch, result.dtype), device=device))
     return found
-
-
-def _of_nothing(request: Request, number: int) -> float:
-    """Give the value of a result over no pair; positions are refused before."""
-    if isinstance(request, GradientRequest):
-        return 0.0
-    return REDUCTIONS[request.outputs[number].kind].empty or 0.0
-
-
-def _extents(specs: Sequence[Input], inputs: Sequence[torch.Tensor], batch_ranks: Sequence[int]) -> Extents:
-    """Read the sizes off the inputs, which may come from a graph that was traced with others.
-
-    Raises:
-        ShapeError: they do not fit the program, or each other.
-    """
-    if not len(specs) == len(inputs) == len(batch_ranks):
-        raise ShapeError(at_user_line(f"a program was given {len(inputs)} tensors, expected {len(specs)}"))
-    batch: tuple[int, ...] = ()
-    rows: dict[str, int] = {}
-    for spec, tensor, rank in zip(specs, inputs, batch_ranks, strict=True):
-        shape = tuple(tensor.shape)
-        if shape[:rank] != batch:
-            batch = broadcast_batches("the program", batch, shape[:rank])
-        if len(spec.axis) == 2:
-            _read_pairs(spec, shape, rank, rows)
-            continue
-        count = math.prod(shape[rank:]) if not spec.axis else math.prod(shape[rank:-1])
-        if count != (rows.setdefault(spec.axis, count) if spec.axis else spec.dim):
-            expected = f"{rows[spec.axis]} rows" if spec.axis else f"{spec.dim} elements"
-            raise ShapeError(at_user_line(f"{spec.name} of a program has shape {shape}, expected {expected}"))
-        if spec.axis and shape[-1] != spec.dim:
-            raise ShapeError(at_user_line(f"{spec.name} of a program has shape {shape}, expected rows of {spec.dim}"))
-    return Extents(batch, rows.get("i", 1), rows.get("j", 1))
-
-
-def _read_pairs(spec: Input, shape: tuple[int, ...], rank: int, rows: dict[str, int]) -> None:
-    """Read both sizes off an array with a row for each pair."""
-    own = shape[rank:]
-    sizes = tuple(rows.setdefault(axis, count) for axis, count in zip(spec.axis, own, strict=False))
-    if len(sizes) < 2 or (own != (*sizes, spec.dim) and (own != sizes or spec.dim != 1)):
-        expected = f"{' by '.join(map(str, sizes))} rows of {spec.dim}"
-        raise ShapeError(at_user_line(f"{spec.name} of a program has shape {shape}, expected {expected}"))
-
-
-def _rank_of_batch(tensor: torch.Tensor, result: Result) -> int:
-    """Count the batch dimensions of a result of a program."""
-    return tensor.dim() - max(len(result.axis), 1) - 1
 
 
 # Its derivatives ------------------------------------------------------------------------------------------------------
@@ -179,14 +129,14 @@ def pull_back(
     saved = [result for result in described if result.saved]
     ranks = [
         *batch_ranks[: len(own)],
-        *map(_rank_of_batch, (*results, *given), (*saved, *described)),
+        *map(rank_of_batch, (*results, *given), (*saved, *described)),
         *(0 for _ in ranges),
     ]
     found = run([*own, *results, *given, *ranges], derived.text(), ranks)
     gradients = []
     for number, gradient, spec in zip(wrt, found, derived.request.results, strict=True):
         rows = gradient.flatten(-3, -2) if len(spec.axis) == 2 else gradient
-        gradients.append(sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
+        gradients.append(arrays.sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
     return gradients
 
 
@@ -198,9 +148,6 @@ def push_forward(
     tangents: Sequence[torch.Tensor | None],
 ) -> list[torch.Tensor | None]:
     """Give the tangents of the results, as functions of everything that they depend on.
-
-    The vector-Jacobian product u -> J'u is linear, so that its own product with v is Jv, exactly (Townsend, A new trick
-    for calculating Jacobian vector products, 2017). What is left of u in that program is nothing.
 
     Args:
         executable: the program.
@@ -214,18 +161,16 @@ def push_forward(
     wrt = tuple(number for number, tangent in enumerate(tangents[: len(own)]) if tangent is not None)
     if not wrt or not all(result.differentiable for result in described):
         return [None] * len(described)
-    transposed = executable.derive(wrt)
-    count = len(transposed.request.inputs)
-    derived = transposed.derive(tuple(range(count - len(described), count)))
+    derived = executable.derivative(Order("tangents", wrt))
     saved = [tensor for tensor, result in zip(results, described, strict=True) if result.saved]
     given = [tangent for tangent in tangents[: len(own)] if tangent is not None]
     ranks = [
         *batch_ranks[: len(own)],
-        *map(_rank_of_batch, (*saved, *results), (*(result for result in described if result.saved), *described)),
+        *map(rank_of_batch, saved, (result for result in described if result.saved)),
         *(batch_ranks[number] for number in wrt),
         *(0 for _ in ranges),
     ]
-    return list(run([*own, *saved, *results, *given, *ranges], derived.text(), ranks))
+    return list(run([*own, *saved, *given, *ranges], derived.text(), ranks))
 
 
 def _without_ranges(
@@ -244,30 +189,19 @@ def _with_results(
     request = executable.request
     if len(given) == len(cotangents):
         return executable, given
+    assert not results
+    kept = tuple(number for number, cotangent in enumerate(cotangents) if cotangent is not None)
+    return find_by_text(_with_some_results(request, kept).canonical_text()), given
+
+
+def _with_some_results(request: Request, kept: tuple[int, ...]) -> Request:
+    """Ask for the results of these numbers only; the inputs stay what they are."""
     if isinstance(request, ReductionRequest):
         raise UnsupportedError(at_user_line("a program of several reductions has no gradient of one of them alone"))
-    assert not results
-    kept = tuple(wrt for wrt, cotangent in zip(request.wrt, cotangents, strict=True) if cotangent is not None)
-    return find_by_text(GradientRequest(request.forward, kept).canonical_text()), given
-
-
-def sum_to_shape(gradient: torch.Tensor, shape: tuple[int, ...], own_batch: int) -> torch.Tensor:
-    """Sum a gradient (*batch, rows, dim) over the batch dimensions that an array lacks or repeats along.
-
-    Args:
-        gradient: of every batch element.
-        shape: of the array, whose gradient is wanted.
-        own_batch: the number of its batch dimensions.
-    """
-    missing = gradient.dim() - 2 - own_batch
-    repeated = [
-        axis
-        for axis in range(gradient.dim() - 2)
-        if axis < missing or (shape[axis - missing] == 1 and gradient.shape[axis] != 1)
-    ]
-    if repeated:
-        gradient = gradient.sum(repeated)
-    return gradient.reshape(shape)
+    order = request.order
+    if order.mode == "wrt":
+        return DerivedRequest(request.forward, Order("wrt", tuple(order.numbers[number] for number in kept)))
+    return DerivedRequest(_with_some_results(request.forward, kept), order)
 
 
 class _Run(torch.autograd.Function):

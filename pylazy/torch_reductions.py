@@ -16,7 +16,7 @@ from pylazy.execute import Job, Wanted, launch
 from pylazy.expression import at_user_line
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.torch_ops import pull_back, run, sum_to_shape
+from pylazy.torch_ops import pull_back, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,6 +225,6 @@ def _gradients(
     if not batch:
         return full
     return [
-        sum_to_shape(gradient, job.sources[number].shape, job.sources[number].batch)
+        arrays.sum_to_shape(gradient, job.sources[number].shape, job.sources[number].batch)
         for number, gradient in zip(wrt, full, strict=True)
     ]

@@ -1,7 +1,7 @@
 """Expressions -> a module of the `reduction` dialect, every op with the user's file and line."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pylazy.compiler.compile import compilation
 from pylazy.compiler.dialects.reduction.formula_ops import (
@@ -14,7 +14,10 @@ from pylazy.compiler.dialects.reduction.formula_ops import (
 from pylazy.compiler.dialects.reduction.summation import summation_attributes
 from pylazy.compiler.mlir import func, ir
 from pylazy.expression import Location, Node
-from pylazy.reductions import GradientRequest, ReductionRequest
+from pylazy.reductions import ReductionRequest
+
+if TYPE_CHECKING:
+    from pylazy.reductions import Order, Request
 
 FUNCTION_NAME = "formula"
 
@@ -34,24 +37,20 @@ class Traced:
         return str(self.module)
 
 
-def trace(request: ReductionRequest, *, few_rows: str = "") -> Traced:
-    """Build the module of some reductions: one function from tensors of inputs to tensors of results.
+def trace(request: "Request", *, few_rows: str = "") -> Traced:
+    """Build the module of a program: one function from tensors of inputs to tensors of results.
 
     Args:
-        request: what to compute.
+        request: what to compute. Of a derivative it is the forward function, marked for `reduction-differentiate`.
         few_rows: the axes ("", "i", "j" or "ij") with so few rows that a vector is better filled with columns.
     """
     with compilation():
-        return Traced(_build(request, orders=(), few_rows=few_rows))
-
-
-def trace_gradient(request: GradientRequest, *, few_rows: str = "") -> Traced:
-    """Build the module of a gradient: the forward function, marked for `reduction-differentiate`."""
-    with compilation():
+        if isinstance(request, ReductionRequest):
+            return Traced(_build(request, orders=(), few_rows=few_rows))
         return Traced(_build(request.root, orders=request.orders, few_rows=few_rows))
 
 
-def _build(request: ReductionRequest, *, orders: tuple[tuple[int, ...], ...], few_rows: str) -> ir.Module:
+def _build(request: ReductionRequest, *, orders: "tuple[Order, ...]", few_rows: str) -> ir.Module:
     element = ir.F32Type.get() if request.dtype == "float32" else ir.F64Type.get()
     dynamic = ir.ShapedType.get_dynamic_size()
     tensors = [ir.RankedTensorType.get([dynamic if entry.axis else 1, entry.dim], element) for entry in request.inputs]
@@ -95,14 +94,18 @@ def _build(request: ReductionRequest, *, orders: tuple[tuple[int, ...], ...], fe
         if few_rows:
             function.attributes["reduction.few_rows"] = ir.StringAttr.get(few_rows)
         if orders:
-            function.attributes["reduction.wrt"] = _orders_attribute(orders)
+            function.attributes["reduction.derivatives"] = ir.ArrayAttr.get(
+                [_order_attribute(order) for order in orders]
+            )
     return module
 
 
-def _orders_attribute(orders: tuple[tuple[int, ...], ...]) -> ir.Attribute:
+def _order_attribute(order: "Order") -> ir.Attribute:
     integer = ir.IntegerType.get_signless(64)
-    arrays = [ir.ArrayAttr.get([ir.IntegerAttr.get(integer, number) for number in wrt]) for wrt in orders]
-    return arrays[0] if len(arrays) == 1 else ir.ArrayAttr.get(arrays)
+    entries = {order.mode: ir.ArrayAttr.get([ir.IntegerAttr.get(integer, number) for number in order.numbers])}
+    if order.with_results:
+        entries["with_results"] = ir.UnitAttr.get()
+    return ir.DictAttr.get(entries)
 
 
 def _emit_nodes(

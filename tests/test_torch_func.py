@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
 from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 
-from pylazy import LazyTensor, Vi, Vj  # noqa: E402
+from pylazy import LazyTensor, Vi, Vj, torch_ops  # noqa: E402
 from torch_formulas import REDUCTIONS, tensors  # noqa: E402
 
 ALL = (0, 1, 2, 3)
@@ -189,6 +189,34 @@ def test_gradients_along_one_axis_are_found_in_one_sweep(wrt, sweeps):
     if len(wrt) == 3:
         second = gradient.derive((0, 1, 2, 3))
         assert sum(not phase.merges for phase in second.load().image.phases) == sweeps
+
+
+def test_forward_mode_runs_a_program_of_tangents(monkeypatch):
+    programs = []
+    run = torch_ops.run
+
+    def record(inputs, program, batch_ranks):
+        programs.append(program)
+        return run(inputs, program, batch_ranks)
+
+    monkeypatch.setattr(torch_ops, "run", record)
+    jvp(REDUCTIONS["sum"][0], tensors(), tensors(1))
+    assert programs[-1].splitlines()[-1] == "tangent with respect to 0 1 2 3"
+
+
+@pytest.mark.parametrize("name", ["sum", "logsumexp", "softmax"])
+def test_gradient_of_one_of_two_tangents_of_gradients(name):
+    x, y, b, p = tensors()
+    v = tensors(1)[0]
+
+    def mixed(f):
+        def tangents(x):
+            return jvp(lambda x: grad(lambda x, y: squares(f)(x, y, b, p), (0, 1))(x, y), (x,), (v,))[1]
+
+        return grad(lambda x: tangents(x)[0].sin().sum())(x), grad(lambda x: tangents(x)[1].sin().sum())(x)
+
+    lazy, dense = REDUCTIONS[name]
+    close(mixed(lazy), mixed(dense))
 
 
 def test_low_precision_of_autocast_is_widened_to_float32():

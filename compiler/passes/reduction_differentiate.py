@@ -34,11 +34,13 @@ from pylazy.runtime.errors import CompileError, UnsupportedError
 
 _WRT = "reduction.wrt"
 _TANGENTS = "reduction.tangents"
+_DERIVATIVES = "reduction.derivatives"
+_WITH_RESULTS = "with_results"
 _OTHER_AXIS = {"i": "j", "j": "i"}
 
 
 def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
-    """Replace each function that carries `reduction.wrt` or `reduction.tangents` by its derivative.
+    """Replace each function that asks for a derivative, by one of three attributes, by that derivative.
 
     `reduction.wrt` means reverse mode: `@f(arguments) -> results` becomes `@f(arguments, saved, cotangents) ->
     gradients`: `saved` are the results that the derivative reads (those of logsumexp and softmax), `cotangents` one
@@ -50,7 +52,11 @@ def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
     other arguments are 0.
 
     Each may also be an array of such arrays: then the derivative is differentiated again in the same mode, with respect
-    to the arguments that the second array numbers, and so on. For mixed modes the pass runs once for each.
+    to the arguments that the second array numbers, and so on.
+
+    `reduction.derivatives` means several in any modes, the innermost first: an array of dictionaries as `{wrt = [0]}`
+    and `{tangents = [0, 2]}`. With the entry `with_results` the results of the function stay, before their derivative:
+    then no result is an argument, and reductions of both can share a sweep.
 
     New arguments carry `reduction.name` ("saved0", "cotangent0" with the number of the result, "tangent0" with that of
     the argument; a name that is taken gets one more number) and `reduction.axis`. A derivative is a function of the
@@ -62,35 +68,47 @@ def reduction_differentiate(module: ir.Module, *, target: Target) -> None:
 
     Raises:
         UnsupportedError: a reduction without a derivative, or one of which a gradient is asked along two axes.
-        CompileError: `reduction.wrt` or `reduction.tangents` does not name arguments of the function, or it has both.
+        CompileError: an attribute does not name arguments of the function, or there are several of them.
     """
     del target  # derivatives are the same on all machines
     for operation in list(module.body.operations):
         function = operation.operation
         if name_of(function) != "func.func":
             continue
-        asked = [name for name in _SWEEPS if name in function.attributes]
+        asked = [name for name in (_WRT, _TANGENTS, _DERIVATIVES) if name in function.attributes]
         if len(asked) > 1:
             message = f"a function has both {' and '.join(f'`{name}`' for name in asked)}, expected one"
             raise CompileError(at_source_line(message, function.location))
         for name in asked:
-            for numbers in _read_orders(function, name):
-                _SWEEPS[name](_Function(function, numbers, name)).run()
+            for mode, numbers, with_results in _read_orders(function, name):
+                _SWEEPS[mode](_Function(function, numbers, name, with_results=with_results)).run()
             del function.attributes[name]
 
 
-def _read_orders(function: Any, attribute_name: str) -> "list[tuple[int, ...]]":
-    """Read the argument numbers of each derivative, the innermost first."""
-    found = attribute(function, attribute_name)
+def _read_orders(function: Any, attribute_name: str) -> "list[tuple[str, tuple[int, ...], bool]]":
+    """Read each derivative, the innermost first: its mode, its argument numbers, and whether the results stay."""
     try:
+        if attribute_name == _DERIVATIVES:
+            return [_read_order(ir.DictAttr(order)) for order in function.attributes[attribute_name]]
+        found = attribute(function, attribute_name)
         nested = [isinstance(element, ir.ArrayAttr) for element in found]
         if nested and all(nested):
-            return [tuple(number.value for number in numbers) for numbers in found]
-        return [tuple(int(number) for number in found)]
+            return [(attribute_name, tuple(number.value for number in numbers), False) for numbers in found]
+        return [(attribute_name, tuple(int(number) for number in found), False)]
     except (AttributeError, TypeError, ValueError):
         written = function.attributes[attribute_name]
-        message = f"`{attribute_name}` is {written}, expected an array of argument numbers, or of arrays of them"
+        message = f"`{attribute_name}` is {written}, expected {_EXPECTED[attribute_name]}"
         raise CompileError(at_source_line(message, function.location)) from None
+
+
+def _read_order(order: ir.DictAttr) -> "tuple[str, tuple[int, ...], bool]":
+    entries = {entry.name: entry.attr for entry in order}
+    with_results = entries.pop(_WITH_RESULTS, None) is not None
+    ((entry, numbers),) = entries.items()
+    mode = f"reduction.{entry}"
+    if mode not in _SWEEPS:
+        raise ValueError(mode)
+    return mode, tuple(int(number.value) for number in numbers), with_results
 
 
 class _Formulas:
@@ -123,10 +141,14 @@ class _Function:
         terminator: of the original function.
         numbers: the arguments that the attribute names.
         active: the values that depend on them.
+        with_results: whether the results stay, before their derivative.
     """
 
-    def __init__(self, function: Any, numbers: "tuple[int, ...]", attribute_name: str) -> None:
+    def __init__(
+        self, function: Any, numbers: "tuple[int, ...]", attribute_name: str, *, with_results: bool = False
+    ) -> None:
         self.function = function
+        self.with_results = with_results
         self.block = function.regions[0].blocks[0]
         *self.forward, self.terminator = [op.operation for op in self.block.operations]
         count = len(self.block.arguments)
@@ -190,8 +212,10 @@ class _Function:
         return self.block.add_argument(tensor_type, location)
 
     def add_saved_results(self) -> "dict[ir.Value, ir.Value]":
-        """Add an argument for each result that a derivative reads."""
+        """Add an argument for each result that a derivative reads and the function no longer computes."""
         saved: dict[ir.Value, ir.Value] = {}
+        if self.with_results:
+            return saved  # they are computed here
         for number, result in enumerate(self.terminator.operands):
             reduce_op = self.reduction_of(result)
             if attribute(reduce_op, "kind", "") in READS_RESULT:
@@ -215,8 +239,9 @@ class _Function:
             raise UnsupportedError(at_source_line(message, reduce_op.location))
         return reduce_op
 
-    def finish(self, results: "list[ir.Value]") -> None:
-        """Make these the results of the function, and remove what they do not need."""
+    def finish(self, derivative: "list[ir.Value]") -> None:
+        """Make this the results of the function, or what follows them, and remove what is not needed."""
+        results = [*self.terminator.operands, *derivative] if self.with_results else derivative
         func.ReturnOp(results)
         self.terminator.erase()
         own = self.function.attributes
@@ -440,6 +465,8 @@ class _ForwardSweep:
         return _result_like(result.owner.operation, _zeros(result)) if found is None else found
 
 
+_NUMBERS = "an array of argument numbers, or of arrays of them"
+_EXPECTED = {_WRT: _NUMBERS, _TANGENTS: _NUMBERS, _DERIVATIVES: "an array of dictionaries such as {wrt = [0]}"}
 _SWEEPS: Mapping[str, type[_ReverseSweep] | type[_ForwardSweep]] = {_WRT: _ReverseSweep, _TANGENTS: _ForwardSweep}
 
 
