@@ -361,6 +361,11 @@ class VectorMath:
         x = self.select(self.compare("olt", x, lower), lower, x)
         return self.select(self.compare("ogt", x, upper), upper, x)
 
+    def at_most(self, x: ir.Value, high: float) -> ir.Value:
+        """Return the smaller of x and a bound; NaN stays."""
+        upper = self.const(high)
+        return self.select(self.compare("ogt", x, upper), upper, x)
+
     def both(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return whether two conditions hold."""
         return self.op("arith.andi", (a, b), self.bool_type)

@@ -41,6 +41,7 @@ def _emit_muladd(m: VectorMath, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Val
 _ANY_TYPE: Mapping[str, Emitter] = {
     "math.exp": exponential.emit_exp,
     "math.exp2": exponential.emit_exp2,
+    "math.expm1": exponential.emit_expm1,
     "math.log": logarithm.emit_log,
     "math.log2": logarithm.emit_log2,
     "math.rsqrt": power.emit_rsqrt,
@@ -48,6 +49,10 @@ _ANY_TYPE: Mapping[str, Emitter] = {
     "math.sin": trigonometric.emit_sin,
     "math.cos": trigonometric.emit_cos,
     "math.tanh": hyperbolic.emit_tanh,
+    "math.cosh": hyperbolic.emit_cosh,
+    "math.sinh": hyperbolic.emit_sinh,
+    "math.erfc": error_function.emit_erfc,
+    "math.erf": error_function.emit_erf,
     "math.fma": _emit_muladd,
     "vector.fma": _emit_muladd,
     "math.floor": rounding.emit_floor,
@@ -57,7 +62,6 @@ _ANY_TYPE: Mapping[str, Emitter] = {
     "math.roundeven": rounding.emit_roundeven,
 }
 _F64_ONLY: Mapping[str, Emitter] = {
-    "math.expm1": exponential.emit_expm1,
     "math.log10": logarithm.emit_log10,
     "math.log1p": logarithm.emit_log1p,
     "math.tan": trigonometric.emit_tan,
@@ -65,11 +69,7 @@ _F64_ONLY: Mapping[str, Emitter] = {
     "math.acos": inverse_trigonometric.emit_acos,
     "math.atan": inverse_trigonometric.emit_atan,
     "math.atan2": inverse_trigonometric.emit_atan2,
-    "math.sinh": hyperbolic.emit_sinh,
-    "math.cosh": hyperbolic.emit_cosh,
     "math.cbrt": power.emit_cbrt,
-    "math.erf": error_function.emit_erf,
-    "math.erfc": error_function.emit_erfc,
 }
 _CPU: Mapping[int, Mapping[str, Emitter]] = {
     64: {**_ANY_TYPE, **_F64_ONLY, "math.powf": power.emit_pow},
