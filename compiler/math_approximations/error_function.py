@@ -3,7 +3,8 @@
 Polynomials: Remez exchange in 50 digits, relative. f64: erf: (erf(x) / x - 2 / sqrt(pi)) / x^2 in x^2 for |x| <= 1;
 erfc: (1 + 2 x) e^(x^2) erfc(x) for all x >= 0 in t = (x - 4) / (x + 4) (Shepherd and Laframboise 1981).
 f32: erf(x) / x - 1 in x^2 for |x| <= 9/8; the fourth root of erfc(x) in x - 5/2 on [9/8, 4], weighted to the
-absolute error of erfc, a root since it falls slowly; (x + 1) e^(x^2) erfc(x) in 1 / (x + 1) - 3/8 on [0.5, 10.1].
+absolute error of erfc, a root since it falls slowly; (x + 2) e^(x^2) erfc(x) in t = y - 9/32, y =
+1 / (x + 2), on [0, 10.1], written as start + 2 y + p(t), of which 2 y is exact.
 """
 
 from pylazy.compiler.math_approximations.exponential import emit_exp_in_factors, emit_exp_of_sum
@@ -76,20 +77,19 @@ _FOURTH_ROOT_OF_ERFC_F32 = (
     9.30008490332e-05,
     -0.000179498150845,
 )
+_ERFC_F32_START = 0.5494102835655212
 _ERFC_F32 = (
-    # 0.790099940952 in two parts
-    0.7900999188423157,
-    2.210968e-08,
-    0.562184318183,
-    -0.297095157568,
-    -0.354021423425,
-    0.536274535506,
-    -0.0255681423523,
-    -0.754670177522,
-    0.997392293644,
-    0.00981568261023,
-    -1.79460436777,
-    1.85763123926,
+    -1.975521e-09,
+    1.03424604206,
+    4.65610369904,
+    1.5873782892,
+    -6.34591255196,
+    -4.06694432073,
+    14.4477257424,
+    3.75820350694,
+    -39.0932826223,
+    10.4624102472,
+    72.8560369889,
 )
 _TWO_OVER_ROOT_PI = (1.1283791670955126, 1.533545961316588e-17)
 
@@ -113,41 +113,40 @@ def _emit_erfc_of_positive(m: VectorMath, x: ir.Value) -> ir.Value:
     return m.mul(gauss, m.div(factor, m.muladd(x, m.const(2.0), m.const(1.0))))
 
 
-def _emit_erf_near_0_f32(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Return erf(x) for |x| <= 9/8."""
-    return m.muladd(x, m.polynomial(m.mul(x, x), _ERF_F32), x)
-
-
 def _emit_erf_f32(m: VectorMath, x: ir.Value) -> ir.Value:
     magnitude = m.abs(x)
     root = m.polynomial(m.sub(m.at_most(magnitude, 4.0), m.const(2.5)), _FOURTH_ROOT_OF_ERFC_F32)
     square = m.mul(root, root)
     large = m.copysign(m.muladd(m.neg(square), square, m.const(1.0)), x)
-    return m.select(m.compare("olt", magnitude, m.const(1.125)), _emit_erf_near_0_f32(m, x), large)
+    near = m.muladd(x, m.polynomial(m.mul(x, x), _ERF_F32), x)
+    return m.select(m.compare("olt", magnitude, m.const(1.125)), near, large)
 
 
 def _emit_erfc_f32(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Return 1 - erf(x): e^(-x^2) times a quotient with its rounding error where x is not small."""
-    magnitude = m.abs(x)
-    bounded = m.at_most(magnitude, 10.1)  # beyond: 0
-    denominator = m.add(bounded, m.const(1.0))
-    denominator_low = m.sub(bounded, m.sub(denominator, m.const(1.0)))
-    inverse = m.div(m.const(1.0), denominator)
-    first, *others = _ERFC_F32
-    numerator, numerator_low = m.fast_two_sum(
-        m.const(first), m.polynomial(m.sub(inverse, m.const(0.375)), others)
-    )
-    quotient = m.mul(numerator, inverse)
-    product, error = m.two_product(quotient, denominator)
-    rest = m.sub(m.sub(m.sub(numerator, product), error), m.mul(quotient, denominator_low))
-    rest = m.add(rest, numerator_low)
-    high, low = m.two_product(bounded, bounded)
+    """Return e^(-x^2) times a polynomial in y = 1 / (|x| + 2), divided by |x| + 2; or 2 less that.
+
+    All but the product with e^(-x^2) is computed in two parts.
+    """
+    one, two = m.const(1.0), m.const(2.0)
+    magnitude = m.at_most(m.abs(x), 10.1)  # beyond: 0
+    denominator = m.add(magnitude, two)
+    denominator_low = m.sub(magnitude, m.sub(denominator, two))
+    y = m.div(one, denominator)
+    error = m.muladd(m.neg(y), denominator_low, m.remainder_of_product(one, y, denominator))  # of y, relative
+    double = m.add(y, y)
+    numerator, numerator_low = m.fast_two_sum(m.const(_ERFC_F32_START), double)
+    t = m.muladd(y, error, m.sub(y, m.const(0.28125)))
+    rest = m.muladd(double, error, m.polynomial(t, _ERFC_F32))
+    numerator, rest_low = m.fast_two_sum(numerator, rest)
+    numerator_low = m.add(numerator_low, rest_low)
+    quotient, quotient_low = m.two_product(numerator, y)
+    quotient_low = m.muladd(numerator_low, y, m.muladd(quotient, error, quotient_low))
+    high, low = m.two_product(magnitude, magnitude)
     power, gauss_minus_1 = emit_exp_in_factors(m, m.neg(high), m.neg(low))
-    change = m.muladd(quotient, gauss_minus_1, m.mul(rest, inverse))
-    tail = m.scale(m.add(quotient, change), power)
-    two_sided = m.select(m.compare("olt", x, m.const(0.0)), m.sub(m.const(2.0), tail), tail)
-    near = m.sub(m.const(1.0), _emit_erf_near_0_f32(m, x))
-    return m.select(m.compare("olt", magnitude, m.const(0.5)), near, two_sided)
+    tail = m.add(quotient, m.muladd(quotient, gauss_minus_1, quotient_low))
+    # 2^power in two steps, of which only the second rounds.
+    tail = m.mul(m.mul(tail, m.power_of_two(m.integer("addi", power, 64))), m.const(2.0**-64))
+    return m.select(m.compare("olt", x, m.const(0.0)), m.sub(two, tail), tail)
 
 
 def emit_erf(m: VectorMath, x: ir.Value) -> ir.Value:

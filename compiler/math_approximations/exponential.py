@@ -50,12 +50,14 @@ _EXP2_RANGE = {32: _Range(-151.0, 129.0), 64: _Range(-1077.0, 1025.0)}
 _EXPM1_RANGE = {32: _Range(-20.0, 89.0), 64: _Range(-40.0, 710.0)}
 
 
-def emit_remainder_of_log_2(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Return the integer n nearest to x / log(2), and x - n * log(2) as a sum of two values."""
-    n, n_integer = m.round_small_product(x, LOG2_E)
+def emit_remainder_of_log_2(
+    m: VectorMath, high: ir.Value, low: ir.Value | None = None
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return the integer n nearest to high / log(2), and high + low - n * log(2) as a sum of two values."""
+    n, n_integer = m.round_small_product(high, LOG2_E)
     first, second = LOG2_PARTS[m.bits]
-    high = m.muladd(n, m.const(-first), x)
-    low = m.mul(n, m.const(-second))
+    high = m.muladd(n, m.const(-first), high)
+    low = m.mul(n, m.const(-second)) if low is None else m.muladd(n, m.const(-second), low)
     r = m.add(high, low)
     return n_integer, r, m.sub(low, m.sub(r, high))
 
@@ -93,8 +95,7 @@ def emit_exp_of_sum(m: VectorMath, high: ir.Value, low: ir.Value) -> ir.Value:
 
 def emit_exp_in_factors(m: VectorMath, high: ir.Value, low: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Return an integer n and f in [-0.3, 0.42] with e^(high + low) = 2^n (1 + f), where that is a number or 0."""
-    n, r, r_low = emit_remainder_of_log_2(m, high)
-    r, r_low = m.fast_two_sum(r, m.add(r_low, low))
+    n, r, r_low = emit_remainder_of_log_2(m, high, low)
     return n, m.add(r, m.add(r_low, _emit_exp_tail(m, r)))
 
 

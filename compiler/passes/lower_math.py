@@ -44,10 +44,15 @@ _ANY_TYPE: Mapping[str, Emitter] = {
     "math.expm1": exponential.emit_expm1,
     "math.log": logarithm.emit_log,
     "math.log2": logarithm.emit_log2,
+    "math.log1p": logarithm.emit_log1p,
     "math.rsqrt": power.emit_rsqrt,
     "math.sqrt": power.emit_sqrt,
+    "math.cbrt": power.emit_cbrt,
     "math.sin": trigonometric.emit_sin,
     "math.cos": trigonometric.emit_cos,
+    "math.tan": trigonometric.emit_tan,
+    "math.asin": inverse_trigonometric.emit_asin,
+    "math.acos": inverse_trigonometric.emit_acos,
     "math.tanh": hyperbolic.emit_tanh,
     "math.cosh": hyperbolic.emit_cosh,
     "math.sinh": hyperbolic.emit_sinh,
@@ -63,13 +68,8 @@ _ANY_TYPE: Mapping[str, Emitter] = {
 }
 _F64_ONLY: Mapping[str, Emitter] = {
     "math.log10": logarithm.emit_log10,
-    "math.log1p": logarithm.emit_log1p,
-    "math.tan": trigonometric.emit_tan,
-    "math.asin": inverse_trigonometric.emit_asin,
-    "math.acos": inverse_trigonometric.emit_acos,
     "math.atan": inverse_trigonometric.emit_atan,
     "math.atan2": inverse_trigonometric.emit_atan2,
-    "math.cbrt": power.emit_cbrt,
 }
 _CPU: Mapping[int, Mapping[str, Emitter]] = {
     64: {**_ANY_TYPE, **_F64_ONLY, "math.powf": power.emit_pow},
