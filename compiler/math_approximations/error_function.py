@@ -1,10 +1,10 @@
 """The error function and its complement.
 
-Polynomials: Remez exchange in 50 digits, relative. f64: erf: (erf(x) / x - 2 / sqrt(pi)) / x^2 in x^2 for |x| <= 1;
-erfc: (1 + 2 x) e^(x^2) erfc(x) for all x >= 0 in t = (x - 4) / (x + 4) (Shepherd and Laframboise 1981).
+Polynomials: Remez exchange in 50 digits (f32: 40), relative. f64: erf: (erf(x) / x - 2 / sqrt(pi)) / x^2 in x^2 for
+|x| <= 1; erfc: (1 + 2 x) e^(x^2) erfc(x) for all x >= 0 in t = (x - 4) / (x + 4) (Shepherd and Laframboise 1981).
 f32: erf(x) / x - 1 in x^2 for |x| <= 9/8; the fourth root of erfc(x) in x - 5/2 on [9/8, 4], weighted to the
-absolute error of erfc, a root since it falls slowly; (x + 2) e^(x^2) erfc(x) in t = y - 9/32, y =
-1 / (x + 2), on [0, 10.1], written as start + 2 y + p(t), of which 2 y is exact.
+absolute error of erfc, a root since it falls slowly; (x + 2) e^(x^2) erfc(x) with y = 1 / (x + 2) in t = y - 9/32 on
+[0, 10.1], written as start + 2 y + p(t), of which 2 y is exact.
 """
 
 from pylazy.compiler.math_approximations.exponential import emit_exp_in_factors, emit_exp_of_sum
@@ -136,14 +136,16 @@ def _emit_erfc_f32(m: VectorMath, x: ir.Value) -> ir.Value:
     double = m.add(y, y)
     numerator, numerator_low = m.fast_two_sum(m.const(_ERFC_F32_START), double)
     t = m.muladd(y, error, m.sub(y, m.const(0.28125)))
-    rest = m.muladd(double, error, m.polynomial(t, _ERFC_F32))
+    # By pairs: the processor has few such long chains in flight.
+    rest = m.muladd(double, error, m.polynomial_by_pairs(t, m.mul(t, t), _ERFC_F32))
     numerator, rest_low = m.fast_two_sum(numerator, rest)
     numerator_low = m.add(numerator_low, rest_low)
     quotient, quotient_low = m.two_product(numerator, y)
     quotient_low = m.muladd(numerator_low, y, m.muladd(quotient, error, quotient_low))
     high, low = m.two_product(magnitude, magnitude)
     power, gauss_minus_1 = emit_exp_in_factors(m, m.neg(high), m.neg(low))
-    tail = m.add(quotient, m.muladd(quotient, gauss_minus_1, quotient_low))
+    change = m.muladd(quotient_low, gauss_minus_1, quotient_low)
+    tail = m.add(quotient, m.muladd(quotient, gauss_minus_1, change))
     # 2^power in two steps, of which only the second rounds.
     tail = m.mul(m.mul(tail, m.power_of_two(m.integer("addi", power, 64))), m.const(2.0**-64))
     return m.select(m.compare("olt", x, m.const(0.0)), m.sub(two, tail), tail)

@@ -11,7 +11,15 @@ from pylazy.compiler.math_approximations import avx512
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
-__all__ = ["emit_exp", "emit_exp2", "emit_exp_in_factors", "emit_exp_of_sum", "emit_expm1", "emit_expm1_as_sum", "emit_remainder_of_log_2"]
+__all__ = [
+    "emit_exp",
+    "emit_exp2",
+    "emit_exp_in_factors",
+    "emit_exp_of_sum",
+    "emit_expm1",
+    "emit_expm1_as_sum",
+    "emit_remainder_of_log_2",
+]
 
 LOG2_E = 1.4426950408889634
 LOG_2 = 0.6931471805599453

@@ -1,8 +1,8 @@
 """Arcsine, arccosine and arctangent.
 
-Polynomials: Remez exchange in 50 digits, relative: (atan t - t) / t^3 in t^2 for t <= sqrt(2) - 1, and
-(asin s - s) / s^3 in s^2 for s <= 1/2. The square root with its rounding error follows FreeBSD's e_asin.c; f32 does
-without that error.
+Polynomials: Remez exchange in 50 digits, relative: (atan t - t) / t^3 in t^2 for t <= sqrt(2) - 1, in f32 for
+t <= 1, and (asin s - s) / s^3 in s^2 for s <= 1/2. The square root with its rounding error follows FreeBSD's
+e_asin.c; f32 does without that error.
 """
 
 from pylazy.compiler.math_approximations.reduce_large_angle import PI_HALF
@@ -41,6 +41,17 @@ _ASIN = (
     -0.02620427830346558,
     0.033748072530756394,
 )
+_ATAN_F32 = (
+    -0.333332990886,
+    0.199985482788,
+    -0.142642417056,
+    0.109521861516,
+    -0.0840345182441,
+    0.0579576227517,
+    -0.03117787638,
+    0.01091462212,
+    -0.00179362523439,
+)
 _ASIN_F32 = (0.166667524808, 0.0749529768824, 0.0454703702292, 0.0241795433459, 0.042166259868)
 _PI_F32 = (3.1415927410125732, -8.742277657347586e-08)
 _PI = (3.141592653589793, 1.2246467991473532e-16)
@@ -50,7 +61,20 @@ _TAN_PI_EIGHTH = 0.41421356237309503
 
 def emit_atan(m: VectorMath, x: ir.Value) -> ir.Value:
     """Return the arctangent within 2 ulp."""
+    if m.bits == 32:
+        return _emit_atan_f32(m, x)
     return m.copysign(_emit_atan_of_quotient(m, m.abs(x), m.const(1.0)), x)
+
+
+def _emit_atan_f32(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return atan(t) for t = |x|, or pi/2 + atan(t) for t = -1 / |x| where that is the smaller one."""
+    magnitude = m.abs(x)
+    is_steep = m.compare("ogt", magnitude, m.const(1.0))
+    t = m.select(is_steep, m.div(m.const(-1.0), magnitude), magnitude)
+    z = m.mul(t, t)
+    base, base_low = (m.select(is_steep, m.const(part / 2), m.const(0.0)) for part in _PI_F32)
+    tail = m.muladd(m.mul(z, t), m.polynomial(z, _ATAN_F32), base_low)
+    return m.copysign(m.add(base, m.add(t, tail)), x)
 
 
 def emit_atan2(m: VectorMath, y: ir.Value, x: ir.Value) -> ir.Value:

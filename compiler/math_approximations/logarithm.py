@@ -228,9 +228,7 @@ def _emit_log1p_f32(m: VectorMath, x: ir.Value) -> ir.Value:
     result = m.select(m.compare("ogt", x, minus_one), result, m.const(float("nan")))
     result = m.select(m.compare("oeq", x, minus_one), m.const(-float("inf")), result)
     # Where the square of x does not count, and for inf.
-    is_own = m.either(
-        m.compare("olt", m.abs(x), m.const(2.0**-25)), m.compare("oeq", x, m.const(float("inf")))
-    )
+    is_own = m.either(m.compare("olt", m.abs(x), m.const(2.0**-25)), m.compare("oeq", x, m.const(float("inf"))))
     return m.select(is_own, x, result)
 
 

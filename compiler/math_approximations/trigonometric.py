@@ -1,8 +1,9 @@
 """Sine, cosine and tangent.
 
-Polynomials: Remez exchange in 50 digits on |r| <= pi/4, relative to the function: (sin r - r) / r^3 and
-(cos r - 1 + r^2/2) / r^4 in r^2; f32: (tan r - r) / r^3 too. The evaluation with a second part of r is that of FreeBSD's k_sin.c and k_cos.c (Sun
-Microsystems 1993). Angles up to a bound are reduced with pi/2 in three parts; larger ones, rare, under a branch.
+Polynomials: Remez exchange in 50 digits on |r| <= pi/4, relative to the function: (sin r - r) / r^3,
+(cos r - 1 + r^2/2) / r^4 and, for f32, (tan r - r) / r^3, in r^2. The evaluation with a second part of r is that of
+FreeBSD's k_sin.c and k_cos.c (Sun Microsystems 1993). Angles up to a bound are reduced with pi/2 in three parts;
+larger ones, rare, under a branch.
 """
 
 from pylazy.compiler.math_approximations.reduce_large_angle import PI_HALF, emit_reduce_large_angle

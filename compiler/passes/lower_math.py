@@ -53,6 +53,7 @@ _ANY_TYPE: Mapping[str, Emitter] = {
     "math.tan": trigonometric.emit_tan,
     "math.asin": inverse_trigonometric.emit_asin,
     "math.acos": inverse_trigonometric.emit_acos,
+    "math.atan": inverse_trigonometric.emit_atan,
     "math.tanh": hyperbolic.emit_tanh,
     "math.cosh": hyperbolic.emit_cosh,
     "math.sinh": hyperbolic.emit_sinh,
@@ -68,7 +69,6 @@ _ANY_TYPE: Mapping[str, Emitter] = {
 }
 _F64_ONLY: Mapping[str, Emitter] = {
     "math.log10": logarithm.emit_log10,
-    "math.atan": inverse_trigonometric.emit_atan,
     "math.atan2": inverse_trigonometric.emit_atan2,
 }
 _CPU: Mapping[int, Mapping[str, Emitter]] = {
