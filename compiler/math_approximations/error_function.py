@@ -136,8 +136,10 @@ def _emit_erfc_f32(m: VectorMath, x: ir.Value) -> ir.Value:
     double = m.add(y, y)
     numerator, numerator_low = m.fast_two_sum(m.const(_ERFC_F32_START), double)
     t = m.muladd(y, error, m.sub(y, m.const(0.28125)))
-    # By pairs: the processor has few such long chains in flight.
-    rest = m.muladd(double, error, m.polynomial_by_pairs(t, m.mul(t, t), _ERFC_F32))
+    # By pairs: the processor has few such long chains in flight. The first terms are the ones that must be accurate.
+    first, second, *others = _ERFC_F32
+    slope = m.muladd(m.polynomial_by_pairs(t, m.mul(t, t), others), t, m.const(second))
+    rest = m.muladd(double, error, m.muladd(slope, t, m.const(first)))
     numerator, rest_low = m.fast_two_sum(numerator, rest)
     numerator_low = m.add(numerator_low, rest_low)
     quotient, quotient_low = m.two_product(numerator, y)

@@ -142,7 +142,8 @@ def _emit_cos_parts_f64(m: VectorMath, r: ir.Value, r_low: ir.Value) -> tuple[ir
 def _emit_reduce(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     """Return n as an integer (its low bits are right) and x - n * pi / 2 in one part for f32, two for f64."""
     if m.bits == 64:
-        return _emit_reduce_with(m, x, _emit_reduce_small_f64(m, x))
+        n, r, r_low = _emit_reduce_with(m, x, _emit_reduce_small_f64(m, x))
+        return n, r, r_low
     small = _emit_reduce_small_f32(m, x) if m.target.has_fma else _emit_reduce_small_f32_in_f64(m, x)
     n, r = _emit_reduce_with(m, x, small)
     return n, r, None
