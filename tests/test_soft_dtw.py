@@ -14,7 +14,9 @@ from pylazy import Genred, LazyTensor, Pm, ShapeError, UnsupportedError, Vi, Vj
 from pylazy.compiler.compile import compilation, compile_cpu
 from pylazy.compiler.dialects.reduction.formula_ops import emit_formula_op, emit_reduce, emit_var
 from pylazy.compiler.mlir import func, ir
+from pylazy.reductions import gradient_request
 from pylazy.runtime.launch import Program, host_target
+from pylazy.trace import trace
 from reference import assert_close, evaluate_dense, reduce_dense, soft_dtw_by_torch, soft_dtw_gradient
 
 Array = Any  # an ndarray
@@ -146,10 +148,7 @@ def test_long_series_take_fewer_lanes_where_the_stack_asks_for_it() -> None:
         x = torch.zeros(2, n, requires_grad=True)
         reduction = Vi(x).softdtw_sqdist(Vj(torch.zeros(3, n)), 1.0).sum(axis=1, call=False)
         request = reduction._job.executable.request
-        from pylazy.reductions import GradientRequest
-        from pylazy.trace import trace_gradient
-
-        image = compile_cpu(trace_gradient(GradientRequest(request, (0,))), "x86-64-v4")
+        image = compile_cpu(trace(gradient_request(request, (0,))), "x86-64-v4")
         assert {phase.rows_per_tile for phase in image.phases if phase.splittable} == {lanes}
     reduction()
 
