@@ -7,7 +7,7 @@ import sys
 
 from harness import FOLDER, read_arguments
 
-SCRIPTS = ("compile_time.py", "call_overhead.py", "shapes.py", "cpu_reductions.py")
+SCRIPTS = ("compile_time.py", "call_overhead.py", "torch_overhead.py", "gradients.py", "shapes.py", "cpu_reductions.py")
 
 
 def main() -> int:

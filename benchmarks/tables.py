@@ -26,6 +26,8 @@ Written by `python benchmarks/tables.py` from the files in `results/`; do not ed
 | `cpu_reductions.py` | pairs per core-second of ten reductions, beside pykeops, PyTorch, NumPy and JAX |
 | `compile_time.py` | imports, a formula never seen, a formula from the disk cache of another process |
 | `call_overhead.py` | a call on 10 rows and 10 columns |
+| `torch_overhead.py` | the same with torch's autograd, second derivatives and vmap |
+| `gradients.py` | a value and all its gradients, in one program and through torch, beside pykeops |
 | `shapes.py` | few rows, short columns, two threads against one, a million by a million |
 
 `harness.py` runs each contender in a process of its own and lets them take turns; figures are medians.
@@ -81,6 +83,13 @@ def _page(content: Mapping[str, Any]) -> list[str]:
         ]
     if "call_overhead" in scripts:
         parts += ["### A call on 10 rows and 10 columns, microseconds\n", _call_table(scripts["call_overhead"]["rows"])]
+    if "torch_overhead" in scripts:
+        parts += ["### The same under torch's autograd, microseconds\n", _call_table(scripts["torch_overhead"]["rows"])]
+    if "gradients" in scripts:
+        parts += [
+            "### A value and all its gradients, processor milliseconds\n",
+            _gradients_table(scripts["gradients"]["rows"]),
+        ]
     if "shapes" in scripts:
         parts += ["### Shapes: Gaussian, D=3, float32\n", _shapes_tables(scripts["shapes"]["rows"])]
     return parts
@@ -123,6 +132,16 @@ def _reductions_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _ratio(row: Mapping[str, Any], name: str) -> str:
     ours, theirs = row["contenders"].get("pylazy"), row["contenders"].get(name)
     return "" if ours is None or theirs is None else f"{theirs['cpu_seconds'] / ours['cpu_seconds']:.1f}"
+
+
+def _gradients_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row["cpu_milliseconds"]))
+    lines = []
+    for row in rows:
+        figures = row["cpu_milliseconds"]
+        shown = [f"{figures[name]:.1f}" if name in figures else "" for name in names]
+        lines.append([row["name"], f"{row['size']:,}", *shown])
+    return _table(["case", "M = N", *names], lines)
 
 
 def _compile_table(rows: Sequence[Mapping[str, Any]]) -> str:

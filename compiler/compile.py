@@ -11,6 +11,7 @@ from pylazy.compiler.codegen.llvm_text import module_to_llvm_text
 from pylazy.compiler.codegen.native_image import FlatImage, flatten
 from pylazy.compiler.codegen.native_object import emit_assembly, emit_object, llvm_version
 from pylazy.compiler.codegen.ptx import PtxKernel, PtxModule, emit_ptx
+from pylazy.compiler.codegen.system_entries import WINDOWS_SUFFIX, add_system_entries
 from pylazy.compiler.dialects.reduction import attribute, load_dialect, name_of
 from pylazy.compiler.driver import run_passes
 from pylazy.compiler.mlir import ir, mlir_root, new_context
@@ -53,7 +54,7 @@ def compile_cpu(traced: Any, target: str) -> KernelImage:
     with compilation():
         module = _clone(traced.module)
         run_passes(module, (*FORMULA_PASSES, *KERNEL_PASSES, *CPU_PASSES), target=cpu)
-        text = module_to_llvm_text(module, target=cpu)
+        text = add_system_entries(module_to_llvm_text(module, target=cpu), target=cpu)
         return _kernel_image(module, flatten(emit_object(text, target=cpu)), cpu)
 
 
@@ -71,7 +72,7 @@ def stages_as_text(traced: Any, target: str) -> dict[str, str]:
         run_passes(module, CPU_PASSES[:split], target=cpu)
         texts["loops"] = str(module)
         run_passes(module, CPU_PASSES[split:], target=cpu)
-        texts["llvm"] = module_to_llvm_text(module, target=cpu)
+        texts["llvm"] = add_system_entries(module_to_llvm_text(module, target=cpu), target=cpu)
         texts["asm"] = emit_assembly(texts["llvm"], target=cpu)
     return texts
 
@@ -191,6 +192,8 @@ def walk_as_text(traced: Any, target: str) -> Walk:
         start = time.perf_counter()
         container = _gpu_module(module) if is_gpu else module
         llvm = module_to_llvm_text(container, target=chosen)
+        if isinstance(chosen, CpuTarget):
+            llvm = add_system_entries(llvm, target=chosen)
         translated = time.perf_counter()
         text = emit_ptx(llvm, target=chosen) if isinstance(chosen, NvidiaTarget) else emit_assembly(llvm, target=chosen)
         finished = time.perf_counter()
@@ -241,7 +244,8 @@ def _kernel_image(module: Any, flat: FlatImage, target: CpuTarget) -> KernelImag
             continue
         name = ir.StringAttr(function.attributes["sym_name"]).value
         described = {entry.name: entry.attr.value for entry in ir.DictAttr(function.attributes["reduction.phase"])}
-        phases.append(Phase(entry=flat.entries[name], name=name, **described))
+        windows_entry = flat.entries.get(f"{name}{WINDOWS_SUFFIX}", -1)
+        phases.append(Phase(entry=flat.entries[name], name=name, windows_entry=windows_entry, **described))
     provenance = {"mlir": mlir_root(), "llvm": llvm_version()}
     return KernelImage(
         target=target.level, code=flat.code, buffers=_buffers(module), phases=tuple(phases), provenance=provenance

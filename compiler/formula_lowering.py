@@ -170,6 +170,16 @@ def _concat(x: ir.Value, y: ir.Value) -> ir.Value:
     return emit("reduction.concat_rows", (x, y), joined)
 
 
+def _soft_dtw(order: int) -> Callable[..., ir.Value]:
+    def rule(*operands: ir.Value) -> ir.Value:
+        dims = [ir.VectorType(operand.type).shape[0] for operand in operands]
+        result = ir.VectorType.get([sum(dims[:3]) if order else 1], ir.VectorType(operands[0].type).element_type)
+        number = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), order)
+        return emit("reduction.soft_dtw_rows", operands, result, order=number)
+
+    return rule
+
+
 FORMULA_LOWERING: Mapping[str, Callable[..., ir.Value]] = {
     "neg": neg,
     "abs": _math("absf"),
@@ -251,4 +261,7 @@ FORMULA_LOWERING: Mapping[str, Callable[..., ir.Value]] = {
     "extract": _extract,
     "one_hot": _one_hot,
     "contract": _contract,
+    "soft_dtw": _soft_dtw(0),
+    "soft_dtw_gradient": _soft_dtw(1),
+    "soft_dtw_hessian": _soft_dtw(2),
 }

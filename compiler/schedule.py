@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import inner_dim
+from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
+from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
 
 #: Inner dimensions up to this are unrolled and kept in registers; longer ones become loops.
@@ -21,15 +23,24 @@ COLUMN_CHUNK = 1024
 
 #: Operations in all copies of the body of one block, beyond which compiling takes too long.
 _BODY_OPERATIONS = 2000
+#: Cycles of the functions in all copies of the body of one block; more make code longer and not faster.
+_BLOCK_FUNCTION_CYCLES = 60.0
 #: Operations of one product of a contraction: two loads, a multiplication and an addition.
 _PRODUCT_OPERATIONS = 4
 #: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more.
 COLUMN_LANE_DIM = 8
 
+#: Cycles of one cell of a soft-DTW: exponentials and a logarithm, each waiting for the one before.
+_CELL_CYCLES = 100
+#: Stack for the tables of recursions in a body, of the megabyte that a kernel may take.
+_TABLE_BYTES = 700 * 1024
+
 #: Cycles of one op on one vector, where it is not 1: long functions are weighed so that launches are cut sensibly.
 _OP_CYCLES = {
-    "math.exp": 9.0, "math.log": 12.0, "math.powf": 40.0, "math.sin": 15.0, "math.cos": 15.0, "math.tanh": 20.0,
-    "math.sqrt": 10.0, "math.rsqrt": 5.0, "arith.divf": 7.0,
+    "math.exp": 9.0, "math.exp2": 9.0, "math.expm1": 15.0, "math.log": 12.0, "math.log2": 12.0, "math.log1p": 15.0,
+    "math.powf": 40.0, "math.cbrt": 20.0, "math.sin": 15.0, "math.cos": 15.0, "math.tan": 30.0, "math.asin": 20.0,
+    "math.acos": 20.0, "math.atan": 20.0, "math.atan2": 30.0, "math.sinh": 25.0, "math.cosh": 25.0, "math.tanh": 20.0,
+    "math.erf": 30.0, "math.erfc": 30.0, "math.sqrt": 10.0, "math.rsqrt": 5.0, "arith.divf": 7.0,
 }  # fmt: skip
 _SELECTIONS = frozenset({"kmin", "kmax"})
 _SUMS = frozenset({"sum", "mean", "prod"})
@@ -56,11 +67,17 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     registers = 32 if target.has_avx512 or target.level == "aarch64" else 16
     # With few registers, vectors of two: constants and columns are then loaded once for both.
     lanes = target.lanes(_value_bits(body)) * (1 if registers == 32 else 2)
-    row_vectors, column_step = _at_most(_BODY_OPERATIONS // max(1, _operations(body)), *_block(body, registers))
+    lanes = _fewer_lanes(body, lanes)
+    row_vectors, column_step = _at_most(_most_copies(body), *_block(body, registers))
     lane_axis = "rows"
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
-    elif few_rows and _column_dim(body) <= COLUMN_LANE_DIM:
+    elif (
+        (few_rows or _has_pairs_by_column(body))
+        and _column_dim(body) <= COLUMN_LANE_DIM
+        and not has_direct_sums(body)
+        and not operation.operands  # the intervals of a table are short
+    ):
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
     return CpuSchedule(
         lanes=lanes,
@@ -82,6 +99,8 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     among three row vectors; between that and one row vector, whose columns are operands of AVX-512 instructions, there
     is nothing to gain. Other reductions look at a block of columns at once, the longer the better.
     """
+    if any(name_of(op) == "reduction.soft_dtw_rows" for op in body.operations):
+        return 1, 1
     accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
     kinds = {attribute(op, "kind") for op in accumulations}
     row_elements = sum(
@@ -107,6 +126,17 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     return (1, 2) if row_elements + 2 * results <= registers - 7 - 5 * words else (1, 1)
 
 
+def _most_copies(body: Any) -> int:
+    """Choose the most copies of the body in one block: long functions overlap without others, and compile slowly."""
+    cycles = sum(
+        inner_dim(op.results[0]) * _OP_CYCLES.get(name_of(op), 1.0)
+        for op in body.operations
+        if name_of(op).startswith("math.") and inner_dim(op.results[0]) <= UNROLL_LIMIT
+    )
+    copies = _BODY_OPERATIONS // max(1, _operations(body))
+    return min(copies, int(_BLOCK_FUNCTION_CYCLES // cycles)) if cycles else copies
+
+
 def _at_most(bodies: int, row_vectors: int, column_step: int) -> tuple[int, int]:
     """Make a block smaller until it holds no more copies of the body than `bodies`."""
     column_step = max(1, min(column_step, bodies // row_vectors))
@@ -126,13 +156,27 @@ def _column_dim(body: Any) -> int:
     return max((inner_dim(op.results[0]) for op in loads if op.operands[1] == body.arguments[1]), default=1)
 
 
+def _fewer_lanes(body: Any, lanes: int) -> int:
+    """Halve the lanes until the tables of recursions fit the stack."""
+    numbers = sum(table_numbers(op) for op in body.operations if name_of(op) == "reduction.soft_dtw_rows")
+    while lanes > 1 and numbers * lanes * _value_bits(body) // 8 > _TABLE_BYTES:
+        lanes //= 2
+    return lanes
+
+
+def _has_pairs_by_column(body: Any) -> bool:
+    """Tell whether the body reads or writes a dense array in which neighbours are columns."""
+    pairs = [op for op in body.operations if name_of(op) in {"reduction.load_pair", "reduction.store_pair"}]
+    return any(op.operands[len(op.operands) - 1] == body.arguments[1] for op in pairs)
+
+
 def _is_vector(value: ir.Value) -> bool:
     return isinstance(value.type, ir.VectorType)
 
 
 def _value_bits(body: Any) -> int:
     for operation in body.operations:
-        if name_of(operation) in {"reduction.accumulate", "reduction.store"}:
+        if name_of(operation) in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}:
             return int(ir.VectorType(operation.operands[0].type).element_type.width)
     return 32
 
@@ -141,11 +185,13 @@ def _cycles(body: Any) -> float:
     """Estimate the cycles of one vector of pairs."""
     cycles = 0.0
     for operation in body.operations:
-        if name_of(operation) in {"reduction.load", "arith.constant", "reduction.yield"}:
+        if name_of(operation) in {*LOADS, "arith.constant", "reduction.yield"}:
             continue
         width = max((inner_dim(value) for value in operation.operands if _is_vector(value)), default=1)
         if name_of(operation) == "reduction.contract_rows":
             width = all_products(operation)
+        if name_of(operation) == "reduction.soft_dtw_rows":
+            width = _CELL_CYCLES * inner_dim(operation.operands[0]) * inner_dim(operation.operands[1])
         cycles += width * _OP_CYCLES.get(name_of(operation), 1.0)
         if attribute(operation, "kind") in _SELECTIONS:
             cycles += 4.0
@@ -177,7 +223,7 @@ _INNER_BYTES = 16
 #: Registers of the values of a list of a kmin or kmax, of which a thread can keep two.
 _LISTED_REGISTERS = 10
 _NO_INSTRUCTION = frozenset(
-    {"reduction.load", "arith.constant", "reduction.yield", "reduction.concat_rows", "vector.broadcast"}
+    {*LOADS, "arith.constant", "reduction.yield", "reduction.concat_rows", "vector.broadcast"}
     | {"vector.extract_strided_slice"}
 )
 #: Instructions of straight code for one block of rows times columns.
@@ -266,7 +312,7 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     if kinds & _SELECTIONS:
         listed = words * max(attribute(op, "k", 1) for op in accumulations)
         rows, columns = (2, 8) if words == 1 and listed <= _LISTED_REGISTERS else (1, 8 // words)
-    elif max(widths) > chunk:
+    elif max(widths, default=1) > chunk:
         rows, columns = 4, 4 // words
     elif threads < _BLOCK_THREADS:
         rows, columns = 2, 16

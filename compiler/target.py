@@ -80,6 +80,11 @@ class CpuTarget:
         """LLVM's name of the processor; it implies the features of the level."""
         return _LEVELS[self.level].cpu
 
+    @property
+    def features(self) -> str:
+        """LLVM's features beyond those of the processor: macOS and Windows keep x18 of 64-bit Arm for themselves."""
+        return "+reserve-x18" if self.level == "aarch64" else ""
+
     def lanes(self, dtype_bits: int) -> int:
         """Elements of `dtype_bits` bits in a vector register."""
         return self.vector_bits // dtype_bits

@@ -160,3 +160,66 @@ func.func @no_reduction(%x: tensor<?x3xf32>) -> tensor<?x3xf32> {
   %0 = arith.addf %x, %x : tensor<?x3xf32>
   return %0 : tensor<?x3xf32>
 }
+
+// Over ranges, a table follows the results for each axis whose rows are kept; a reduction to one row goes over no pairs.
+// CHECK-LABEL: func.func @ranged(
+// CHECK-SAME: memref<1x1xf32> {reduction.axis = "", reduction.name = "output1", reduction.role = "output"}
+// CHECK-SAME: [[I:%[a-z0-9]+]]: memref<?x1xi64> {reduction.axis = "i", reduction.name = "ranges_i", reduction.role = "table"}
+// CHECK-SAME: [[J:%[a-z0-9]+]]: memref<?x1xi64> {reduction.axis = "j", reduction.name = "ranges_j", reduction.role = "table"}
+// CHECK-SAME: reduction.name = "scratch0"
+// CHECK-NOT: attributes
+// CHECK: "reduction.map_reduce"([[J]]) ({
+// CHECK: {columns = "i", rows = "j"}
+// CHECK: "reduction.map_reduce"([[I]]) ({
+// CHECK: {columns = "j", rows = "i"}
+// CHECK: "reduction.map_reduce"() ({
+// CHECK: {columns = "i", rows = ""}
+func.func @ranged(%x_rows: tensor<?x1xf32>) -> (tensor<?x1xf32>, tensor<1x1xf32>) attributes {reduction.ranged} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %a = "reduction.reduce"(%x) {axis = "i", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  %b = "reduction.reduce"(%x) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  %rows = "reduction.var"(%b) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %c = "reduction.reduce"(%rows) {axis = "i", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<1x1xf32>
+  return %a, %c : tensor<?x1xf32>, tensor<1x1xf32>
+}
+
+// How sums are added up is said on.
+// CHECK-LABEL: func.func @wide_sum(
+// CHECK: "reduction.accumulate"({{.+}}) {accumulator = f64, kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "kahan"}
+func.func @wide_sum(%x_rows: tensor<?x3xf32>) -> tensor<?x3xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %r = "reduction.reduce"(%x) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %r : tensor<?x3xf32>
+}
+
+// A dense array is read at both indices, the slow one first; over i the row of the kernel is j. Indices are values.
+// CHECK-LABEL: func.func @pairs(
+// CHECK-SAME: [[A:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "input0", reduction.role = "input"}
+// CHECK-SAME: [[B:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "input1", reduction.role = "input"}
+// CHECK: ^bb0([[J:%[a-z0-9]+]]: index, [[I:%[a-z0-9]+]]: index):
+// CHECK-DAG: "reduction.index_value"([[I]]) : (index) -> vector<1xf32>
+// CHECK-DAG: "reduction.load_pair"([[A]], [[I]], [[J]])
+// CHECK-DAG: "reduction.load_pair"([[B]], [[J]], [[I]])
+// CHECK: {columns = "i", rows = "j"}
+func.func @pairs(%a: tensor<?x1xf32>, %b: tensor<?x1xf32>) -> tensor<?x1xf32> {
+  %u = "reduction.var"(%a) {axis = "ij"} : (tensor<?x1xf32>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %v = "reduction.var"(%b) {axis = "ji"} : (tensor<?x1xf32>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %i = "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xf32>>
+  %w = "reduction.mul"(%u, %v) : (!reduction.lazy<"ij", vector<1xf32>>, !reduction.lazy<"ij", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %m = "reduction.mul"(%w, %i) : (!reduction.lazy<"ij", vector<1xf32>>, !reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %r = "reduction.reduce"(%m) {axis = "i", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r : tensor<?x1xf32>
+}
+
+// A table of all pairs is a sweep that keeps nothing: its slow index is the row, so that neighbours are columns.
+// CHECK-LABEL: func.func @table(
+// CHECK-SAME: [[OUT:%[a-z0-9]+]]: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "output0", reduction.role = "output"}
+// CHECK: ^bb0([[J:%[a-z0-9]+]]: index, [[I:%[a-z0-9]+]]: index):
+// CHECK-NEXT: [[X:%.+]] = "reduction.load"({{%[a-z0-9]+}}, [[I]])
+// CHECK-NEXT: "reduction.store_pair"([[X]], [[OUT]], [[J]], [[I]])
+// CHECK: {columns = "i", rows = "j"}
+func.func @table(%x: tensor<?x1xf32>) -> tensor<?x1xf32> {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %1 = "reduction.tabulate"(%0) {axis = "ji"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %1 : tensor<?x1xf32>
+}

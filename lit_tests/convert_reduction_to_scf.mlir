@@ -244,3 +244,185 @@ func.func @columns_in_lanes(
   }) {column_step = 2, columns = "j", lane_axis = "columns", lanes = 4, row_vectors = 1, rows = "i"} : () -> ()
   return
 }
+
+// -----
+
+// With a table: the table's words say which rows a tile has, and which intervals of columns; nothing is split.
+// CHECK: {axis = "i", dim = 1 : i64, element = i64, name = "ranges_i", per_split = false, role = "table"}
+// CHECK-LABEL: func.func @ranged_0(
+// CHECK-SAME: max_columns_per_split = 0 : i64, merges = false, rows = "i", rows_per_tile = 8 : i64, splittable = false, tile_table = 2 : i64
+// CHECK: scf.for [[TILE:%[a-z0-9]+]] =
+// CHECK: arith.muli [[TILE]], {{%c4_.+}} : i64
+// CHECK: [[FIRST_ROW:%.+]] = llvm.load
+// CHECK: [[LAST_ROW:%.+]] = llvm.load
+// CHECK: [[FIRST_WORD:%.+]] = llvm.load
+// CHECK: [[LAST_WORD:%.+]] = llvm.load
+// CHECK: scf.for [[ROW:%[a-z0-9]+]] = [[FIRST_ROW]] to [[LAST_ROW]] step %c8_
+// CHECK: [[SUM:%.+]]:2 = scf.for [[WORD:%[a-z0-9]+]] = [[FIRST_WORD]] to [[LAST_WORD]] step %c2_{{.+}} -> (vector<4xf32>, vector<4xf32>)
+// CHECK: [[FIRST_COLUMN:%.+]] = llvm.load
+// CHECK: [[LAST_COLUMN:%.+]] = llvm.load
+// CHECK: scf.for {{.+}} = [[FIRST_COLUMN]] to [[LAST_COLUMN]]
+// CHECK-NOT: func.func
+// CHECK: return
+func.func @ranged(
+    %xs: memref<?x1xf32> {reduction.axis = "i", reduction.name = "x", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"},
+    %table: memref<?x1xi64> {reduction.axis = "i", reduction.name = "ranges_i", reduction.role = "table"}) {
+  "reduction.map_reduce"(%table) ({
+  ^bb0(%i: index, %j: index):
+    %x = "reduction.load"(%xs, %i) : (memref<?x1xf32>, index) -> vector<1x4xf32>
+    "reduction.accumulate"(%x, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1x4xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", lanes = 4, row_vectors = 2, rows = "i"} : (memref<?x1xi64>) -> ()
+  return
+}
+
+// -----
+
+// The mean over a table divides by the columns of its tile; positions in narrow lanes limit the columns.
+// CHECK-LABEL: func.func @ranged_mean_0(
+// CHECK-SAME: max_columns_per_split = 1073741824 : i64
+// CHECK: [[COUNT:%.+]] = scf.for {{.+}} step %c2_{{.+}} -> (i64)
+// CHECK: arith.uitofp [[COUNT]] : i64 to f32
+func.func @ranged_mean(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"},
+    %where: memref<?x1xi64> {reduction.axis = "i", reduction.name = "output1", reduction.role = "output"},
+    %table: memref<?x1xi64> {reduction.axis = "i", reduction.name = "ranges_i", reduction.role = "table"}) {
+  "reduction.map_reduce"(%table) ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x1xf32>
+    "reduction.accumulate"(%y, %out) {kind = "mean", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1x1xf32>, memref<?x1xf32>) -> ()
+    "reduction.accumulate"(%y, %where) {kind = "min", operandSegmentSizes = array<i32: 1, 0, 0, 1>} : (vector<1x1xf32>, memref<?x1xi64>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", lanes = 1, row_vectors = 1, rows = "i"} : (memref<?x1xi64>) -> ()
+  return
+}
+
+// -----
+
+// One running sum: no chunk has a sum of its own, and no split or lane a part of the columns.
+// CHECK-LABEL: func.func @direct_0(
+// CHECK-SAME: splittable = false
+// CHECK: scf.for {{.+}} iter_args([[OUTER:%[a-z0-9]+]] = {{.+}} -> (vector<4xf32>)
+// CHECK: [[SUM:%.+]] = scf.for {{.+}} iter_args([[STATE:%[a-z0-9]+]] = [[OUTER]]) -> (vector<4xf32>)
+// CHECK: arith.addf [[STATE]],
+// CHECK: scf.yield [[SUM]] : vector<4xf32>
+// CHECK-NOT: _merge(
+func.func @direct(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x1xf32>
+    "reduction.accumulate"(%y, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "direct"} : (vector<1x1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {column_step = 1, columns = "j", lane_axis = "rows", lanes = 4, row_vectors = 1, rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
+// A compensated sum in double precision: two numbers a lane, of which the second takes the errors of all additions.
+// CHECK: axis = "i", dim = 2 : i64, element = f64, {{.+}}, per_split = true, role = "scratch"
+// CHECK-LABEL: func.func @compensated_0(
+// CHECK: scf.for {{.+}} -> (vector<4xf64>, vector<4xf64>)
+// CHECK: scf.for {{.+}} iter_args([[TOTAL:%[a-z0-9]+]] = {{.+}}, [[CORRECTION:%[a-z0-9]+]] = {{.+}} -> (vector<4xf64>, vector<4xf64>)
+// CHECK: [[VALUE:%.+]] = arith.extf {{.+}} : vector<4xf32> to vector<4xf64>
+// CHECK: [[NEXT:%.+]] = arith.addf [[TOTAL]], [[VALUE]] : vector<4xf64>
+// CHECK: [[OF_VALUE:%.+]] = arith.subf [[NEXT]], [[TOTAL]] :
+// CHECK: [[OF_TOTAL:%.+]] = arith.subf [[NEXT]], [[OF_VALUE]] :
+// CHECK: [[LOST:%.+]] = arith.subf [[TOTAL]], [[OF_TOTAL]] :
+// CHECK: [[LEFT:%.+]] = arith.subf [[VALUE]], [[OF_VALUE]] :
+// CHECK: [[ERROR:%.+]] = arith.addf [[LOST]], [[LEFT]] :
+// CHECK: [[ERRORS:%.+]] = arith.addf [[CORRECTION]], [[ERROR]] :
+// CHECK: scf.yield [[NEXT]], [[ERRORS]]
+// CHECK: arith.truncf {{.+}} : f64 to f32
+// CHECK-LABEL: func.func @compensated_0_merge(
+// CHECK: arith.truncf {{.+}} : f64 to f32
+func.func @compensated(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x1xf32>
+    "reduction.accumulate"(%y, %out) {accumulator = f64, kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "kahan"} : (vector<1x1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {column_step = 1, columns = "j", lane_axis = "rows", lanes = 4, row_vectors = 1, rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
+// Rows that lie one after the other in memory are one load while all lanes are rows; the last tile loads them one by one.
+// CHECK-LABEL: func.func @pairs_0(
+// CHECK: [[FULL:%.+]] = arith.cmpi sle, {{.*}}, {{.*}} : i64
+// CHECK: scf.if [[FULL]] -> (vector<4xf32>)
+// CHECK: llvm.load {{.*}} -> vector<4xf32>
+// CHECK: } else {
+// CHECK-COUNT-4: llvm.load {{.*}} -> f32
+// CHECK: vector.from_elements
+func.func @pairs(
+    %a: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "a", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "j", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%j: index, %i: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1x4xf32>
+    "reduction.accumulate"(%0, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1x4xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "i", rows = "j", lanes = 4 : i64, row_vectors = 1 : i64} : () -> ()
+  return
+}
+
+// -----
+
+// Two series are copied to the stack; two loops go over the cells of their table, of which two columns are kept.
+// CHECK-LABEL: func.func @soft_dtw_0(
+// CHECK: llvm.alloca
+// CHECK: scf.for
+// The cell before the first costs nothing, those beside it cannot be reached.
+// CHECK: scf.for [[J:%[a-z0-9]+]] =
+// CHECK: scf.for [[I:%[a-z0-9]+]] =
+// CHECK: [[LEAST:%.+]] = arith.minimumf
+// CHECK: [[SMALLEST:%.+]] = arith.minimumf [[LEAST]],
+// CHECK-COUNT-3: arith.cmpf une
+// CHECK: arith.subf [[SMALLEST]],
+// CHECK-COUNT-3: math.exp
+// CHECK: math.log
+func.func @soft_dtw(
+    %xs: memref<?x30xf32> {reduction.axis = "i", reduction.name = "x", reduction.role = "input"},
+    %ys: memref<?x20xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %x = "reduction.load"(%xs, %i) : (memref<?x30xf32>, index) -> vector<30x4xf32>
+    %y = "reduction.load"(%ys, %j) : (memref<?x20xf32>, index) -> vector<20x1xf32>
+    %wide = vector.broadcast %y : vector<20x1xf32> to vector<20x4xf32>
+    %gamma = arith.constant dense<5.000000e-01> : vector<1x4xf32>
+    %0 = "reduction.soft_dtw_rows"(%x, %wide, %gamma) {order = 0 : i64} : (vector<30x4xf32>, vector<20x4xf32>, vector<1x4xf32>) -> vector<1x4xf32>
+    "reduction.accumulate"(%0, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1x4xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i", lanes = 4 : i64, row_vectors = 1 : i64} : () -> ()
+  return
+}
+
+// -----
+
+// Columns of a table are stored as vectors, the last ones that fill none one by one.
+// CHECK-LABEL: func.func @table_0(
+// CHECK: scf.for {{.*}} step %c4
+// CHECK: llvm.store {{.*}} : vector<4xf32>
+// CHECK: scf.if
+// CHECK: scf.for
+// CHECK: llvm.store {{.*}} : f32
+func.func @table(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1x4xf32>
+    "reduction.store_pair"(%0, %out, %i, %j) : (vector<1x4xf32>, memref<?x1xf32>, index, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i", lanes = 4 : i64, lane_axis = "columns"} : () -> ()
+  return
+}

@@ -127,3 +127,69 @@ func.func @several_results(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x1xf32>) -
   %r1 = "reduction.reduce"(%p) {axis = "i", kind = "logsumexp"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
   return %r0, %r1 : tensor<?x1xf32>, tensor<?x1xf32>
 }
+
+// Gradients add up as the results do, where their reductions have such a scheme: that of a sum over one row too.
+// CHECK-LABEL: @wide_gradients
+// CHECK: "reduction.reduce"({{.+}}) {accumulator = f64, axis = "j", kind = "sum", scheme = "direct"}
+// CHECK: "reduction.reduce"({{.+}}) {accumulator = f64, axis = "j", kind = "sum", scheme = "direct"} : {{.+}} -> tensor<?x1xf32>
+// CHECK: "reduction.reduce"({{.+}}) {accumulator = f64, axis = "i", kind = "sum", scheme = "direct"} : {{.+}} -> tensor<1x1xf32>
+func.func @wide_gradients(%x_rows: tensor<?x1xf32>, %p_row: tensor<1x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0, 1]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %p = "reduction.var"(%p_row) {axis = ""} : (tensor<1x1xf32>) -> !reduction.lazy<"", vector<1xf32>>
+  %m = "reduction.mul"(%x, %p) : (!reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%m) {accumulator = f64, axis = "j", kind = "logsumexp", scheme = "direct"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// The results stay before their gradients, and what both need is computed once: no result is an argument.
+// CHECK-LABEL: @results_stay_beside_gradients
+// CHECK-SAME: (%arg0: tensor<?x1xf32>, %arg1: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"})
+// CHECK-SAME: -> (tensor<?x1xf32>, tensor<?x1xf32>) {
+// CHECK: [[VALUE:%.+]] = "reduction.reduce"([[F:%.+]]) {axis = "j", kind = "logsumexp"}
+// CHECK: [[CT:%.+]] = "reduction.var"(%arg1) {axis = "i"}
+// CHECK: "reduction.var"([[VALUE]]) {axis = "i"}
+// CHECK: [[GX:%.+]] = "reduction.reduce"({{.*}}) {axis = "j", kind = "sum"}
+// CHECK-NEXT: return [[VALUE]], [[GX]]
+func.func @results_stay_beside_gradients(%x_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.derivatives = [{wrt = [0], with_results}]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%x) {axis = "j", kind = "logsumexp"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// The gradient of a tangent: forward mode, then reverse mode.
+// CHECK-LABEL: @modes_may_follow_each_other
+// CHECK-SAME: (%arg0: tensor<?x1xf32>, %arg1: tensor<?x1xf32> {{{.*}}"tangent0"}, %arg2: tensor<?x1xf32> {{{.*}}"cotangent0"})
+// CHECK: return {{%[^,]+}} : tensor<?x1xf32>
+func.func @modes_may_follow_each_other(%x_rows: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.derivatives = [{tangents = [0]}, {wrt = [0]}]} {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %s = "reduction.square"(%x) : (!reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%s) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// The gradient of a dense array is a table with a row for each pair, as the array is; the cotangent of a table is one too.
+// CHECK-LABEL: func.func @dense(
+// CHECK-SAME: [[A:%[a-z0-9]+]]: tensor<?x1xf32>
+// CHECK-SAME: [[CT:%[a-z0-9]+]]: tensor<?x1xf32> {reduction.axis = "i", reduction.name = "cotangent0"}
+// CHECK-SAME: -> tensor<?x1xf32>
+// CHECK: [[C:%.+]] = "reduction.var"([[CT]]) {axis = "i"}
+// CHECK: [[T:%.+]] = "reduction.tabulate"({{%.+}}) {axis = "ji"}
+// CHECK: return [[T]]
+func.func @dense(%a: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%a) {axis = "ji"} : (tensor<?x1xf32>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %1 = "reduction.exp"(%0) : (!reduction.lazy<"ij", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %2 = "reduction.reduce"(%1) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  return %2 : tensor<?x1xf32>
+}
+
+// CHECK-LABEL: func.func @table(
+// CHECK-SAME: [[CT:%[a-z0-9]+]]: tensor<?x1xf32> {reduction.axis = "ij", reduction.name = "cotangent0"}
+// CHECK: "reduction.var"([[CT]]) {axis = "ij"}
+// CHECK: [[G:%.+]] = "reduction.reduce"({{%.+}}) {axis = "j", kind = "sum"}
+// CHECK: return [[G]]
+func.func @table(%x: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %1 = "reduction.exp"(%0) : (!reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %2 = "reduction.tabulate"(%1) {axis = "ij"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %2 : tensor<?x1xf32>
+}

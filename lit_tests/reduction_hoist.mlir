@@ -156,3 +156,30 @@ func.func @long_vector_of_a_row(
   }) {columns = "j", rows = "i"} : () -> ()
   return
 }
+
+// The index of a column is made where it is used; what is computed from it moves, and counts the rows of the map.
+// CHECK-LABEL: func.func @index_of_column(
+// CHECK: "reduction.map"() ({
+// CHECK-NEXT: ^bb0([[ROW:%[a-z0-9]+]]: index):
+// CHECK-NEXT: [[NUMBER:%.+]] = "reduction.index_value"([[ROW]])
+// CHECK-NEXT: [[ROOT:%.+]] = math.sqrt [[NUMBER]]
+// CHECK-NEXT: "reduction.store"([[ROOT]],
+// CHECK: "reduction.map_reduce"() ({
+// CHECK-NEXT: ^bb0([[I:%[a-z0-9]+]]: index, [[J:%[a-z0-9]+]]: index):
+// CHECK-DAG: "reduction.load_pair"({{%[a-z0-9]+}}, [[I]], [[J]])
+// CHECK-DAG: "reduction.index_value"([[J]])
+func.func @index_of_column(
+    %a: memref<?x1xf32> {reduction.axis = "ij", reduction.name = "a", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1xf32>
+    %1 = "reduction.index_value"(%j) : (index) -> vector<1xf32>
+    %2 = math.sqrt %1 : vector<1xf32>
+    %3 = arith.mulf %0, %2 : vector<1xf32>
+    %4 = arith.addf %3, %1 : vector<1xf32>
+    "reduction.accumulate"(%4, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}

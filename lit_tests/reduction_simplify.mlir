@@ -417,6 +417,36 @@ func.func @sum_of_broadcast_products_stays(%x_rows: tensor<?x3xf32>, %y_rows: te
   return %r0 : tensor<?x1xf32>
 }
 
+// CHECK-LABEL: @sum_of_equal_components_is_a_product
+// CHECK: [[X:%.+]] = "reduction.var"(%arg0)
+// CHECK-NEXT: [[C:%.+]] = "reduction.constant"() {value = 3.000000e+00 : f32}
+// CHECK-NEXT: "reduction.mul"([[X]], [[C]])
+// CHECK-NOT: inner_sum
+func.func @sum_of_equal_components_is_a_product(%x_rows: tensor<?x1xf32>) -> tensor<?x1xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %w = "reduction.broadcast"(%x) {size = 3 : i64} : (!reduction.lazy<"i", vector<1xf32>>) -> !reduction.lazy<"i", vector<3xf32>>
+  %r = "reduction.inner_sum"(%w) : (!reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  %r0 = "reduction.reduce"(%r) {axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r0 : tensor<?x1xf32>
+}
+
+// The axis of what is dropped goes with it.
+// CHECK-LABEL: @condition_that_is_constant_is_decided
+// CHECK: [[X:%.+]] = "reduction.var"(%arg0)
+// CHECK-NEXT: [[W:%.+]] = "reduction.broadcast"([[X]]) {size = 3 : i64}
+// CHECK-NEXT: "reduction.reduce"([[W]]) {{.*}} : (!reduction.lazy<"i", vector<3xf32>>)
+func.func @condition_that_is_constant_is_decided(%x_rows: tensor<?x1xf32>, %y_rows: tensor<?x3xf32>) -> tensor<?x3xf32> {
+  %x = "reduction.var"(%x_rows) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x3xf32>) -> !reduction.lazy<"j", vector<3xf32>>
+  %one = "reduction.constant"() {value = 1.0 : f32} : () -> !reduction.lazy<"", vector<1xf32>>
+  %zero = "reduction.constant"() {value = 0.0 : f32} : () -> !reduction.lazy<"", vector<1xf32>>
+  %a = "reduction.where"(%one, %x, %y) : (!reduction.lazy<"", vector<1xf32>>, !reduction.lazy<"i", vector<1xf32>>, !reduction.lazy<"j", vector<3xf32>>) -> !reduction.lazy<"ij", vector<3xf32>>
+  %b = "reduction.where"(%zero, %y, %a) : (!reduction.lazy<"", vector<1xf32>>, !reduction.lazy<"j", vector<3xf32>>, !reduction.lazy<"ij", vector<3xf32>>) -> !reduction.lazy<"ij", vector<3xf32>>
+  %c = "reduction.ifelse"(%zero, %b, %y) : (!reduction.lazy<"", vector<1xf32>>, !reduction.lazy<"ij", vector<3xf32>>, !reduction.lazy<"j", vector<3xf32>>) -> !reduction.lazy<"ij", vector<3xf32>>
+  %r0 = "reduction.reduce"(%c) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<3xf32>>) -> tensor<?x3xf32>
+  return %r0 : tensor<?x3xf32>
+}
+
 // CHECK-LABEL: @dot_with_itself_is_norm
 // CHECK: [[X:%.+]] = "reduction.var"(%arg0)
 // CHECK-NEXT: "reduction.sqnorm2"([[X]])

@@ -108,3 +108,36 @@ func.func @few_rows(%ys: memref<?x1xf32>, %a: memref<?x1xf32>, %b: memref<?x1xf3
   }) {columns = "j", rows = ""} : () -> ()
   return
 }
+
+// The tiles of a table are rows, few or not.
+// CHECK-LABEL: func.func @few_rows_of_a_table(
+// CHECK: lane_axis = "rows"
+func.func @few_rows_of_a_table(%ys: memref<?x1xf32>, %a: memref<?x1xf32>, %table: memref<?x1xi64>) attributes {reduction.few_rows = "i"} {
+  "reduction.map_reduce"(%table) ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%y, %a) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : (memref<?x1xi64>) -> ()
+  return
+}
+
+// Neighbours of a dense array are columns here, so they go in lanes; over i they are rows.
+// CHECK-LABEL: func.func @pairs(
+// CHECK: lane_axis = "columns"
+// CHECK: lane_axis = "rows"
+func.func @pairs(%a: memref<?x1xf32>, %out: memref<?x1xf32>, %other: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1xf32>
+    "reduction.accumulate"(%0, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  "reduction.map_reduce"() ({
+  ^bb0(%j: index, %i: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1xf32>
+    "reduction.accumulate"(%0, %other) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "i", rows = "j"} : () -> ()
+  return
+}

@@ -113,3 +113,37 @@ func.func @columns_in_lanes(%xs: memref<?x1xf32>, %ys: memref<?x1xf32>, %out: me
   }) {columns = "j", lane_axis = "columns", lanes = 8, rows = "i"} : () -> ()
   return
 }
+
+// A table stays the operand of its kernel.
+// CHECK-LABEL: func.func @ranged(
+// CHECK-SAME: [[TABLE:%[a-z0-9]+]]: memref<?x1xi64>
+// CHECK: "reduction.map_reduce"([[TABLE]]) ({
+// CHECK: vector<1x8xf32>
+func.func @ranged(%xs: memref<?x1xf32>, %out: memref<?x1xf32>, %table: memref<?x1xi64>) {
+  "reduction.map_reduce"(%table) ({
+  ^bb0(%i: index, %j: index):
+    %x = "reduction.load"(%xs, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%x, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", lanes = 8, rows = "i"} : (memref<?x1xi64>) -> ()
+  return
+}
+
+// A pair varies along the lanes whichever index runs along them; an index does if it is that one.
+// CHECK-LABEL: func.func @pairs(
+// CHECK: "reduction.load_pair"({{.*}}) : (memref<?x1xf32>, index, index) -> vector<1x4xf32>
+// CHECK: "reduction.index_value"({{.*}}) : (index) -> vector<1x1xf32>
+// CHECK: "reduction.index_value"({{.*}}) : (index) -> vector<1x4xf32>
+func.func @pairs(%a: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1xf32>
+    %1 = "reduction.index_value"(%i) : (index) -> vector<1xf32>
+    %2 = "reduction.index_value"(%j) : (index) -> vector<1xf32>
+    %3 = arith.mulf %0, %1 : vector<1xf32>
+    %4 = arith.mulf %3, %2 : vector<1xf32>
+    "reduction.accumulate"(%4, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i", lanes = 4 : i64, lane_axis = "columns"} : () -> ()
+  return
+}

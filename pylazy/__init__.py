@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
+    from pylazy.complex_lazy_tensor import ComplexLazyTensor
+    from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
+    from pylazy.gradients import grad, jvp, value_and_grad, vjp
+    from pylazy.jax_functions import jax_function
+    from pylazy.kernel_solve import KernelSolve
+    from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+    from pylazy.linear_operators import LinearOperator, aslinearoperator, identity
+    from pylazy.masks import band, band_ranges, causal, causal_ranges, diagonal, diagonal_ranges
+    from pylazy.pair_variables import Vij, column_index, row_index
     from pylazy.runtime.errors import (
         AxisError,
         BundleFormatError,
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
         DtypeError,
         FormulaError,
         InternalError,
+        NonFiniteError,
         PylazyError,
         ShapeError,
         UnsupportedError,
@@ -32,12 +42,17 @@ __all__ = [
     "Bundle",
     "BundleFormatError",
     "CompileError",
+    "ComplexLazyTensor",
+    "ConvergenceWarning",
     "DeviceError",
     "DtypeError",
     "FormulaError",
     "Genred",
     "InternalError",
+    "KernelSolve",
     "LazyTensor",
+    "LinearOperator",
+    "NonFiniteError",
     "Pm",
     "PylazyError",
     "Reduction",
@@ -46,20 +61,46 @@ __all__ = [
     "UntrustedBundleError",
     "Var",
     "Vi",
+    "Vij",
     "Vj",
+    "aslinearoperator",
+    "band",
+    "band_ranges",
+    "causal",
+    "causal_ranges",
+    "column_index",
+    "diagonal",
+    "diagonal_ranges",
+    "evaluate",
     "generic_argkmin",
     "generic_argmin",
     "generic_logsumexp",
     "generic_sum",
     "get_num_threads",
+    "grad",
+    "identity",
+    "jax_function",
+    "jvp",
     "load_bundle",
+    "row_index",
     "set_num_threads",
+    "value_and_grad",
+    "vjp",
 ]
 
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
+    "pylazy.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
+    "pylazy.complex_lazy_tensor": ("ComplexLazyTensor",),
+    "pylazy.fused_reductions": ("evaluate",),
+    "pylazy.jax_functions": ("jax_function",),
+    "pylazy.kernel_solve": ("KernelSolve",),
+    "pylazy.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
+    "pylazy.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
+    "pylazy.masks": ("band", "band_ranges", "causal", "causal_ranges", "diagonal", "diagonal_ranges"),
+    "pylazy.pair_variables": ("Vij", "column_index", "row_index"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),
     "pylazy.runtime.errors": tuple(name for name in __all__ if name.endswith("Error")),

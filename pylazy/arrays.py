@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from pylazy.expression import at_user_line
-from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError
+from pylazy.dtypes import READABLE
+from pylazy.expression import at_user_line, is_compiling
+from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NUMPY, TORCH, NUMBER, SYMBOL = "numpy", "torch", "number", "symbol"
+NUMPY, TORCH, DLPACK, NUMBER, SYMBOL = "numpy", "torch", "dlpack", "number", "symbol"
 
-ITEM_BYTES = {"float32": 4, "float64": 8, "int64": 8}
-_NUMPY_NAMES = {np.dtype(name): name for name in ("float32", "float64")}
-_NUMPY_DTYPES = {name: np.dtype(name) for name in ITEM_BYTES}
+_NUMPY_DTYPES = {name: np.dtype(name) for name in READABLE if name != "bfloat16"}
+_NUMPY_NAMES = {dtype: name for name, dtype in _NUMPY_DTYPES.items()}
 _BOXES: dict[str, type[ctypes.c_float | ctypes.c_double]] = {
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
+_LOW_PRECISION = ("float16", "bfloat16")
+"""What torch's autocast makes of float32, and is made float32 again here: sums of many terms need it."""
 _C_CONTIGUOUS_AND_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, numpy/ndarraytypes.h
 
 
@@ -40,6 +42,39 @@ class Located(NamedTuple):
     batch_shape: tuple[int, ...]
     batch_strides: tuple[int, ...]
     keep: Any
+
+
+class Imported(NamedTuple):
+    """An array of a library that is neither NumPy nor torch, as NumPy sees it.
+
+    Attributes:
+        array: the same data, copied only where its library gives no other way.
+        owner: the user's own array.
+        namespace: the module that makes arrays of its library, or None where nobody says which; see `readable`.
+    """
+
+    array: Any
+    owner: Any
+    namespace: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return tuple(self.array.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of the array."""
+        return len(self.array.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """Of the array, as NumPy's."""
+        return self.array.dtype
+
+    def reshape(self, *shape: int) -> Imported:
+        """The array in another shape."""
+        return self._replace(array=self.array.reshape(*shape))
 
 
 class Symbol(NamedTuple):
@@ -71,20 +106,26 @@ class Source:
     """An array or a number that stands behind a variable; the data is read when a reduction runs.
 
     Attributes:
-        kind: "numpy", "torch" or "number".
-        array: the user's own array, or a float.
+        kind: "numpy", "torch", "dlpack" or "number".
+        array: the user's own array, that of an `Imported`, or a float.
+        imported: the array of another library, for the kind "dlpack", else None.
         identity: equal for two sources that are the same data seen the same way.
         number: the float of a number, None for an array.
         shape: of the array when the variable was made; it may not change.
         batch: number of leading batch dimensions of the array.
-        dtype: "float32" or "float64"; of a number, what it is where nothing else decides.
+        dtype: one of `READABLE`; of a number, what it is where nothing else decides.
         weak: whether the dtype gives way to that of the other variables, as a Python number's does.
     """
 
-    __slots__ = ("_box", "array", "batch", "dtype", "identity", "kind", "number", "shape", "weak")
+    __slots__ = ("_box", "array", "batch", "dtype", "identity", "imported", "kind", "number", "shape", "weak")
 
     def __init__(self, kind: str, array: Any, *, batch: int, dtype: str, weak: bool, view: str) -> None:
         self.kind = kind
+        self.imported: Imported | None = None
+        owner = array
+        if kind == DLPACK:
+            self.imported = array
+            owner, array = array.owner, array.array
         self.array = array
         self.batch = batch
         self.dtype = dtype
@@ -97,11 +138,13 @@ class Source:
         else:
             self.number = None
             self.shape = tuple(array.shape)
-            self.identity = (id(array), view)
+            # The id of a tensor in a graph would tie the graph to this tensor, and another one to another graph.
+            self.identity = (id(self if kind == TORCH and is_compiling() else owner), view)
 
     def __reduce__(self) -> tuple[Any, ...]:
         view = "" if self.kind == NUMBER else self.identity[1]
-        return _rebuild_source, (self.kind, self.array, self.batch, self.dtype, self.weak, view)
+        array = self.array if self.imported is None else self.imported.owner
+        return _rebuild_source, (self.kind, array, self.batch, self.dtype, self.weak, view)
 
     def locate(self, dtype: str) -> Located:
         """Find the data, in this dtype and with contiguous rows; copied only where it must be.
@@ -110,9 +153,9 @@ class Source:
             ShapeError: the array has changed its shape since the variable was made.
         """
         array = self.array
-        if self.kind == NUMPY:
+        if self.kind == NUMPY or self.kind == DLPACK:  # noqa: PLR1714  a tuple takes longer, and this is the call path
             if array.shape != self.shape:
-                self._refuse_new_shape()
+                self.refuse_new_shape()
             if not self.batch and self.dtype == dtype and array.flags.num & 0x0101 == 0x0101:
                 return Located(numpy_address(array), (), (), array)
             return self._locate_numpy(dtype)
@@ -128,7 +171,9 @@ class Source:
     def locate_tensor(self, tensor: Any, dtype: str) -> Located:
         """As `locate`, for a tensor that takes the place of this source's own."""
         if tuple(tensor.shape) != self.shape:
-            self._refuse_new_shape()
+            self.refuse_new_shape()
+        if tensor.is_neg():  # as z.conj().imag is: memory holds the negated numbers
+            tensor = tensor.resolve_neg()
         if torch_dtype_name(tensor) == dtype and not self.batch and tensor.is_contiguous():
             return Located(tensor.data_ptr(), (), (), tensor)
         item = tensor.element_size()
@@ -155,7 +200,8 @@ class Source:
         strides = _batch_strides(array.shape, array.strides, self.batch)
         return Located(numpy_address(array), self.shape[: self.batch], strides, array)
 
-    def _refuse_new_shape(self) -> None:
+    def refuse_new_shape(self) -> NoReturn:
+        """Refuse an array whose shape has changed since the variable was made."""
         raise ShapeError(
             at_user_line(
                 f"the array of shape {self.shape} in this formula now has shape {tuple(self.array.shape)}: its data "
@@ -165,6 +211,8 @@ class Source:
 
 
 def _rebuild_source(kind: str, array: Any, batch: int, dtype: str, weak: bool, view: str) -> Source:
+    if kind == DLPACK:
+        array = readable(array)
     return Source(kind, array, batch=batch, dtype=dtype, weak=weak, view=view)
 
 
@@ -194,21 +242,27 @@ def torch_dtype_name(tensor: Any) -> str:
 
 
 def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = False) -> Source:
-    """Wrap a NumPy array or a torch tensor.
+    """Wrap a NumPy array, a torch tensor or an array of another library.
 
     Args:
-        value: the array.
+        value: the array, as `readable` gives it.
         what: how to call it in a message.
         batch: number of its leading batch dimensions.
         view: the axis it is seen along; a part of its identity.
         weak: whether its dtype gives way to that of others.
 
     Raises:
-        DtypeError: its elements are not float32 or float64.
-        DeviceError: it holds no elements that the CPU can read.
+        DtypeError: its elements are not of a dtype in `READABLE`.
     """
+    if value.__class__ is Imported:
+        name = _numpy_dtype_name(value.dtype)
+        if name is None:
+            _refuse_dtype(what, value.dtype, "x.astype('float32')")
+        if value.namespace is None:  # nobody says what to make results of: they are NumPy's
+            return Source(NUMPY, value.array, batch=batch, dtype=name, weak=weak, view=view)
+        return Source(DLPACK, value, batch=batch, dtype=name, weak=weak, view=view)
     if isinstance(value, np.ndarray):
-        name = _NUMPY_NAMES.get(value.dtype)
+        name = _numpy_dtype_name(value.dtype)
         if name is None:
             _refuse_dtype(what, value.dtype, "x.astype(numpy.float32)")
         masked = sys.modules.get("numpy.ma")  # imported by whoever made a masked array
@@ -218,7 +272,9 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
             )
         return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
     name = torch_dtype_name(value)
-    if name not in _BOXES:
+    if name in _LOW_PRECISION and sys.modules["torch"].is_autocast_enabled(value.device.type):
+        value, name = value.float(), "float32"
+    if name not in READABLE:
         _refuse_dtype(what, value.dtype, "x.float()")
     if value.layout is not sys.modules["torch"].strided:
         raise DtypeError(
@@ -234,23 +290,125 @@ def number_source(value: float) -> Source:
 
 def _refuse_dtype(what: str, found: Any, conversion: str) -> NoReturn:
     raise DtypeError(
-        at_user_line(f"{what} has dtype {found}, expected float32 or float64: convert it, as by {conversion}")
+        at_user_line(
+            f"{what} has dtype {found}, expected float32 or float64, a 16-bit float, integers or bool: convert it, as "
+            f"by {conversion}"
+        )
     )
 
 
+def _numpy_dtype_name(dtype: Any) -> str | None:
+    name = _NUMPY_NAMES.get(dtype)
+    # NumPy has no bfloat16: the one of the package ml_dtypes is known by its name.
+    return "bfloat16" if name is None and dtype.name == "bfloat16" else name
+
+
+def is_array(value: Any) -> bool:
+    """Whether this is an array: NumPy's, torch's, or of a library that speaks DLPack."""
+    known = isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported
+    return known or hasattr(value, "__dlpack__")
+
+
+_CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
+_UNREADABLE = (AttributeError, BufferError, RuntimeError, TypeError, ValueError)
+
+
+def readable(value: Any) -> Any:
+    """Give an array as this package reads it: those of NumPy and torch as they are, others as an `Imported`.
+
+    Results are made by the namespace of the array, `__array_namespace__` of the array API standard, or by the package
+    of its class where that has a function `from_dlpack`.
+
+    Raises:
+        DeviceError: it lies where the CPU cannot read it.
+        DtypeError: NumPy cannot read it.
+    """
+    if isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported:
+        return value
+    kind = type(value).__name__
+    try:
+        device = int(value.__dlpack_device__()[0])
+        if device in _CPU_MEMORY:
+            return Imported(_view(value), value, _namespace_of(value))
+    except _UNREADABLE as error:
+        raise DtypeError(
+            at_user_line(f"an array of type {kind} cannot be read through DLPack, {type(error).__name__}: {error}")
+        ) from None
+    raise DeviceError(
+        at_user_line(
+            f"an array of type {kind} lies on the DLPack device {device}, expected the CPU, as launch on GPUs is not "
+            "there yet: move it"
+        )
+    )
+
+
+def _view(value: Any) -> Any:
+    try:
+        return np.from_dlpack(value)
+    except _UNREADABLE:
+        if not hasattr(value, "__array__"):
+            raise
+        return np.asarray(value)  # NumPy's DLPack knows no bfloat16
+
+
+def _namespace_of(value: Any) -> Any:
+    if hasattr(value, "__array_namespace__"):
+        return value.__array_namespace__()
+    package = sys.modules.get(type(value).__module__.partition(".")[0])
+    return package if hasattr(package, "from_dlpack") else None
+
+
 def check_devices(sources: Sequence[Source]) -> str:
-    """Say whether the result is an array or a tensor, and check that all data lies where the CPU can read it.
+    """Say of which kind the results are, and check that all data lies where the CPU can read it.
 
     Raises:
         DeviceError: the tensors lie on different devices, or on one that is not the CPU.
+        DtypeError: the arrays are of two libraries besides NumPy.
     """
     kind = NUMPY
     for source in sources:
         if source.kind == TORCH:
+            if kind == DLPACK:
+                _refuse_libraries(sources)
             kind = TORCH
             if not source.array.is_cpu:
                 _refuse_devices(sources)
+        elif source.kind == DLPACK:
+            if kind == TORCH or (kind == DLPACK and len(_libraries(sources)) > 1):
+                _refuse_libraries(sources)
+            kind = DLPACK
     return kind
+
+
+def _libraries(sources: Sequence[Source]) -> dict[str, Any]:
+    """The namespaces of arrays that are neither NumPy's nor torch's, by name."""
+    found = [source.imported.namespace for source in sources if source.imported is not None]
+    return {getattr(namespace, "__name__", str(namespace)): namespace for namespace in found}
+
+
+def _refuse_libraries(sources: Sequence[Source]) -> None:
+    names = [*_libraries(sources), *(["torch"] if any(source.kind == TORCH for source in sources) else [])]
+    raise DtypeError(
+        at_user_line(
+            f"the arrays of this formula are of {' and '.join(sorted(names))}, expected one library besides NumPy: "
+            "convert them, as by numpy.from_dlpack"
+        )
+    )
+
+
+def library_of(sources: Sequence[Source]) -> Any:
+    """The namespace of the arrays that are neither NumPy's nor torch's, of which there are some."""
+    (namespace,) = _libraries(sources).values()
+    return namespace
+
+
+def given_back(result: Any, sources: Sequence[Source]) -> Any:
+    """Hand a NumPy result over to the library whose arrays are among the sources, by its own rules for dtypes."""
+    namespace = library_of(sources)
+    try:
+        return namespace.from_dlpack(result)
+    except _UNREADABLE:
+        return namespace.asarray(result)
 
 
 def _refuse_devices(sources: Sequence[Source]) -> None:
@@ -269,22 +427,62 @@ def _refuse_devices(sources: Sequence[Source]) -> None:
 
 def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
     """Allocate a result, its elements not set."""
-    if kind == NUMPY:
+    if kind != TORCH:
         return np.empty(shape, _NUMPY_DTYPES[dtype])
     torch = sys.modules["torch"]
     return torch.empty(shape, dtype=getattr(torch, dtype))
 
 
 def converted(result: Any, dtype: str) -> Any:
-    """Copy a result to the dtype "int64" or "bool"."""
+    """Give a result in another dtype; values out of its range become infinities."""
     if isinstance(result, np.ndarray):
-        return result.astype(dtype)
+        # Whoever has an array of bfloat16 has imported the package that it comes from.
+        target = sys.modules["ml_dtypes"].bfloat16 if dtype == "bfloat16" else dtype
+        with np.errstate(over="ignore"):
+            return result.astype(target, copy=False)
     return result.to(getattr(sys.modules["torch"], dtype))
 
 
-def quotient(result: Any, count: int) -> Any:
-    """Divide by a number of terms; there is no quotient by none or less."""
-    return result / count if count > 0 else result * float("nan")
+def array_like(result: Any, values: Any) -> Any:
+    """Convert a NumPy array to the kind and dtype of a result."""
+    if isinstance(result, np.ndarray):
+        return values.astype(result.dtype)
+    return sys.modules["torch"].from_numpy(values).to(result.dtype)
+
+
+def in_kind_of(result: Any, v: Any) -> Any:
+    """Give a tensor as an array where v is one, for callers that know no tensors, as SciPy."""
+    if isinstance(v, np.ndarray) and is_tensor(result):
+        return result.detach().cpu().numpy()
+    return result
+
+
+def quotient(result: Any, count: Any) -> Any:
+    """Divide by a number of terms, or an array of such like the result; there is no quotient by none or less."""
+    if isinstance(count, int):
+        return result / count if count > 0 else result * float("nan")
+    count = count + 0.0
+    count[count <= 0] = float("nan")
+    return result / count
+
+
+def sum_to_shape(gradient: Any, shape: tuple[int, ...], own_batch: int) -> Any:
+    """Sum a gradient (*batch, rows, dim) over the batch dimensions that an array lacks or repeats along.
+
+    Args:
+        gradient: of every batch element; an array of any library. The rows of pairs are one dimension.
+        shape: of the array, whose gradient is wanted.
+        own_batch: the number of its batch dimensions.
+    """
+    missing = gradient.ndim - 2 - own_batch
+    repeated = tuple(
+        axis
+        for axis in range(gradient.ndim - 2)
+        if axis < missing or (shape[axis - missing] == 1 and gradient.shape[axis] != 1)
+    )
+    if repeated:
+        gradient = gradient.sum(repeated)
+    return gradient.reshape(shape)
 
 
 def result_address(result: Any) -> int:
@@ -297,9 +495,14 @@ def check_out(out: Any, *, kind: str, shape: tuple[int, ...], dtype: str, source
 
     Raises:
         DtypeError: it is no array of the kind and dtype of the result.
+        UnsupportedError: the inputs are neither NumPy's nor torch's.
         ShapeError: it has another shape, cannot be written, or shares memory with an input.
         DeviceError: it is not on the CPU.
     """
+    if kind == DLPACK:
+        raise UnsupportedError(
+            at_user_line("out is given, and arrays of this library cannot be written in place: use the result")
+        )
     expected = "a numpy array" if kind == NUMPY else "a torch tensor"
     if not (isinstance(out, np.ndarray) if kind == NUMPY else is_tensor(out)):
         raise DtypeError(at_user_line(f"out is of type {type(out).__name__}, expected {expected}, as the inputs are"))

@@ -14,6 +14,7 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.arrays import Source
+from pylazy.dtypes import promote
 from pylazy.execute import Job, Wanted, complete_extents, result_shapes
 from pylazy.expression import Expression, Input, at_user_line, user_position
 from pylazy.programs import Executable, Extents, host_target
@@ -159,7 +160,10 @@ class BundledFunction:
                 keepdim=function.keepdim,
                 drop_inner=function.drop_inner,
             )
-            if key is not None:
+            # Arrays of other libraries are imported anew each time.
+            if key is not None and all(
+                source is value or source.array is value for source, value in zip(sources, given, strict=True)
+            ):
                 if len(self._plans) >= _MAX_PLANS:
                     self._plans.clear()
                 specs = tuple((source.kind, source.batch, source.dtype, source.weak) for source in sources)
@@ -309,6 +313,25 @@ class BundledExecutable(Executable):
         """Return the program of the function."""
         return self._program(self._file.kernels[self._function.kernel], few)
 
+    def text(self) -> str:
+        """Refuse: a name that another process could not read would be no name.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(
+            at_user_line(
+                f"{self._function.name} is a function of a bundle, whose formula is not here: it has first gradients, "
+                "and no second ones, no forward mode, no torch.func and no torch.compile; build the formula instead"
+            )
+        )
+
+    def derive(self, wrt: tuple[int, ...]) -> Executable:
+        """Refuse, as `text`."""
+        del wrt
+        self.text()
+        raise AssertionError
+
     def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
         """Return the program of the gradient with respect to some arguments, in one sweep if the bundle has that."""
         kernels = [self._file.kernels[name] for name in self._function.gradients]
@@ -400,34 +423,26 @@ def _source(argument: Argument, value: Any, function: Function) -> tuple[Source,
     weak = isinstance(value, list | tuple) and not argument.axis  # its dtype gives way, as in a live formula
     if weak:
         value = np.array(value, dtype=np.float64)
-    elif not isinstance(value, np.ndarray) and not arrays.is_tensor(value):
-        value = _from_dlpack(argument, value)
-    weak = weak or not value.ndim
-    if not weak and str(value.dtype).removeprefix("torch.") == "float64" != function.dtype:
-        raise DtypeError(
-            at_user_line(
-                f"{argument.name} has dtype float64, and {function.name} was compiled for float32: convert it, or add "
-                "a reduction of float64 arrays to the bundle"
-            )
-        )
-    shape = tuple(value.shape)
-    batch, rows = _read_shape(argument, shape)
-    source = arrays.array_source(value, what=argument.name, batch=len(batch), view="", weak=weak)
-    return source, batch, rows
-
-
-def _from_dlpack(argument: Argument, value: Any) -> Any:
-    if not hasattr(value, "__dlpack__"):
+    elif not arrays.is_array(value):
         raise DtypeError(
             at_user_line(
                 f"{argument.name} is of type {type(value).__name__}, expected a NumPy array, a torch tensor or another "
                 f"array with __dlpack__: {_expected_shape(argument)}"
             )
         )
-    try:
-        return np.from_dlpack(value)
-    except (BufferError, RuntimeError) as error:
-        raise DeviceError(at_user_line(f"{argument.name} cannot be read on the CPU: {error}")) from None
+    value = arrays.readable(value)
+    weak = weak or not value.ndim
+    shape = tuple(value.shape)
+    batch, rows = _read_shape(argument, shape)
+    source = arrays.array_source(value, what=argument.name, batch=len(batch), view="", weak=weak)
+    if not weak and promote("float32", source.dtype) == "float64" != function.dtype:
+        raise DtypeError(
+            at_user_line(
+                f"{argument.name} has dtype {source.dtype}, and {function.name} was compiled for float32: convert it, "
+                "or add a reduction of float64 arrays to the bundle"
+            )
+        )
+    return source, batch, rows
 
 
 def _read_shape(argument: Argument, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

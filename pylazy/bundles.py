@@ -13,11 +13,12 @@ import pylazy
 from pylazy import arrays
 from pylazy.bundled_functions import BundledFunction, LoadedBundle
 from pylazy.expression import at_user_line
-from pylazy.reductions import REDUCTIONS, GradientRequest
+from pylazy.reductions import REDUCTIONS, gradient_request
 from pylazy.runtime.bundle import BundleFile, read_trusted_bundle, save_bundle, write_bundle
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.manifest import FORMAT, Argument, Code, Function, Kernel, Manifest, Result, check_buffers
+from pylazy.stages import Reduction
 
 if TYPE_CHECKING:
     import os
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from pylazy.arrays import Source
     from pylazy.execute import Job
     from pylazy.genred import Genred
-    from pylazy.reductions import ReductionRequest
-    from pylazy.stages import Reduction
+    from pylazy.reductions import ReductionRequest, Request
 
 __all__ = ["DEFAULT_TARGETS", "Bundle", "BundledFunction", "LoadedBundle", "load_bundle"]
 
@@ -87,7 +87,8 @@ class Bundle:
             arguments: names of the arrays, in the order in which the formula first uses them, of symbolic variables in
                 the order of their indices; by default x0, y1, p2 and so on, by axis and place. Numbers get such names
                 in any case, and the bundle keeps their values.
-            dtype: "float32" or "float64" for symbolic variables, by default float64; else that of the arrays.
+            dtype: "float32" or "float64" for symbolic variables, by default float64; else that of the arrays, where
+                16-bit floats count as float32: the function reads them, and gives float32.
 
         Raises:
             UnsupportedError: the name is taken or no identifier, or the names do not fit the arrays.
@@ -169,7 +170,7 @@ class _Part(NamedTuple):
 
     @property
     def request(self) -> ReductionRequest:
-        return self.job.executable.request
+        return self.job.executable.reductions
 
     def function(self) -> Function:
         batch = len(self.job.extents.batch)
@@ -204,9 +205,15 @@ def _gradient_id(name: str, wrt: tuple[int, ...]) -> str:
 
 def _job_of(reduction: Reduction | Genred, dtype: str | None) -> tuple[Job, list[int], Sequence[str] | None]:
     """A job with arrays of the right kind; its arrays (numbers of its inputs) in the order of a call; their names."""
+    if isinstance(reduction, Reduction) and reduction.is_complex:
+        raise UnsupportedError(
+            at_user_line("the reduction has complex numbers, and bundles none: add reductions of z.real and z.imag")
+        )
     template = reduction._template
+    job = None if template is not None else cast("Reduction", reduction)._job  # a Genred has a template
+    if (job.ranges if template is None and job is not None else template and template._ranges) is not None:
+        raise UnsupportedError(at_user_line("a bundle takes no reduction with ranges: add it without them"))
     if template is None:
-        job = cast("Reduction", reduction)._job  # a Genred has a template
         assert job is not None
         if dtype not in (None, job.dtype):
             raise UnsupportedError(at_user_line(f"dtype is {dtype}, and the arrays of the reduction have {job.dtype}"))
@@ -245,6 +252,10 @@ def _arguments(job: Job, order: Sequence[int], names: Sequence[str] | None) -> t
             raise UnsupportedError(
                 at_user_line("a formula with symbolic variables has arrays too: use one or the other")
             )
+        if len(entry.axis) == 2:
+            raise UnsupportedError(
+                at_user_line(f"{name} is an array with a value for each pair, as Vij makes them: a bundle takes none")
+            )
         found.append(Argument(name, entry.axis, entry.dim, _layout(source), place, default))
     if len({argument.name for argument in found}) != len(found):
         raise UnsupportedError(at_user_line(f"arguments are {names}: two have one name, or that of a number"))
@@ -261,7 +272,7 @@ def _layout(source: Source) -> str:
 
 def _wrt(job: Job) -> tuple[tuple[int, ...], ...]:
     """Choose the gradients: all arrays in one sweep, and each alone."""
-    if len(job.wanted) != 1 or not REDUCTIONS[job.executable.request.outputs[0].kind].differentiable:
+    if len(job.wanted) != 1 or not REDUCTIONS[job.executable.reductions.outputs[0].kind].differentiable:
         return ()
     numbers = [number for number, source in enumerate(job.sources) if source.kind != arrays.NUMBER]
     together = [tuple(numbers)] if len(numbers) > 1 else []
@@ -276,14 +287,14 @@ class _Task(NamedTuple):
     of: str
     wrt: tuple[int, ...]
     part: _Part
-    request: ReductionRequest | GradientRequest
+    request: Request
 
 
 def _tasks(parts: Sequence[_Part]) -> Iterator[_Task]:
     for part in parts:
         yield _Task(part.name, "", (), part, part.request)
         for wrt in part.wrt:
-            yield _Task(_gradient_id(part.name, wrt), part.name, wrt, part, GradientRequest(part.request, wrt))
+            yield _Task(_gradient_id(part.name, wrt), part.name, wrt, part, gradient_request(part.request, wrt))
 
 
 def _check_targets(targets: Sequence[str]) -> None:
@@ -364,8 +375,6 @@ def _write_ir(task: _Task, target: str) -> tuple[bytes, bytes]:
 def _trace(task: _Task, few: str) -> Any:
     from pylazy import trace
 
-    if isinstance(task.request, GradientRequest):
-        return trace.trace_gradient(task.request, few_rows=few)
     return trace.trace(task.request, few_rows=few)
 
 

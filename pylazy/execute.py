@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
-from pylazy.expression import Expression, Flattened, at_user_line, promote
-from pylazy.programs import Executable, Extents, few_rows
-from pylazy.reductions import REDUCTIONS, Output, ReductionRequest
+from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
+from pylazy.expression import Expression, Flattened, at_user_line, is_compiling
+from pylazy.programs import Executable, Extents, few_rows, find_by_text
+from pylazy.reductions import DEFAULT_SUMMATION, REDUCTIONS, Output, ReductionRequest, Summation, request_text
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pylazy.arrays import Located, Source
+    from pylazy.ranges import Ranges, Table
     from pylazy.runtime.launch import Program
 
 _MAX_EXTENT = 2**63 - 1
+_MAX_INDICES = {"float32": 2**24}  # beyond it, neighbouring indices are one number
 _MAX_INPUTS = 200  # a kernel image has at most 256 buffers; beyond this, numbers become part of the formula
 
 
@@ -29,11 +31,13 @@ class Wanted(NamedTuple):
         kind: a row of `REDUCTIONS`.
         operands: positions among the expressions of the job: the formula, then the weight where there is one.
         k: how many are kept, 0 where the kind takes none.
+        summation: how it adds up, as the user wishes; see `_summation`.
     """
 
     kind: str
     operands: tuple[int, ...]
     k: int = 0
+    summation: Summation = DEFAULT_SUMMATION
 
 
 _MAX_EXECUTABLES = 4096
@@ -47,15 +51,27 @@ class Job:
         executable: the program.
         sources: the data of its inputs, in order; read at each run.
         expressions: the formula, and the weight where there is one.
-        dtype: "float32" or "float64": of the formula.
+        dtype: "float32" or "float64": of the arithmetic.
+        storage: dtype of results that are values of the formula; that of the arithmetic, or a 16-bit float.
         extents: sizes.
-        few: the axis with few rows, if any; see `few_rows`.
         reduced: the axis that is reduced, "i" or "j".
         wanted: the results.
         shapes: of the results, in order.
+        ranges: the pairs that are reduced, or None for all.
     """
 
-    __slots__ = ("dtype", "executable", "expressions", "extents", "few", "reduced", "shapes", "sources", "wanted")
+    __slots__ = (
+        "dtype",
+        "executable",
+        "expressions",
+        "extents",
+        "ranges",
+        "reduced",
+        "shapes",
+        "sources",
+        "storage",
+        "wanted",
+    )
 
     def __init__(
         self,
@@ -68,21 +84,65 @@ class Job:
         reduced: str,
         wanted: tuple[Wanted, ...],
         shapes: tuple[tuple[int, ...], ...],
+        ranges: Ranges | None = None,
+        storage: str | None = None,
     ) -> None:
         self.executable = executable
         self.sources = sources
         self.expressions = expressions
         self.dtype = dtype
+        self.storage = storage or dtype
         self.extents = extents
-        self.few = few_rows(extents, dtype)
         self.reduced = reduced
         self.wanted = wanted
         self.shapes = shapes
+        self.ranges = ranges
+
+    @property
+    def few(self) -> str:
+        """The axis with few rows, if any; see `few_rows`."""
+        return few_rows(self.extents, self.dtype) if self.ranges is None else ""
+
+    def asking(self, wanted: tuple[Wanted, ...], executable: Executable, shapes: tuple[tuple[int, ...], ...]) -> Job:
+        """Make the job that finds other results of the same formula on the same data."""
+        return Job(
+            executable,
+            self.sources,
+            self.expressions,
+            dtype=self.dtype,
+            extents=self.extents,
+            reduced=self.reduced,
+            wanted=wanted,
+            shapes=shapes,
+            ranges=self.ranges,
+        )
 
     @property
     def reduced_extent(self) -> int:
-        """The number of terms of each result."""
+        """The size of the axis that is reduced: without ranges, the number of terms of each result."""
         return (self.extents.columns if self.reduced == "j" else self.extents.rows) or 0
+
+    def terms(self, result: Any) -> Any:
+        """The number of terms of each element of a result: an integer, or with ranges an array that broadcasts."""
+        if self.ranges is None:
+            return self.reduced_extent
+        counts = kept_table(self.ranges, self.reduced, self.extents).terms_of_rows()
+        is_kept = result.ndim - len(self.extents.batch) == 3  # with the reduced axis at size 1
+        shape = (-1, 1, 1) if is_kept and self.reduced == "j" else (-1, 1)
+        return arrays.array_like(result, counts.reshape(shape))
+
+    def check_tables(self, program: Program) -> None:
+        """Check that a gradient program may use both halves of ranges, where it does.
+
+        Raises:
+            ShapeError: the halves have different numbers of pairs.
+        """
+        if self.ranges is None:
+            return
+        axes = {buffer.axis for buffer in program.image.arguments if buffer.role == "table"}
+        if axes - {"i" if self.reduced == "j" else "j"}:
+            rows, columns = self.extents.rows or 0, self.extents.columns or 0
+            self.ranges.check_transposes(rows, columns, self.expressions[0].position)
 
     def run(self, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
         """Compute the results.
@@ -95,30 +155,50 @@ class Job:
             if an input requires it.
         """
         kind = arrays.check_devices(self.sources)
+        if kind == arrays.DLPACK:
+            library = arrays.library_of(self.sources)
+            if hasattr(library, "postpone"):  # a function is being differentiated; see pylazy.primals
+                postponed: tuple[Any, ...] = library.postpone(self)
+                return postponed
         if out is not None:
             if len(out) != len(self.shapes):
                 raise ShapeError(
                     at_user_line(f"out has {len(out)} arrays, expected {len(self.shapes)}, one for each result")
                 )
             for array, shape, wanted in zip(out, self.shapes, self.wanted, strict=True):
-                dtype = REDUCTIONS[wanted.kind].result_dtype(self.dtype)
+                dtype = REDUCTIONS[wanted.kind].result_dtype(self.storage)
                 arrays.check_out(array, kind=kind, shape=shape, dtype=dtype, sources=self.sources)
-        if kind == arrays.TORCH and sys.modules["torch"].is_grad_enabled():
-            for source in self.sources:
-                if source.kind == arrays.TORCH and source.array.requires_grad:
-                    from pylazy.torch_ops import run_differentiable
-
-                    results = run_differentiable(self)
-                    break
-            else:
-                results = self.compute(kind)
-        else:
-            results = self.compute(kind)
+        results = self.rounded(self.unrounded(kind))
         if out is None:
+            if kind == arrays.DLPACK:
+                return tuple([arrays.given_back(result, self.sources) for result in results])
             return results
         for array, result in zip(out, results, strict=True):
             array[...] = result
         return tuple(out)
+
+    def rounded(self, results: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Convert results from the dtype of the arithmetic to that of the formula, where it has another."""
+        if self.storage == self.dtype:
+            return results
+        return tuple(
+            [
+                arrays.converted(result, REDUCTIONS[wanted.kind].result_dtype(self.storage))
+                for result, wanted in zip(results, self.wanted, strict=True)
+            ]
+        )
+
+    def unrounded(self, kind: str) -> tuple[Any, ...]:
+        """Compute the results in the dtype of the arithmetic; arrays of other libraries are NumPy's here.
+
+        Args:
+            kind: what `check_devices` says.
+        """
+        if kind == arrays.TORCH:
+            from pylazy.torch_reductions import run_tensors
+
+            return run_tensors(self)
+        return self.compute(kind)
 
     def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
         """Compute the results without a word to autograd.
@@ -128,25 +208,27 @@ class Job:
             tensors: for numbers of inputs, tensors that take the place of the sources' own.
         """
         executable = self.executable
-        outputs = executable.request.outputs
+        outputs = executable.reductions.outputs
         results = [
             arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)
         ]
         batch, rows, columns = self.extents
         if not (rows and columns) or 0 in batch:
-            self._fill_empty(results)
+            self.fill_empty(results)
         else:
             located = self.locate(tensors)
-            launch(executable.load(self.few), located, results, self.extents)
-        return tuple([self._finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+            launch(executable.load(self.few), located, results, self.extents, self.ranges)
+        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
 
-    def _finish(self, result: Any, kind: str) -> Any:
+    def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
         if not REDUCTIONS[kind].program:
             return result
         if kind == "mean":
-            result[...] /= self.reduced_extent or math.nan
+            result[...] = arrays.quotient(result, self.terms(result))
             return result
+        if kind == "any" and self.ranges is not None:
+            result = result > 0  # the largest of no value is -inf
         return arrays.converted(result, REDUCTIONS[kind].dtype)
 
     def locate(self, tensors: Mapping[int, Any] | None = None) -> list[Located]:
@@ -159,18 +241,38 @@ class Job:
             for number, source in enumerate(self.sources)
         ]
 
-    def _fill_empty(self, results: Sequence[Any]) -> None:
+    def fill_empty(self, results: Sequence[Any]) -> None:
+        """Write the results over nothing."""
         for result, wanted in zip(results, self.wanted, strict=True):
             neutral = REDUCTIONS[wanted.kind].empty
             if neutral is not None:
                 result[...] = neutral
 
 
-def launch(program: Program, inputs: Sequence[Located], results: Sequence[Any], extents: Extents) -> None:
-    """Run a program on inputs and into results, which have every batch dimension and contiguous elements."""
+def launch(
+    program: Program,
+    inputs: Sequence[Located],
+    results: Sequence[Any],
+    extents: Extents,
+    ranges: Ranges | None = None,
+) -> None:
+    """Run a program on inputs and into results, which have every batch dimension and contiguous elements.
+
+    Args:
+        program: what to run.
+        inputs: its inputs.
+        results: its outputs.
+        extents: sizes.
+        ranges: what a ranged program takes its tables from.
+    """
     batch, rows, columns = extents
     pointers = [located.pointer for located in inputs]
     pointers += [arrays.result_address(result) for result in results]
+    tables = []  # held while the program runs
+    if ranges is not None:
+        axes = [buffer.axis for buffer in program.image.arguments if buffer.role == "table"]
+        tables = [ranges.table(axis, rows or 1, columns or 1).words for axis in axes]
+        pointers += [arrays.numpy_address(table) for table in tables]
     if not batch:
         program.run(pointers, rows or 1, columns or 1, (), ())
         return
@@ -188,6 +290,7 @@ def launch(program: Program, inputs: Sequence[Located], results: Sequence[Any], 
             steps.append(count)
             count *= size
         strides.append(tuple(reversed(steps)))
+    strides += [(0,) * rank] * len(tables)
     program.run(pointers, rows or 1, columns or 1, batch, tuple(strides))
 
 
@@ -200,6 +303,7 @@ def prepare(
     keepdim: bool = False,
     drop_inner: bool = False,
     flat: Flattened | None = None,
+    ranges: Ranges | None = None,
 ) -> Job:
     """Find or make the program of a reduction, and bind it to its data.
 
@@ -211,6 +315,7 @@ def prepare(
         keepdim: keep the reduced axis in the shape of the results, with size 1.
         drop_inner: leave an inner dimension of 1 out of the shape of the results.
         flat: the expressions in canonical form, where the caller has it already.
+        ranges: the pairs to reduce, None for all.
 
     Raises:
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
@@ -225,9 +330,13 @@ def prepare(
                 )
             )
     extents = complete_extents(wanted, reduced, extents)
-    dtype = formula_dtype(expressions, flat.sources)
+    if ranges is not None:
+        check_terms(wanted, reduced, extents, ranges)
+    storage = formula_dtype(expressions, flat.sources)
+    dtype = arithmetic_dtype(storage)
+    check_indices(flat, dtype, extents)
     return Job(
-        find_executable(flat, expressions, wanted, reduced, dtype),
+        find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranges is not None),
         flat.sources,
         expressions,
         dtype=dtype,
@@ -235,7 +344,36 @@ def prepare(
         reduced=reduced,
         wanted=wanted,
         shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
+        ranges=ranges,
+        storage=storage,
     )
+
+
+def check_indices(flat: Flattened, dtype: str, extents: Extents) -> None:
+    """Check that the indices in a formula are exact.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    for axis in flat.indices:
+        check_index(axis, (extents.rows if axis == "i" else extents.columns) or 0, dtype)
+
+
+def check_index(axis: str, extent: int, dtype: str) -> None:
+    """Check that the indices of one axis are exact in a dtype.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    limit = _MAX_INDICES.get(dtype, _MAX_EXTENT)
+    if extent > limit:
+        what = "row" if axis == "i" else "column"
+        raise ShapeError(
+            at_user_line(
+                f"{what}_index of {extent} {what}s in a formula of {dtype}, which counts exactly up to {limit}: "
+                "give arrays of float64, or reduce a part at a time"
+            )
+        )
 
 
 def flatten(expressions: Sequence[Expression]) -> Flattened:
@@ -245,25 +383,35 @@ def flatten(expressions: Sequence[Expression]) -> Flattened:
 
 
 def formula_dtype(expressions: Sequence[Expression], sources: Sequence[Source]) -> str:
-    """The dtype of the arithmetic: that of the arrays, or of numbers where there is nothing else."""
+    """The dtype of values of a formula: that of the arrays, or of numbers where there is nothing else."""
     dtype: str | None = None
     for expression in expressions:
         dtype = promote(dtype, expression.dtype)
     if dtype is None:
         for source in sources:
             dtype = promote(dtype, source.dtype if source.kind != arrays.NUMBER else None)
-    return dtype or "float64"
+    return result_dtype(dtype)
 
 
 def find_executable(
-    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+    flat: Flattened,
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    reduced: str,
+    dtype: str,
+    *,
+    ranged: bool = False,
 ) -> Executable:
-    """Find or make the program of a reduction."""
-    key = (flat.entries, flat.roots, wanted, reduced, dtype)
+    """Find or make the program of a reduction, over all pairs or over those of ranges."""
+    if is_compiling():
+        outputs = request_outputs(flat.roots, expressions, wanted, reduced, dtype)
+        return find_by_text(request_text(dtype, flat.entries, outputs, ranged=ranged))
+    key = (flat.entries, flat.roots, wanted, reduced, dtype, ranged)
     executable = _EXECUTABLES.get(key)
     if executable is None:
         # Threads may race to make it; setdefault lets one win, and the kernel cache builds each program once.
-        executable = _EXECUTABLES.setdefault(key, Executable(_request(flat, expressions, wanted, reduced, dtype)))
+        request = _request(flat, expressions, wanted, reduced, dtype, ranged=ranged)
+        executable = _EXECUTABLES.setdefault(key, Executable(request))
         while len(_EXECUTABLES) > _MAX_EXECUTABLES:
             _EXECUTABLES.pop(next(iter(_EXECUTABLES)), None)
     return executable
@@ -319,7 +467,7 @@ def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, .
             )
         )
     axis, extent = ("j", columns) if reduced == "j" else ("i", rows)
-    for kind, _, k in wanted:
+    for kind, _, k, _ in wanted:
         if k > extent:
             raise ShapeError(
                 at_user_line(f"K is {k}, and axis {axis} has {extent} elements: {kind} needs a K of at most {extent}")
@@ -332,13 +480,73 @@ def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, .
             )
 
 
+def check_terms(wanted: tuple[Wanted, ...], reduced: str, extents: Extents, ranges: Ranges) -> None:
+    """Check that ranges fit the sizes of a formula, and leave each row enough to select from.
+
+    Raises:
+        ShapeError: they are out of bounds or overlap, or a row has fewer terms than the k best, or no position.
+    """
+    table = kept_table(ranges, reduced, extents)
+    least = max((some.k or int(REDUCTIONS[some.kind].empty is None) for some in wanted), default=0)
+    if not least or not len(table.terms):
+        return
+    terms, row = table.fewest()
+    if terms < least:
+        kind = wanted[0].kind
+        kept = "i" if reduced == "j" else "j"
+        raise ShapeError(
+            at_user_line(
+                f"ranges leave {terms} elements of axis {reduced} to row {row} of axis {kept}: {kind} needs at least "
+                f"{least} for every row"
+            )
+        )
+
+
+def kept_table(ranges: Ranges, reduced: str, extents: Extents) -> Table:
+    """The table of a reduction."""
+    return ranges.table("i" if reduced == "j" else "j", extents.rows or 0, extents.columns or 0)
+
+
 def _request(
-    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+    flat: Flattened,
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    reduced: str,
+    dtype: str,
+    *,
+    ranged: bool,
 ) -> ReductionRequest:
+    outputs = request_outputs(flat.roots, expressions, wanted, reduced, dtype)
+    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), outputs, ranged)
+
+
+def request_outputs(
+    roots: Sequence[int], expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, dtype: str
+) -> tuple[Output, ...]:
+    """Give the outputs of a program, one for each wanted result, where the formulas are the values `roots`."""
     outputs = []
-    for kind, operands, k in wanted:
+    for kind, operands, k, summation in wanted:
         dim = expressions[operands[-1]].dim * (k or 1)
         row = REDUCTIONS[kind]
-        numbers = tuple(flat.roots[operand] for operand in operands)
-        outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype)))
-    return ReductionRequest(dtype, flat.entries, flat.inputs(), flat.nodes(), tuple(outputs))
+        numbers = tuple([roots[operand] for operand in operands])
+        chosen = _summation(kind, summation, dtype)
+        outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype), chosen))
+    return tuple(outputs)
+
+
+def _summation(kind: str, wish: Summation, dtype: str) -> Summation:
+    """What a wish means for a kind: nothing where it adds nothing up, and equal programs have equal ones.
+
+    Raises:
+        UnsupportedError: the kind does not have this scheme.
+    """
+    row = REDUCTIONS[kind]
+    if wish.scheme and row.schemes and wish.scheme not in row.schemes:
+        raise UnsupportedError(
+            at_user_line(
+                f"sum_scheme is 'kahan_scheme' for {kind}, whose sums are scaled on the way, which is rounded too: "
+                "use dtype_acc='float64'"
+            )
+        )
+    accumulator = wish.accumulator if row.accumulates and wish.accumulator != dtype else ""
+    return Summation(accumulator, wish.scheme if row.schemes else "")

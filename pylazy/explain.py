@@ -96,7 +96,7 @@ def explain(reductions: Mapping[str, Reduction], target: str) -> Explanation:
 
 
 def _section(name: str, reduction: Reduction, target: str) -> str:
-    request = reduction.executable.request
+    request = reduction.executable.reductions
     walk = walk_as_text(trace.trace(request, few_rows=reduction.few), target)
     loops = innermost_loops(walk.steps[-1].text)
     return "\n".join(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import linecache
 import sys
 from dataclasses import dataclass
-from os.path import dirname
+from os.path import dirname, join
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pylazy.dtypes import promote
 from pylazy.operations import OPERATIONS, elementwise_dim
 from pylazy.runtime.errors import ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Attributes = tuple[tuple[str, int | tuple[int, ...]], ...]
 Number = int | float
@@ -21,8 +22,15 @@ Position = tuple[CodeType, int] | tuple[None, "Location"]
 """Where a node was built: a code object and an offset in it, resolved to a `Location` only when somebody asks."""
 
 _PACKAGE_FOLDER = dirname(__file__)
+_DYNAMO = join("torch", "_dynamo")
 _AXES = ("", "i", "j", "ij")
 _AXES_UNION = {(a, b): "".join(axis for axis in "ij" if axis in a + b) for a in _AXES for b in _AXES}
+
+
+def is_compiling() -> bool:
+    """Whether torch.compile or torch.export reads this very code, to put what it does in a graph."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
 class Location(NamedTuple):
@@ -39,6 +47,10 @@ class Location(NamedTuple):
         return f"{place}: {source}" if source else place
 
 
+TRANSPOSED: Attributes = (("transposed", 1),)
+"""The attribute of a variable of axes "ij" whose array is (*batch, N, M, D)."""
+
+
 def user_position() -> Position:
     """Find the innermost frame that does not belong to this package; cheap, as it runs for each node."""
     frame = sys._getframe(2)
@@ -49,7 +61,22 @@ def user_position() -> Position:
             break
         frame = outer
         code = frame.f_code
+    if _DYNAMO in code.co_filename:
+        return None, _line_being_traced()
     return code, frame.f_lasti
+
+
+# While torch.compile traces a function, this one is called, not traced: a frame is nothing that it can put in a graph.
+user_position._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _line_being_traced() -> Location:
+    """Give the user's line that torch.compile is reading."""
+    guards = sys.modules["torch._guards"]
+    for frame in reversed(guards.TracingContext.extract_stack()):
+        if not frame.filename.startswith(_PACKAGE_FOLDER):
+            return Location(frame.filename, frame.lineno, 0, frame.name)
+    return Location("<torch.compile>", 0, 0, "")
 
 
 def resolve(position: Position) -> Location:
@@ -84,12 +111,14 @@ class Expression:
     Nodes are immutable by convention; they are built through `variable`, `constant` and `apply` only.
 
     Attributes:
-        op: "var", "constant", or a row of `OPERATIONS`.
+        op: "var", "constant", "index", or a row of `OPERATIONS`.
         operands: nodes.
-        attributes: static integers of the operation, or tuples of them: (name, value) pairs in the order of the table.
+        attributes: static integers of the operation, or tuples of them: (name, value) pairs in the order of the table;
+            of a variable `TRANSPOSED` where an array with a row for each pair lies with i fastest.
         axes: the axes the value varies with: "", "i", "j" or "ij".
         dim: inner dimension, at least 1.
-        dtype: "float32", "float64", or None where only numbers are involved, which take the dtype of the rest.
+        dtype: what the dtypes of the arrays promote to, see `pylazy.dtypes`; None where only numbers are involved,
+            which take the dtype of the rest.
         source: what a leaf stands for: the data slot of a variable, the number of a constant; else None.
         position: where the user built the node; see `location`.
     """
@@ -172,7 +201,7 @@ def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expressi
     Args:
         source: the data: any object with attributes `identity` (hashable) and `number` (a float, or None for an
             array). Variables of one axis whose identities are equal are one input of the kernel.
-        axis: "i", "j" or "".
+        axis: "i", "j" or ""; "ij" for an array with a row for each pair.
         dim: elements of a row.
         dtype: of the array, or None for a number that adapts.
     """
@@ -182,6 +211,11 @@ def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expressi
 def constant(value: Number) -> Expression:
     """A number that is part of the formula: each value is a formula of its own, so a kernel of its own."""
     return Expression("constant", (), (), "", 1, None, value, user_position())
+
+
+def index(axis: str) -> Expression:
+    """The number of the row ("i") or of the column ("j") of a pair, counted from 0."""
+    return Expression("index", (), (), axis, 1, None, None, user_position())
 
 
 def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()) -> Expression:
@@ -209,16 +243,44 @@ def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()
     return Expression(op, operands, attributes, axes, dim, dtype, None, user_position())
 
 
-def promote(first: str | None, second: str | None) -> str | None:
-    """The wider of two dtypes; a number has none and adapts."""
-    if first is None:
-        return second
-    return first if second is None or second == first else "float64"
-
-
 def join_axes(first: str, second: str) -> str:
     """The axes that either of two values varies with."""
     return _AXES_UNION[first, second]
+
+
+def replace_leaves(root: Expression, replace: Callable[[Expression], Expression]) -> Expression:
+    """Build a formula anew on other leaves; what varied with an axis then varies with those of the new leaves.
+
+    Args:
+        root: the formula.
+        replace: from a leaf to what takes its place, of the same inner dimension.
+    """
+    built: dict[int, Expression] = {}
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        pending = [operand for operand in node.operands if id(operand) not in built]
+        if pending:
+            stack += pending
+            continue
+        stack.pop()
+        if id(node) in built:
+            continue
+        if not node.operands:
+            built[id(node)] = replace(node)
+            continue
+        operands = tuple([built[id(operand)] for operand in node.operands])
+        axes = ""
+        for operand in operands:
+            axes = join_axes(axes, operand.axes)
+        built[id(node)] = Expression(
+            node.op, operands, node.attributes, axes, node.dim, node.dtype, node.source, node.position
+        )
+    return built[id(root)]
+
+
+INPUT_PREFIXES = {"i": "x", "j": "y", "": "p", "ij": "a", "ji": "a"}
+"""How the names of inputs begin, by axis."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +288,8 @@ class Input:
     """One input buffer of a kernel.
 
     Attributes:
-        name: short name for messages and IR: x0, y1, p2 for the axes "i", "j", "".
-        axis: "i", "j" or "".
+        name: short name for messages and IR: x0, y1, p2, a3 for the axes "i", "j", "", "ij".
+        axis: "i", "j", ""; "ij" for a row for each pair, j fastest, "ji" for one with i fastest.
         dim: elements of a row.
     """
 
@@ -241,7 +303,7 @@ class Node:
     """One value of a formula in static single assignment form.
 
     Attributes:
-        op: "var", "constant" or a row of `OPERATIONS`.
+        op: "var", "constant", "index" or a row of `OPERATIONS`.
         operands: numbers of earlier values.
         attributes: static integers, or tuples of them, as (name, value) pairs.
         axes: "", "i", "j" or "ij".
@@ -260,7 +322,8 @@ class Node:
 
 
 Entry = tuple[Any, ...]
-"""One line of a canonical form: ("var", input, axis, dim), ("constant", number as text), (op, operands, attributes)."""
+"""One line of a canonical form: ("var", input, axis, dim), ("constant", number as text), ("index", axis),
+(op, operands, attributes)."""
 
 
 class Flattened:
@@ -272,10 +335,11 @@ class Flattened:
         entries: the canonical form; hashable once made a tuple.
         representatives: for each entry the first node that has this value.
         sources: for each input its data slot, in the order of the inputs.
+        indices: the axes whose indices are values of the formula.
         roots: the entries of the expressions that were flattened.
     """
 
-    __slots__ = ("entries", "representatives", "roots", "sources")
+    __slots__ = ("entries", "indices", "representatives", "roots", "sources")
 
     def __init__(self, expressions: Sequence[Expression], *, inline_numbers: bool = False) -> None:
         """Walk the expressions.
@@ -289,6 +353,7 @@ class Flattened:
         inputs: dict[Any, int] = {}
         self.representatives: list[Expression] = []
         self.sources: list[Any] = []
+        self.indices = ""
         for expression in expressions:
             stack = [expression]
             while stack:
@@ -307,12 +372,16 @@ class Flattened:
                         continue
                     entry = (node.op, tuple([numbers[id(operand)] for operand in operands]), node.attributes)
                 elif node.op == "var" and not (inline_numbers and node.source.number is not None):
-                    identity = (node.source.identity, node.axes, node.dim)
+                    axis = "ji" if node.attributes else node.axes
+                    identity = (node.source.identity, axis, node.dim)
                     number = inputs.get(identity)
                     if number is None:
                         number = inputs[identity] = len(inputs)
                         self.sources.append(node.source)
-                    entry = ("var", number, node.axes, node.dim)
+                    entry = ("var", number, axis, node.dim)
+                elif node.op == "index":
+                    self.indices += node.axes
+                    entry = ("index", node.axes)
                 else:
                     value = node.source if node.op == "constant" else node.source.number
                     entry = ("constant", value.hex() if isinstance(value, float) else str(value))
@@ -327,9 +396,8 @@ class Flattened:
 
     def inputs(self) -> tuple[Input, ...]:
         """The input buffers, in order."""
-        prefix = {"i": "x", "j": "y", "": "p"}
         variables = [entry for entry in self.entries if entry[0] == "var"]
-        return tuple(Input(f"{prefix[axis]}{number}", axis, dim) for _, number, axis, dim in variables)
+        return tuple(Input(f"{INPUT_PREFIXES[axis]}{number}", axis, dim) for _, number, axis, dim in variables)
 
     def nodes(self) -> tuple[Node, ...]:
         """The values, each after its operands."""
@@ -350,6 +418,8 @@ def canonical_lines(entries: Sequence[Entry]) -> Iterator[str]:
             yield f"%{number} = var {entry[1]} axis={entry[2] or '-'} dim={entry[3]}"
         elif entry[0] == "constant":
             yield f"%{number} = constant {entry[1]}"
+        elif entry[0] == "index":
+            yield f"%{number} = index {entry[1]}"
         else:
             op, operands, attributes = entry
             words = [f"%{operand}" for operand in operands] + [f"{name}={value}" for name, value in attributes]

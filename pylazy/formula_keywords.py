@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pylazy.complex_lazy_tensor import from_interleaved, interleaved
+from pylazy.expression import at_user_line
 from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+from pylazy.runtime.errors import ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,6 +81,42 @@ def _inside(f: LazyTensor, low: int, high: int) -> LazyTensor:
     return (f >= low).logical_and(f <= high)
 
 
+def _on_complex(function: Callable[..., Any]) -> Callable[..., LazyTensor]:
+    """Make a function of complex LazyTensors one of vectors with real and imaginary parts in turn."""
+
+    def build(*formulas: LazyTensor) -> LazyTensor:
+        result = function(*map(from_interleaved, formulas))
+        return interleaved(result) if result.is_complex else result
+
+    return build
+
+
+def _to_complex(method: str) -> Callable[[LazyTensor], LazyTensor]:
+    return lambda f: interleaved(getattr(f, method)())
+
+
+def _scaled_complex(f: LazyTensor, g: LazyTensor) -> LazyTensor:
+    scale, scaled = (f, g) if f.ndim == 1 else (g, f)
+    if scale.ndim != 1 or scaled.ndim % 2:
+        raise ShapeError(
+            at_user_line(
+                f"ComplexRealScal was given inner dimensions {f.ndim} and {g.ndim}, expected 1 and an even number"
+            )
+        )
+    return scale * scaled
+
+
+def _repeated_complex(f: LazyTensor, n: int) -> LazyTensor:
+    if f.ndim != 2 or n % 2:
+        raise ShapeError(
+            at_user_line(
+                f"ComplexSumT was given inner dimension {f.ndim} and n = {n}, expected 2 and an even number: twice "
+                "that of complex components"
+            )
+        )
+    return interleaved(from_interleaved(f).sumT(n // 2))
+
+
 def _rows(signature: str, **builds: str | Callable[..., Any]) -> dict[str, Keyword]:
     return {name: Keyword(name, signature, build) for name, build in builds.items()}
 
@@ -127,24 +166,26 @@ KEYWORDS: Mapping[str, Keyword] = MappingProxyType(
         **_rows("f, g, dimsf: ints, dimsg: ints", Kron="keops_kron"),
         **_rows("f, g, gamma", SoftDTW_SqDist="softdtw_sqdist"),
         # Derivatives
-        **_rows("f, v, e", Grad="grad"),
+        **_rows("f, v, e?", Grad="grad"),
         **_rows("f, v, u", Diff="diff", AdjointOperator="adjoint_operator"),
         **_rows("f, v", GradMatrix="grad_matrix", Divergence="divergence", Laplacian="laplacian"),
-        **_rows("f, v", TraceOperator="trace_operator"),
+        **_rows("f, v", TraceOperator="trace_operator", SumLinOperator="sum_linear_operator"),
         **_rows("f, v, e, f0", Grad_WithSavedForward="grad_with_saved_forward"),
         **_rows("f, v, u, f0", Diff_WithSavedForward="diff_with_saved_forward"),
-        **_rows("f", SumLinOperator="sum_linear_operator"),
         # Sharing: equal parts of a formula are computed once in any case
-        **_rows("f, g", Factorize=lambda f, _: f),
-        **_rows("f", AutoFactorize="__pos__"),
-        # Complex numbers, as interleaved real and imaginary parts
-        **_rows("f", ComplexReal="complex_real", ComplexImag="complex_imag", Conj="complex_conj"),
-        **_rows("f", Real2Complex="complex_from_real", Imag2Complex="complex_from_imag", ComplexSum="complex_sum"),
-        **_rows("f", ComplexAbs="complex_abs", ComplexSquareAbs="complex_square_abs", ComplexAngle="complex_angle"),
-        **_rows("f", ComplexExp="complex_exp", ComplexExp1j="complex_exp1j"),
-        **_rows("f, g", ComplexAdd="complex_add", ComplexSubtract="complex_subtract", ComplexMult="complex_multiply"),
-        **_rows("f, g", ComplexDivide="complex_divide", ComplexRealScal="complex_real_scale"),
-        **_rows("f, n: int", ComplexSumT="complex_sumT"),
+        **_rows("f, g", Factorize="factorize"),
+        **_rows("f", AutoFactorize="auto_factorize"),
+        # Complex numbers, as real and imaginary parts in turn
+        **_rows("f", ComplexReal=_on_complex(lambda z: z.real), ComplexImag=_on_complex(lambda z: z.imag)),
+        **_rows("f", Real2Complex=_to_complex("real2complex"), Imag2Complex=_to_complex("imag2complex")),
+        **_rows("f", Conj=_on_complex(lambda z: z.conj()), ComplexAbs=_on_complex(abs)),
+        **_rows("f", ComplexSquareAbs=_on_complex(lambda z: z.real.square() + z.imag.square())),
+        **_rows("f", ComplexAngle=_on_complex(lambda z: z.angle()), ComplexSum=_on_complex(lambda z: z.sum(-1))),
+        **_rows("f", ComplexExp=_on_complex(lambda z: z.exp()), ComplexExp1j=_to_complex("exp1j")),
+        **_rows("f, g", ComplexAdd=_on_complex(operator.add), ComplexSubtract=_on_complex(operator.sub)),
+        **_rows("f, g", ComplexMult=_on_complex(operator.mul), ComplexDivide=_on_complex(operator.truediv)),
+        **_rows("f, g", ComplexRealScal=_scaled_complex),
+        **_rows("f, n: int", ComplexSumT=_repeated_complex),
     }
 )
 """Every function of the language. To add one whose operation is a method already, add its name to a row."""

@@ -104,7 +104,6 @@ class Genred:
             "enable_chunks": enable_chunks,
             "use_fast_math": use_fast_math,
         }
-        read_options({"sum_scheme": sum_scheme}, dtype=None)
         self._template = _template(self)
         self._reduction = Reduction(None, self._template, single=len(self._template.wanted) == 1)
 
@@ -118,7 +117,7 @@ class Genred:
                 (*batch, N, D) for Vj, (*batch, D) for Pm. Batch dimensions broadcast.
             backend: as for `LazyTensor.sum`, like the next two.
             device_id: accepted; the CPU has no ordinal.
-            ranges: blocks of pairs to reduce over.
+            ranges: the pairs to reduce, as six arrays; see docs/semantics.md.
             out: array to write the result into, or a tuple of them where there are several results.
 
         Returns:
@@ -128,12 +127,12 @@ class Genred:
         Raises:
             TypeError: too many or too few arrays.
             ShapeError: sizes do not fit; the message names the argument.
-            DtypeError: an argument is no array, or not one of float32 or float64.
+            DtypeError: an argument is no array, or of a dtype that no formula reads.
         """
         del device_id
-        if backend != "auto" or ranges is not None:
-            read_options({"backend": backend, "ranges": ranges}, dtype=None)
-        return self._reduction(*args, out=out)
+        if backend != "auto":
+            read_options({"backend": backend}, dtype=None)
+        return self._reduction(*args, out=out, ranges=ranges)
 
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
         """Write one stage of the road from formula to machine code; see `Reduction.as_text`."""
@@ -231,9 +230,10 @@ def _template(wish: Genred) -> Template:
         )
     operands = tuple(range(len(expressions)))
     k = _checked_k(wish, takes_k=row.takes_k)
+    summation = read_options(wish._options, dtype=None).summation
     template = Template(
         expressions,
-        tuple(Wanted(kind, operands, k) for kind in kinds),
+        tuple(Wanted(kind, operands, k, summation) for kind in kinds),
         reduced=_reduced(wish.axis),
         extents=Extents((), None, None),
         flat=flatten(expressions),

@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-import numpy as np
-
+from pylazy.dtypes import result_dtype
 from pylazy.expression import apply, at_user_line
-from pylazy.options import read_options
+from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from pylazy.expression import Attributes, Expression
 
 
 class LazyFormula:
     """An expression with the sizes of its data; the groups of methods of LazyTensor add what can be done with it."""
 
-    __slots__ = ("__weakref__", "_backend", "_batch", "_columns", "_expression", "_rows")
+    __slots__ = ("__weakref__", "_backend", "_batch", "_columns", "_expression", "_ranges", "_rows")
+
+    is_complex: ClassVar[bool] = False
+    """Whether the entries are complex numbers; see `ComplexLazyTensor`."""
 
     _expression: Expression
     _batch: tuple[int, ...]
     _rows: int | None
     _columns: int | None
     _backend: str | None
+    _ranges: tuple[Any, ...] | None
+
+    @property
+    def _axes(self) -> str:
+        return self._expression.axes
 
     @property
     def _shape(self) -> tuple[int, ...]:
         rows = 1 if self._rows is None else self._rows
         columns = 1 if self._columns is None else self._columns
-        return (*self._batch, rows, columns, self._expression.dim)
+        return (*self._batch, rows, columns, self.ndim)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(*batch, M, N, D), without D where it is 1; an axis that the formula does not have counts 1."""
-        return self._shape if self._expression.dim > 1 else self._shape[:-1]
+        return self._shape if self.ndim > 1 else self._shape[:-1]
 
     @property
     def ndim(self) -> int:
@@ -50,8 +59,9 @@ class LazyFormula:
 
     @property
     def dtype(self) -> str | None:
-        """The name "float32" or "float64"; None for numbers alone, which take the dtype of what they meet."""
-        return self._expression.dtype
+        """The dtype of its values, as "float32"; None for numbers alone, which take the dtype of what they meet."""
+        dtype = self._expression.dtype
+        return None if dtype is None else result_dtype(dtype)
 
     def dim(self) -> int:
         """The number of axes of the full shape (*batch, M, N, D)."""
@@ -68,16 +78,39 @@ class LazyFormula:
         self._backend = backend
 
     @property
-    def ranges(self) -> None:
-        """Blocks of pairs to reduce over; not implemented yet, so None."""
-        return None
+    def ranges(self) -> tuple[Any, ...] | None:
+        """The pairs that reductions of this formula go over unless they are told otherwise, a 6-tuple; None for all.
+
+        Formulas inherit them from their operands; `T` exchanges their halves. See docs/semantics.md.
+        """
+        return self._ranges
 
     @ranges.setter
-    def ranges(self, ranges: object) -> None:
-        read_options({"ranges": ranges}, dtype=None)
+    def ranges(self, ranges: Any) -> None:
+        self._ranges = None if ranges_of({}, ranges) is None else tuple(ranges)
 
     def __repr__(self) -> str:
-        return f"<LazyTensor of shape {self.shape}, {self.dtype or 'any dtype'}>"
+        from pylazy.formula_text import formula_as_text
+
+        written = formula_as_text(self._expression)
+        return f"{type(self).__name__}({written}, shape={self.shape}, {self.dtype or 'any dtype'})"
+
+    def _repr_latex_(self) -> str:
+        """Write the formula in LaTeX, for notebooks."""
+        from pylazy.formula_text import formula_as_latex
+
+        return rf"$\displaystyle {formula_as_latex(self._expression)}$"
+
+    def _repr_html_(self) -> str:
+        """Write the formula and what is known of it as a table, for notebooks."""
+        from pylazy.formula_text import as_html, bytes_as_text, formula_as_text
+
+        facts = {
+            "shape": str(self.shape),
+            "dtype": self.dtype or "that of the arrays it meets",
+            "as an array": bytes_as_text(self._shape, self.dtype),
+        }
+        return as_html(type(self).__name__, formula_as_text(self._expression), facts)
 
     def __bool__(self) -> bool:
         raise TypeError(
@@ -87,8 +120,21 @@ class LazyFormula:
             )
         )
 
+    @classmethod
+    def _real_class(cls) -> type[Self]:
+        """The class that arrays and numbers are read as where they meet a LazyTensor of this one."""
+        return cls
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return new, (self.__class__, self._expression, self._batch, self._rows, self._columns, self._backend)
+        return new, (
+            self.__class__,
+            self._expression,
+            self._batch,
+            self._rows,
+            self._columns,
+            self._backend,
+            self._ranges,
+        )
 
 
 _T = TypeVar("_T", bound=LazyFormula)
@@ -101,14 +147,16 @@ def new(
     rows: int | None,
     columns: int | None,
     backend: str | None,
+    ranges: tuple[Any, ...] | None = None,
 ) -> _T:
     """Make a LazyTensor of this class; the sizes are those of the data, None for an axis that no data has."""
-    made = cls.__new__(cls)
+    made = object.__new__(cls)
     made._expression = expression
     made._batch = batch
     made._rows = rows
     made._columns = columns
     made._backend = backend
+    made._ranges = ranges
     return made
 
 
@@ -120,7 +168,22 @@ def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
     """
     if not isinstance(x, LazyFormula):
         refuse_unbound(op, x)
-    return new(x.__class__, apply(op, (x._expression,), attributes), x._batch, x._rows, x._columns, x._backend)
+    if x.is_complex:
+        return apply_complex(op, (x,), attributes)
+    expression = apply(op, (x._expression,), attributes)
+    return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
+
+
+def apply_complex(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> _T:
+    """Apply an operation to LazyTensors of which at least one is complex.
+
+    Raises:
+        UnsupportedError: the operation has no meaning for complex numbers.
+    """
+    from pylazy import complex_lazy_tensor
+
+    made: _T = complex_lazy_tensor.apply_rule(op, operands, attributes)
+    return made
 
 
 def refuse_unbound(op: str, x: object) -> NoReturn:
@@ -140,7 +203,28 @@ def apply_to(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> 
     for operand in operands:
         if operand._backend is not None:
             backend = operand._backend
-    return new(operands[0].__class__, expression, batch, rows, columns, backend)
+    return new(operands[0].__class__, expression, batch, rows, columns, backend, joint_ranges(op, operands))
+
+
+def joint_ranges(op: str, operands: tuple[LazyFormula, ...]) -> tuple[Any, ...] | None:
+    """The ranges of several LazyTensors together.
+
+    Raises:
+        ShapeError: two of them have different ranges.
+    """
+    found: tuple[Any, ...] | None = None
+    for operand in operands:
+        ranges = operand._ranges
+        if ranges is None or ranges is found:
+            continue
+        if found is None:
+            found = ranges
+            continue
+        from pylazy.ranges import same_ranges
+
+        if not same_ranges(found, ranges):
+            raise ShapeError(at_user_line(f"{op} was given LazyTensors with different ranges, expected equal ones"))
+    return found
 
 
 def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:
@@ -161,16 +245,30 @@ def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:
                 _refuse_extents(op, "N", "j", columns, operand._columns)
             columns = operand._columns
         if operand._batch != batch:
-            try:
-                batch = np.broadcast_shapes(batch, operand._batch)
-            except ValueError:
-                raise ShapeError(
-                    at_user_line(
-                        f"{op} was given batch shapes {batch} and {operand._batch}, which do not broadcast: "
-                        "from the last dimension on, sizes must be equal or 1"
-                    )
-                ) from None
+            batch = broadcast_batches(op, batch, operand._batch)
     return Extents(batch, rows, columns)
+
+
+def broadcast_batches(op: str, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    """Broadcast two batch shapes.
+
+    Raises:
+        ShapeError: they do not broadcast.
+    """
+    long, short = (first, second) if len(first) >= len(second) else (second, first)
+    joined = list(long)
+    for axis, size in enumerate(short, start=len(long) - len(short)):
+        if size == joined[axis] or size == 1:
+            continue
+        if joined[axis] != 1:
+            raise ShapeError(
+                at_user_line(
+                    f"{op} was given batch shapes {first} and {second}, which do not broadcast: "
+                    "from the last dimension on, sizes must be equal or 1"
+                )
+            )
+        joined[axis] = size
+    return tuple(joined)
 
 
 def _refuse_extents(op: str, size: str, axis: str, first: int, second: int) -> None:

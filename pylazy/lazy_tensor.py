@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylazy import arrays
+from pylazy.complex_methods import ComplexMethods
+from pylazy.derivative_methods import DerivativeMethods
 from pylazy.execute import Wanted
-from pylazy.expression import Expression, at_user_line, variable
+from pylazy.expression import TRANSPOSED, Expression, at_user_line, index, replace_leaves, variable
 from pylazy.lazy_formula import new
-from pylazy.operands import checked_dim, combine, from_data, symbolic
+from pylazy.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
 from pylazy.runtime.errors import ShapeError
 from pylazy.statistic_methods import StatisticMethods
 from pylazy.tensor_methods import TensorMethods
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
 _SWAPPED_AXES = {"": "", "i": "j", "j": "i", "ij": "ij"}
 
 
-class LazyTensor(TensorMethods, StatisticMethods):
+class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMethods):
     """A symbolic tensor of shape (*batch, M, N, D) whose entries are computed when a reduction needs them.
 
     Args:
-        x: a NumPy array, a torch tensor, a number, or a list of numbers.
+        x: a NumPy array, a torch tensor, another array with `__dlpack__`, a number, or a list of numbers; complex ones
+            make a `ComplexLazyTensor`.
             With three or more dimensions its shape is (*batch, M, 1, D), (*batch, 1, N, D) or (*batch, 1, 1, D).
             With two, `axis` says what it is. With one or none it is a parameter, shared by all pairs.
             A tuple (index, dim, category) of integers is a symbolic variable; see `Var`.
@@ -37,72 +40,147 @@ class LazyTensor(TensorMethods, StatisticMethods):
 
     Raises:
         AxisError: the shape does not say which axes the array has, or contradicts `axis`.
-        DtypeError: this is no array, or not one of float32 or float64.
+        DtypeError: this is no array, or of a dtype that no formula reads; see docs/semantics.md.
     """
 
     __slots__ = ()
 
+    def __new__(cls, x: Any = None, axis: int | None = None) -> Self:  # noqa: ARG004  the arguments of __init__
+        """Choose the class by the data."""
+        if cls is LazyTensor and is_complex(x):
+            from pylazy.complex_lazy_tensor import ComplexLazyTensor
+
+            return object.__new__(ComplexLazyTensor)  # type: ignore[return-value]
+        return object.__new__(cls)
+
     def __init__(self, x: Any, axis: int | None = None) -> None:
-        if axis is None and isinstance(x, tuple) and len(x) == 3 and all(isinstance(part, int) for part in x):
-            made = symbolic(self.__class__, *x)
-        else:
-            made = from_data(self.__class__, x, axis)
+        made = symbolic(self.__class__, *x) if axis is None and is_symbol(x) else from_data(self.__class__, x, axis)
         self._expression = made._expression
         self._batch = made._batch
         self._rows = made._rows
         self._columns = made._columns
         self._backend = made._backend
+        self._ranges = made._ranges
 
     def __matmul__(self, v: Any, **options: Any) -> Any:
         """Multiply the matrix of a scalar formula with vectors: (*batch, M) for v of shape (N,), else (*batch, M, E).
 
         Args:
-            v: an array of shape (N,) or (*batch, N, E), or a LazyTensor, whose product is then summed over j.
+            v: an array of shape (N,) or (*batch, N, E), or a LazyTensor, whose product is then summed over j. A
+                LazyTensor that varies with i and j is a matrix too, and gives a `LinearOperator`, the product of both.
             **options: as for `sum`.
         """
-        if self._expression.dim != 1:
+        if self.ndim != 1:
             raise ShapeError(
                 at_user_line(
-                    f"K @ v needs a K of inner dimension 1, found {self._expression.dim}: "
-                    "reduce it first, as by K.sum(-1)"
+                    f"K @ v needs a K of inner dimension 1, found {self.ndim}: reduce it first, as by K.sum(-1)"
                 )
             )
         wanted = (Wanted("sum", (0,)),)
         if isinstance(v, LazyTensor):
+            if v._axes == "ij":
+                from pylazy.linear_operators import aslinearoperator
+
+                return aslinearoperator(self) @ v
             return combine("mul", self, v)._reduce("j", wanted, options)
+        if is_complex(v):
+            from pylazy.complex_lazy_tensor import matrix_product
+
+            return matrix_product(self, v, options)
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        if not (isinstance(v, np.ndarray) or arrays.is_tensor(v)) or v.ndim == 0:
-            raise ShapeError(
-                at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in K @ v")
-            )
-        rank = max(v.ndim - 2, 0)
-        shape = tuple(v.shape)
-        count, dim = (shape[0], 1) if v.ndim == 1 else shape[-2:]
-        columns = self._columns
-        if columns is not None and count != columns:
-            raise ShapeError(
-                at_user_line(
-                    f"K has {columns} columns, v has {count} rows in its shape {shape}: K @ v needs equal sizes"
-                )
-            )
-        source = arrays.array_source(v, what="v in K @ v", batch=rank, view="j")
-        leaf = variable(source, axis="j", dim=checked_dim(dim), dtype=source.dtype)
-        column = new(LazyTensor, leaf, shape[:rank], None, count, None)
+        elif arrays.is_array(v):
+            v = arrays.readable(v)
+        elif hasattr(v, "matvec"):
+            return NotImplemented  # a linear operator knows how to compose with this matrix
+        column = column_of(v, self._columns)
         return combine("mul", self, column)._reduce("j", wanted, options, drop_inner=v.ndim == 1)
 
+    def solve(self, b: Any, var: LazyTensor | None = None, call: bool = True, **options: Any) -> Any:
+        """Solve (alpha * identity + K) a = b for a, where K is symmetric; each column of b is a system of its own.
+
+        Args:
+            b: right-hand sides: an array of shape (N,) or (*batch, N, E), or a LazyTensor of them, as `Vi(b)`. With
+                `Vj(b)` the system is that of the transpose.
+            var: where self is no matrix but a formula linear in a symbolic variable, the sum of which over j is the
+                product with it: that variable.
+            call: solve now; else, and for symbolic variables, return the `LinearSystem`, to be called.
+            **options: those of `sum`, but out, and these:
+                alpha (1e-10): a number, or a torch tensor of one, which may require a gradient;
+                eps (1e-6): a column has converged when the root mean square of its residual, in the unit of b, is at
+                most this;
+                max_iterations (None): by default ten times N, at least 100 and at most 10,000;
+                method ("cg"): "cg", conjugate gradients, for a positive definite system, or "minres" for others;
+                preconditioner (None): "jacobi", "nystrom", or a function that applies an approximation of the inverse,
+                symmetric and positive definite, to an array (*batch, N, E);
+                rank (100): of "nystrom", which keeps as many columns of K.
+
+        Returns:
+            An array of the shape of b, with all batch dimensions. Differentiable with respect to b, alpha and the
+            tensors of K, by the implicit function theorem.
+
+        Warns:
+            ConvergenceWarning: a column has not converged; the warning has the residual.
+
+        Raises:
+            ShapeError: K is not square, or b does not fit.
+            NonFiniteError: b, or what comes up on the way, is not finite.
+            UnsupportedError: there is no such method or preconditioner.
+        """
+        from pylazy.solve import solve
+
+        return solve(self, b, var, call=call, options=options)
+
     def matvec(self, v: Any) -> Any:
-        """`K @ v`, as scipy.sparse.linalg names it."""
-        return self @ v
+        """`K @ v`, as scipy.sparse.linalg names it; an array for an array, also where K holds tensors."""
+        return arrays.in_kind_of(self @ v, v)
 
     def rmatvec(self, v: Any) -> Any:
-        """`K.T @ v`, as scipy.sparse.linalg names it."""
-        return self.T @ v
+        """`K.T @ v`, as scipy.sparse.linalg names it; as `matvec`."""
+        return arrays.in_kind_of(self.T @ v, v)
+
+    matmat = matvec
+    rmatmat = rmatvec
+
+    def dense(self) -> Any:
+        """Compute all entries as an array of the kind of the inputs; differentiable as reductions are.
+
+        Returns:
+            (*batch, M, N), or (*batch, M, N, D) for D > 1.
+
+        Raises:
+            UnsupportedError: a variable is symbolic.
+        """
+        from pylazy.materialise import dense
+
+        return dense(self)
+
+    def diagonal(self) -> Any:
+        """Compute the entries with i = j, and no others: an array (*batch, min(M, N), D).
+
+        Raises:
+            UnsupportedError: a variable is symbolic.
+        """
+        from pylazy.materialise import diagonal
+
+        return diagonal(self)
+
+    def row_index(self) -> Self:
+        """The number of the row i of each pair, counted from 0, as a LazyTensor with the rows of this one.
+
+        It has the dtype of what it meets, and no derivative. Reductions in float32 take up to 2**24 rows.
+        """
+        return new(self.__class__, index("i"), (), self._rows, None, self._backend)
+
+    def column_index(self) -> Self:
+        """The number of the column j of each pair, counted from 0; as `row_index`."""
+        return new(self.__class__, index("j"), (), None, self._columns, self._backend)
 
     def t(self) -> Self:
-        """Exchange the axes i and j."""
+        """Exchange the axes i and j, and the halves of ranges."""
         swapped = _swap_axes(self._expression)
-        return new(self.__class__, swapped, self._batch, self._columns, self._rows, self._backend)
+        ranges = None if self._ranges is None else (*self._ranges[3:], *self._ranges[:3])
+        return new(self.__class__, swapped, self._batch, self._columns, self._rows, self._backend, ranges)
 
     @property
     def T(self) -> Self:
@@ -141,25 +219,39 @@ def Var(x_or_index: Any, dim: int | None = None, cat: int | None = None) -> Lazy
     return symbolic(LazyTensor, x_or_index, dim, cat)
 
 
+def column_of(v: Any, columns: int | None) -> LazyTensor:
+    """Read the v of K @ v, an array of shape (N,) or (*batch, N, E).
+
+    Args:
+        v: the array.
+        columns: those of K, if it has a number of them.
+
+    Raises:
+        ShapeError: this is no array, or it has another number of rows.
+    """
+    if not arrays.is_array(v) or v.ndim == 0:
+        raise ShapeError(
+            at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in K @ v")
+        )
+    rank = max(v.ndim - 2, 0)
+    shape = tuple(v.shape)
+    count, dim = (shape[0], 1) if v.ndim == 1 else shape[-2:]
+    if columns is not None and count != columns:
+        raise ShapeError(
+            at_user_line(f"K has {columns} columns, v has {count} rows in its shape {shape}: K @ v needs equal sizes")
+        )
+    source = arrays.array_source(v, what="v in K @ v", batch=rank, view="j")
+    leaf = variable(source, axis="j", dim=checked_dim(dim), dtype=source.dtype)
+    return new(LazyTensor, leaf, shape[:rank], None, count, None)
+
+
 def _swap_axes(root: Expression) -> Expression:
-    swapped: dict[int, Expression] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in swapped]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) not in swapped:
-            swapped[id(node)] = Expression(
-                node.op,
-                tuple([swapped[id(operand)] for operand in node.operands]),
-                node.attributes,
-                _SWAPPED_AXES[node.axes],
-                node.dim,
-                node.dtype,
-                node.source,
-                node.position,
-            )
-    return swapped[id(root)]
+    return replace_leaves(root, _swapped_leaf)
+
+
+def _swapped_leaf(leaf: Expression) -> Expression:
+    attributes = leaf.attributes
+    if leaf.op == "var" and leaf.axes == "ij":
+        attributes = () if attributes else TRANSPOSED
+    axes = _SWAPPED_AXES[leaf.axes]
+    return Expression(leaf.op, (), attributes, axes, leaf.dim, leaf.dtype, leaf.source, leaf.position)

@@ -8,8 +8,8 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.expression import at_user_line, constant, variable
-from pylazy.lazy_formula import LazyFormula, apply_to, new, read_index, refuse_unbound
-from pylazy.runtime.errors import AxisError, DtypeError, ShapeError, UnsupportedError
+from pylazy.lazy_formula import LazyFormula, apply_complex, apply_to, new, read_index, refuse_unbound
+from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +26,30 @@ def combine(op: str, x: _T, *others: Any, attributes: Attributes = ()) -> _T:
     if not issubclass(cls, LazyFormula):
         refuse_unbound(op, x)
     operands = (x, *[other if other.__class__ is cls else operand(cls, other) for other in others])
+    if True in [operand.is_complex for operand in operands]:
+        return apply_complex(op, operands, attributes)
     return apply_to(op, operands, attributes)
 
 
 def operand(cls: type[_T], value: Any) -> _T:
     """Read an operand: a LazyTensor as it is, an array by its shape, a number or a list of numbers as a parameter."""
-    return value if isinstance(value, cls) else from_data(cls, value, None)
+    return value if isinstance(value, LazyFormula) else from_data(cls._real_class(), value, None)  # type: ignore[return-value]
+
+
+def is_symbol(x: Any) -> bool:
+    """Whether this is a triple of integers, (index, dim, category), which names a symbolic variable."""
+    return isinstance(x, tuple) and len(x) == 3 and all(isinstance(part, int) for part in x)
+
+
+def is_complex(x: Any) -> bool:
+    """Whether this is a complex array, tensor or number, or a list with one."""
+    if isinstance(x, (np.ndarray, np.generic)):  # torch.compile reads no union of these
+        return x.dtype.kind == "c"
+    if x.__class__ is arrays.Imported:
+        return False  # complex arrays of other libraries are refused by their dtype
+    if isinstance(x, list | tuple):
+        return any(is_complex(part) for part in x)
+    return isinstance(x, complex) or (arrays.is_tensor(x) and x.is_complex())
 
 
 def symbolic(cls: type[_T], index: Any, dim: Any, category: Any) -> _T:
@@ -67,22 +85,21 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
 
     Raises:
         AxisError: the shape does not say which axes the array has, or contradicts `axis`.
-        DtypeError: this is no array, or not one of float32 or float64.
-        UnsupportedError: it is complex.
+        DtypeError: this is no array, or of a dtype that no formula reads.
     """
-    if isinstance(x, np.ndarray) or arrays.is_tensor(x):
+    if is_complex(x):
+        from pylazy import complex_lazy_tensor
+
+        return complex_lazy_tensor.from_complex_data(x, axis)  # type: ignore[return-value]
+    if isinstance(x, np.ndarray) or arrays.is_tensor(x) or x.__class__ is arrays.Imported:
         if axis not in (None, 0, 1, 2):
             _refuse_axis_argument(axis)
         return _from_array(cls, x, axis, weak=x.ndim == 0)
     if isinstance(x, list | tuple) and axis in (None, 0, 1, 2):
         return _from_array(cls, _from_list(x), axis, weak=True)
-    if axis not in (None, 2):
+    if axis not in (None, 2) and not arrays.is_array(x):
         raise AxisError(
             at_user_line(f"axis is {axis} for {type(x).__name__} {x!r}, expected an array of shape (rows, D)")
-        )
-    if isinstance(x, complex | np.complexfloating):
-        raise UnsupportedError(
-            at_user_line(f"complex number {x} in a formula: complex formulas are not implemented yet")
         )
     if isinstance(x, int | np.integer | np.bool_):
         value = int(x)
@@ -95,9 +112,12 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
         return new(cls, variable(arrays.number_source(float(x)), axis="", dim=1, dtype=None), (), None, None, None)
     if isinstance(x, cls):
         return x
+    if arrays.is_array(x):
+        return from_data(cls, arrays.readable(x), axis)
     raise DtypeError(
         at_user_line(
-            f"{type(x).__name__} in a formula, expected a LazyTensor, a NumPy array, a torch tensor or a number"
+            f"{type(x).__name__} in a formula, expected a LazyTensor, a NumPy array, a torch tensor, an array with "
+            "__dlpack__ or a number"
         )
     )
 
@@ -137,7 +157,7 @@ def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool) -> _T:
             raise AxisError(
                 at_user_line(
                     f"an array of shape {shape} varies with i and j at once, expected (*batch, M, 1, D), "
-                    "(*batch, 1, N, D) or (*batch, 1, 1, D)"
+                    "(*batch, 1, N, D) or (*batch, 1, 1, D); for one value a pair, stored as it is, use Vij(x)"
                 )
             )
         rows = m if axis == 0 else None

@@ -95,6 +95,23 @@ def contracted_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, An
     return result
 
 
+def soft_dtw_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
+    """Check that gamma is a number; the series have any lengths."""
+    del attributes
+    if dims[2] != 1:
+        raise ShapeError(f"{name} was given a gamma of inner dimension {dims[2]}, expected 1")
+    return 1
+
+
+def soft_dtw_derivative_dim(name: str, dims: tuple[int, ...], attributes: Mapping[str, Any]) -> int:
+    """Check that gamma is a number, and that a vector to multiply with has the components of x, y and gamma."""
+    soft_dtw_dim(name, dims, attributes)
+    total = sum(dims[:3])
+    if any(dim != total for dim in dims[3:]):
+        raise ShapeError(f"{name} was given a vector of inner dimension {dims[3]}, expected {total}")
+    return total
+
+
 def _table(*rows: Operation) -> Mapping[str, Operation]:
     return MappingProxyType({row.name: row for row in rows})
 
@@ -196,6 +213,15 @@ OPERATIONS: Mapping[str, Operation] = _table(
         contracted_dim,
         "sum of products of two tensors by rows, whose axes have labels; summed over labels that are not kept",
         ("sizes", "left", "right", "kept"),
+    ),
+    Operation(
+        "soft_dtw", 3, soft_dtw_dim, "soft dynamic time warping of x and y with squared distances, softened by z"
+    ),
+    Operation(
+        "soft_dtw_gradient", 3, soft_dtw_derivative_dim, "derivative of soft_dtw by x, y and z, joined to one vector"
+    ),
+    Operation(
+        "soft_dtw_hessian", 4, soft_dtw_derivative_dim, "second derivative of soft_dtw by x, y and z times a vector"
     ),
 )
 """Every operation of a formula but its leaves; a row here and a method of LazyTensor make one visible."""

@@ -11,9 +11,41 @@ from pylazy.lazy_formula import LazyFormula, unary
 from pylazy.operands import combine, operand
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from typing_extensions import Self
 
 _MAX_STATIC_EXPONENT = 1024
+
+_TORCH_NAMES = {
+    "add": "add",
+    "sub": "sub subtract",
+    "mul": "mul multiply",
+    "truediv": "truediv div divide true_divide",
+    "mod": "mod remainder",
+    "pow": "pow",
+    "or": "or bitwise_or",
+    "matmul": "matmul",
+    "eq": "eq",
+    "ne": "ne",
+    "lt": "lt",
+    "le": "le",
+    "gt": "gt",
+    "ge": "ge",
+}
+_TORCH_OPERATORS: Mapping[str, tuple[str, bool]] = {
+    spelling: (f"__{op}__", reflected)
+    for op, names in _TORCH_NAMES.items()
+    for name in names.split()
+    for spelling, reflected in (
+        (name, False),
+        (f"__{name}__", False),
+        (f"__i{name}__", False),
+        (f"r{name}", True),
+        (f"__r{name}__", True),
+    )
+}
+"""What torch calls an operator: the method of the left operand, and whether the operands are exchanged."""
 
 
 class Operators(LazyFormula):
@@ -23,6 +55,25 @@ class Operators(LazyFormula):
 
     __array_ufunc__ = None  # an array on the left of an operator then leaves the operation to us
     __hash__ = object.__hash__  # by identity, since == makes a formula
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Take over an operator that torch was given, as in `tensor + x`; and in torch.compile, as in `x + tensor`."""
+        del types
+        name = getattr(func, "__name__", "")
+        found = _TORCH_OPERATORS.get(name)
+        if found is None or kwargs or len(args) != 2:
+            return NotImplemented
+        op, reflected = found
+        x, y = (args[1], args[0]) if reflected else args
+        if op == "__matmul__":
+            # Where K is the left operand, torch.compile calls the method of the right one, for want of a reflected one.
+            formula: Any
+            formula, v = (x, y) if isinstance(x, LazyFormula) else (y, x)
+            return formula.__matmul__(v)
+        return getattr(operand(cls, x), op)(operand(cls, y))
 
     def __add__(self, other: Any) -> Self:
         return _operator("add", self, other)
@@ -110,12 +161,12 @@ _OPERANDS = (LazyFormula, int, float, complex, list, tuple, np.ndarray, np.gener
 
 
 def _operator(op: str, x: _T, y: Any) -> _T:
-    if y.__class__ is not x.__class__ and not isinstance(y, _OPERANDS) and not arrays.is_tensor(y):
+    if y.__class__ is not x.__class__ and not isinstance(y, _OPERANDS) and not arrays.is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, x, y)
 
 
 def _reflected(op: str, x: _T, y: Any) -> _T:
-    if not isinstance(y, _OPERANDS) and not arrays.is_tensor(y):
+    if not isinstance(y, _OPERANDS) and not arrays.is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, operand(x.__class__, y), x)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pylazy.dtypes import arithmetic_dtype
 from pylazy.expression import at_user_line
-from pylazy.runtime.errors import DeviceError, UnsupportedError
+from pylazy.reductions import DEFAULT_SUMMATION, Summation
+from pylazy.runtime.errors import DeviceError, DtypeError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pylazy.ranges import Ranges
 
 _CPU_BACKENDS = ("auto", "CPU")
 _GPU_BACKENDS = ("GPU", *(f"GPU_{n}D{memory}" for n in (1, 2) for memory in ("", "_device", "_host")))
@@ -20,10 +24,12 @@ class Options(NamedTuple):
     Attributes:
         call: run now; else return the `Reduction`.
         out: where to write the result.
+        summation: how to add up.
     """
 
     call: bool = True
     out: Any = None
+    summation: Summation = DEFAULT_SUMMATION
 
 
 _DEFAULT_OPTIONS = Options()
@@ -34,12 +40,13 @@ def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | 
 
     Args:
         given: keyword arguments as the user wrote them.
-        dtype: of the formula, None for numbers alone.
+        dtype: of the formula, None where it is not known yet.
         backend: the one that the LazyTensor asks for, if any.
 
     Raises:
         TypeError: no option has this name.
-        UnsupportedError: the option would change the result, and is not implemented.
+        DtypeError: dtype_acc is no dtype of accumulators, or narrower than the arithmetic.
+        UnsupportedError: the option would change the result, and is not implemented; or two contradict each other.
     """
     if not given and backend is None:
         return _DEFAULT_OPTIONS
@@ -48,11 +55,20 @@ def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | 
         names = ", ".join(sorted(_OPTION_NAMES))
         raise TypeError(at_user_line(f"a reduction takes no argument {min(unknown)!r}, expected one of {names}"))
     _check_backend(given.get("backend") or backend or "auto")
-    _check_accumulator(given, dtype)
-    _check_summation(given.get("sum_scheme", "auto"))
-    if given.get("ranges") is not None:
-        raise UnsupportedError(at_user_line("ranges is not implemented yet: every row is reduced over every column"))
-    return Options(call=bool(given.get("call", True)), out=given.get("out"))
+    summation = Summation(_accumulator(given, dtype), _scheme(given.get("sum_scheme", "auto")))
+    return Options(bool(given.get("call", True)), given.get("out"), summation)
+
+
+def ranges_of(given: Mapping[str, Any], own: Any) -> Ranges | None:
+    """Read the ranges of a reduction: those among its options, else those of its LazyTensor, `own`."""
+    chosen = given.get("ranges")
+    if chosen is None:
+        chosen = own
+    if chosen is None:
+        return None
+    from pylazy.ranges import read_ranges
+
+    return read_ranges(chosen)
 
 
 _OPTION_NAMES = frozenset(
@@ -82,28 +98,28 @@ def _check_backend(backend: object) -> None:
     raise DeviceError(at_user_line(f"backend is {backend!r}, expected one of {names}"))
 
 
-def _check_accumulator(given: Mapping[str, Any], dtype: str | None) -> None:
-    own = dtype or "float64"
-    wanted = given.get("dtype_acc", "auto")
+_ACCUMULATORS = {"auto": "", "float32": "float32", "float64": "float64"}
+_SCHEMES = {"auto": "", "block_sum": "", "direct_sum": "direct", "kahan_scheme": "kahan"}
+
+
+def _accumulator(given: Mapping[str, Any], dtype: str | None) -> str:
+    wanted = given.get("dtype_acc") or "auto"
+    if not isinstance(wanted, str) or wanted not in _ACCUMULATORS:
+        raise DtypeError(at_user_line(f"dtype_acc is {wanted!r}, expected one of {', '.join(_ACCUMULATORS)}"))
     if given.get("use_double_acc"):
-        if wanted not in ("auto", "float64"):
+        if wanted == "float32":
             raise UnsupportedError(
-                at_user_line(f"use_double_acc asks for float64 and dtype_acc for {wanted}: give one")
+                at_user_line(f"use_double_acc asks for float64 and dtype_acc for {wanted}: give one of them")
             )
         wanted = "float64"
-    if wanted not in ("auto", own):
-        raise UnsupportedError(
-            at_user_line(
-                f"dtype_acc (or use_double_acc) asks for {wanted} accumulators in a formula of dtype {own}, which is "
-                "not implemented yet: convert the inputs to get wider sums"
-            )
+    if wanted == "float32" and dtype is not None and arithmetic_dtype(dtype) == "float64":
+        raise DtypeError(
+            at_user_line("dtype_acc is 'float32' for a formula of float64, expected a dtype that is not narrower")
         )
+    return _ACCUMULATORS[wanted]
 
 
-def _check_summation(scheme: object) -> None:
-    if scheme not in ("auto", "block_sum", "direct_sum"):
-        raise UnsupportedError(
-            at_user_line(
-                f"sum_scheme is {scheme!r}, which is not implemented yet: expected auto, block_sum or direct_sum"
-            )
-        )
+def _scheme(wanted: object) -> str:
+    if not isinstance(wanted, str) or wanted not in _SCHEMES:
+        raise UnsupportedError(at_user_line(f"sum_scheme is {wanted!r}, expected one of {', '.join(_SCHEMES)}"))
+    return _SCHEMES[wanted]

@@ -6,11 +6,12 @@ import hashlib
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pylazy.reductions import GradientRequest, ReductionRequest
+from pylazy.reductions import DerivedRequest, Order, ReductionRequest
 
 if TYPE_CHECKING:
+    from pylazy.reductions import Request
     from pylazy.runtime.kernel import KernelImage
     from pylazy.runtime.launch import Program
 
@@ -32,12 +33,18 @@ class Executable:
         request: what the programs compute.
     """
 
-    __slots__ = ("_gradients", "_programs", "request")
+    __slots__ = ("_derived", "_programs", "_text", "request")
 
-    def __init__(self, request: ReductionRequest) -> None:
+    def __init__(self, request: Request) -> None:
         self.request = request
         self._programs: dict[str, Program] = {}
-        self._gradients: dict[tuple[tuple[int, ...], str], Program] = {}
+        self._derived: dict[Order, Executable] = {}
+        self._text: str | None = None
+
+    @property
+    def reductions(self) -> ReductionRequest:
+        """What the programs compute, or the reductions whose gradient they compute."""
+        return self.request if isinstance(self.request, ReductionRequest) else self.request.root
 
     def load(self, few: str = "") -> Program:
         """Return the program, compiled or taken from the disk; threads that ask at once get one and the same."""
@@ -46,13 +53,53 @@ class Executable:
             program = self._programs[few] = _load(self.request, few)
         return program
 
-    def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
-        """Return the program of the gradient with respect to the inputs of these numbers."""
-        program = self._gradients.get((wrt, few))
-        if program is None:
-            program = self._gradients[wrt, few] = _load(GradientRequest(self.request, wrt), few)
-        return program
+    def derive(self, wrt: tuple[int, ...]) -> Executable:
+        """Return the gradient with respect to the inputs of these numbers."""
+        return self.derivative(Order("wrt", wrt))
 
+    def derivative(self, order: Order) -> Executable:
+        """Return a derivative: gradients or tangents, alone or with the results."""
+        derived = self._derived.get(order)
+        if derived is None:
+            derived = self._derived.setdefault(order, Executable(DerivedRequest(self.request, order)))
+        return derived
+
+    def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
+        """Return the program of `derive`."""
+        return self.derive(wrt).load(few)
+
+    def text(self) -> str:
+        """Name this executable, for `find_by_text` in any process."""
+        if self._text is None:
+            self._text = self.request.canonical_text()
+            _BY_TEXT.setdefault(self._text, self)
+            while len(_BY_TEXT) > _MAX_TEXTS:
+                _BY_TEXT.pop(next(iter(_BY_TEXT)), None)
+        return self._text
+
+
+_MAX_TEXTS = 4096
+_BY_TEXT: dict[str, Executable] = {}
+
+
+def find_by_text(text: str) -> Executable:
+    """Find the executable that `Executable.text` names; made anew from the text where this process has it not.
+
+    Raises:
+        UnsupportedError: this is no such name, or one of another pylazy.
+    """
+    executable = _BY_TEXT.get(text)
+    if executable is None:
+        from pylazy.request_reader import read_request
+
+        made = Executable(read_request(text))
+        made.text()
+        executable = _BY_TEXT.setdefault(text, made)
+    return executable
+
+
+# While torch.compile traces a function, this one is called, not traced: its result is a constant of the graph.
+find_by_text._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _MANY_COLUMNS = 256
 _VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 64}  # elsewhere 32; see compiler.schedule
@@ -80,7 +127,7 @@ def host_target() -> str:
     return launch.host_target()
 
 
-def _load(request: ReductionRequest | GradientRequest, few: str) -> Program:
+def _load(request: Request, few: str) -> Program:
     """Take a program from the disk, or compile it and leave it there."""
     from pylazy.runtime import kernel_cache
 
@@ -110,10 +157,9 @@ def _installed_version(package: str) -> str:
     return " ".join(sorted(found.name for found in folder.glob(f"{package.replace('-', '_')}-*.dist-info")))
 
 
-def _compile(request: ReductionRequest | GradientRequest, target: str, few: str) -> KernelImage:
+def _compile(request: Request, target: str, few: str) -> KernelImage:
     """Compile a request for a CPU level such as "x86-64-v3"; the only road from here to the compiler."""
     from pylazy import trace
     from pylazy.compiler.compile import compile_cpu
 
-    tracer: Any = trace.trace_gradient if isinstance(request, GradientRequest) else trace.trace
-    return compile_cpu(tracer(request, few_rows=few), target)
+    return compile_cpu(trace.trace(request, few_rows=few), target)

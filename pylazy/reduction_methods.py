@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pylazy.execute import Wanted
 from pylazy.expression import at_user_line
-from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, outer_axis, read_index, unary
+from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, joint_ranges, outer_axis, read_index, unary
 from pylazy.operands import combine, operand
 from pylazy.operators import Operators
 from pylazy.options import read_options
@@ -43,7 +43,7 @@ class ReductionMethods(Operators):
             dim: another name for `axis`.
             weight: what to multiply with before the sum.
             keepdim: keep the reduced axis i or j in the shape, with size 1.
-            **options: call, out, backend, device_id, dtype_acc, use_double_acc, sum_scheme, enable_chunks,
+            **options: call, out, ranges, backend, device_id, dtype_acc, use_double_acc, sum_scheme, enable_chunks,
                 use_fast_math; see docs/semantics.md.
 
         Raises:
@@ -56,7 +56,7 @@ class ReductionMethods(Operators):
     def mean(self, axis: int | None = -1, dim: int | None = None, *, keepdim: bool = False, **options: Any) -> Any:
         """Mean over an axis; arguments as for `sum`."""
         if axis_of(self, axis, dim) == "inner":
-            return unary("inner_sum", self) / self._expression.dim
+            return unary("inner_sum", self) / self.ndim
         return self._reduce_any("mean", axis, dim, keepdim=keepdim, options=options)
 
     def min(self, axis: int | None = -1, dim: int | None = None, *, keepdim: bool = False, **options: Any) -> Any:
@@ -143,7 +143,7 @@ class ReductionMethods(Operators):
         for weight in weights[1:]:
             joined = combine("concat", joined, weight)
         result = ReductionMethods.sumsoftmaxweight(self, joined, axis, dim, keepdim=keepdim, **options)
-        ends = list(itertools.accumulate(weight._expression.dim for weight in weights))
+        ends = list(itertools.accumulate(weight.ndim for weight in weights))
         return tuple(result[..., first:last] for first, last in zip([0, *ends], ends, strict=False))
 
     def Kmin(
@@ -241,6 +241,7 @@ class ReductionMethods(Operators):
             keepdim=keepdim,
             drop_inner=drop_inner,
             backend=self._backend,
+            ranges=self._ranges,
             options=options,
         )
 
@@ -250,13 +251,17 @@ def _reduce_scalar(
 ) -> Any:
     formula = operands[0]
     where = outer_axis(formula, axis, dim)
-    if formula._expression.dim != 1:
+    if formula.ndim != 1:
         raise ShapeError(
             at_user_line(
-                f"{kind} of a formula of inner dimension {formula._expression.dim}, expected 1: "
+                f"{kind} of a formula of inner dimension {formula.ndim}, expected 1: "
                 "reduce its components first, as by x.sum(-1)"
             )
         )
+    if any(operand.is_complex for operand in operands):
+        from pylazy import complex_lazy_tensor
+
+        return complex_lazy_tensor.reduce_exponentials(kind, operands, where, keepdim=keepdim, options=options)
     return reduce_or_postpone(
         tuple(operand._expression for operand in operands),
         (Wanted(kind, tuple(range(len(operands)))),),
@@ -264,5 +269,6 @@ def _reduce_scalar(
         extents=joint_extents(kind, operands),
         keepdim=keepdim,
         backend=formula._backend,
+        ranges=joint_ranges(kind, operands),
         options=options,
     )

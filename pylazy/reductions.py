@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pylazy.expression import Entry, Input, Node, canonical_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
+
+
+class Summation(NamedTuple):
+    """How a reduction adds up.
+
+    Attributes:
+        accumulator: dtype of the running sums, "" for that of the arithmetic.
+        scheme: "" for sums of blocks, "direct" for one running sum, "kahan" for a compensated one.
+    """
+
+    accumulator: str = ""
+    scheme: str = ""
+
+    def __str__(self) -> str:
+        accumulator = f" accumulated in {self.accumulator}" if self.accumulator else ""
+        return f"{accumulator} summed by {self.scheme}" if self.scheme else accumulator
+
+
+DEFAULT_SUMMATION = Summation()
 
 
 @dataclass(frozen=True)
@@ -28,6 +48,8 @@ class ReductionKind:
         differentiable: a gradient program exists for it.
         program: the kind that the kernel computes, where the result is made from that of another kind afterwards.
         dtype: of the result, where it is neither that of the formula nor an index.
+        accumulates: its state is rounded again and again, so a wider accumulator makes it more accurate.
+        schemes: the schemes of `Summation` that it has, where it adds up.
     """
 
     name: str
@@ -40,6 +62,8 @@ class ReductionKind:
     differentiable: bool = False
     program: str = ""
     dtype: str = ""
+    accumulates: bool = False
+    schemes: tuple[str, ...] = ()
 
     def result_dtype(self, dtype: str) -> str:
         """The dtype of the result for a formula of this dtype."""
@@ -57,9 +81,18 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
     {
         row.name: row
         for row in (
-            ReductionKind("sum", "sum of f", empty=0.0, differentiable=True),
-            ReductionKind("mean", "sum of f over the number of terms", empty=_NAN, program="sum"),
-            ReductionKind("prod", "product of f", empty=1.0, differentiable=True),
+            ReductionKind(
+                "sum", "sum of f", empty=0.0, differentiable=True, accumulates=True, schemes=("direct", "kahan")
+            ),
+            ReductionKind(
+                "mean",
+                "sum of f over the number of terms",
+                empty=_NAN,
+                program="sum",
+                accumulates=True,
+                schemes=("direct", "kahan"),
+            ),
+            ReductionKind("prod", "product of f", empty=1.0, differentiable=True, accumulates=True),
             ReductionKind(
                 "logsumexp",
                 "log of the sum of exp(f), or of exp(f) g",
@@ -67,9 +100,18 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
                 scalar=True,
                 empty=-_INF,
                 differentiable=True,
+                accumulates=True,
+                schemes=("direct",),
             ),
             ReductionKind(
-                "softmax", "sum of exp(f) g over the sum of exp(f)", weight="required", scalar=True, empty=_NAN
+                "softmax",
+                "sum of exp(f) g over the sum of exp(f)",
+                weight="required",
+                scalar=True,
+                empty=_NAN,
+                differentiable=True,
+                accumulates=True,
+                schemes=("direct",),
             ),
             ReductionKind("min", "smallest f; NaN if any is NaN", empty=_INF),
             ReductionKind("max", "largest f; NaN if any is NaN", empty=-_INF),
@@ -77,7 +119,15 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
             ReductionKind("argmax", "position of the first NaN, else of the first largest f", index=True),
             ReductionKind("any", "whether any f is not 0; f is 0 or 1", empty=0, program="max", dtype="bool"),
             ReductionKind("all", "whether no f is 0; f is 0 or 1", empty=1, program="min", dtype="bool"),
-            ReductionKind("count", "how many f are not 0; f is 0 or 1", empty=0, program="sum", dtype="int64"),
+            ReductionKind(
+                "count",
+                "how many f are not 0; f is 0 or 1",
+                empty=0,
+                program="sum",
+                dtype="int64",
+                accumulates=True,
+                schemes=("direct", "kahan"),
+            ),
             ReductionKind("kmin", "the k smallest f, ascending, NaN last", takes_k=True),
             ReductionKind("argkmin", "their positions, lowest first on ties", index=True, takes_k=True),
             ReductionKind("kmax", "the k largest f, descending, NaN last", takes_k=True),
@@ -99,6 +149,7 @@ class Output:
         k: how many are kept, 0 where the kind takes none.
         dim: elements of a row of the result; with k, element (rank, component) lies at rank * components + component.
         dtype: "float32", "float64" or "int64".
+        summation: how it adds up.
     """
 
     kind: str
@@ -107,25 +158,29 @@ class Output:
     k: int
     dim: int
     dtype: str
+    summation: Summation = DEFAULT_SUMMATION
 
     def __str__(self) -> str:
         operands = " ".join(f"%{operand}" for operand in self.operands)
         k = f" k={self.k}" if self.k else ""
-        return f"{self.kind} over {self.axis} {operands}{k} -> {self.dtype}x{self.dim}"
+        return f"{self.kind} over {self.axis} {operands}{k} -> {self.dtype}x{self.dim}{self.summation}"
 
 
 @dataclass(frozen=True)
 class ReductionRequest:
     """All that a program for some reductions over the same pairs depends on; no array, no extent, no batch size.
 
-    Buffers of the program, in order: the inputs, then one for each output.
+    Buffers of the program, in order: the inputs; one for each output; where it is ranged, a table of the tiles over the
+    rows of the axis that is kept, "ranges_i" or "ranges_j".
 
     Attributes:
         dtype: "float32" or "float64": of every input, of every value and of the arithmetic.
         entries: the canonical form of the formula; with `dtype` and `outputs` it is the identity of the request.
-        inputs: input buffers; a row of axis "i" for each i, of axis "j" for each j, of axis "" one row in all.
+        inputs: input buffers; a row of axis "i" for each i, of axis "j" for each j, of axis "" one row in all, of axis
+            "ij" or "ji" a row for each pair, the second index fastest.
         nodes: the values of the formula, each after its operands; here are the user's lines, for messages.
         outputs: the results.
+        ranged: whether the pairs are those that a table lists, not all.
     """
 
     dtype: str
@@ -133,46 +188,164 @@ class ReductionRequest:
     inputs: tuple[Input, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Output, ...]
+    ranged: bool = False
+
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """The outputs, as any program's results."""
+        return tuple(
+            Result(
+                _KEPT_AXIS[output.axis],
+                output.dim,
+                output.dtype,
+                saved=output.kind in _SAVED,
+                differentiable=REDUCTIONS[output.kind].differentiable,
+            )
+            for output in self.outputs
+        )
 
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process; names, lines and sizes are no part of it."""
-        return "\n".join(self._lines()) + "\n"
+        return request_text(self.dtype, self.entries, self.outputs, ranged=self.ranged)
 
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
         return hashlib.sha256(self.canonical_text().encode()).hexdigest()
 
-    def _lines(self) -> Iterator[str]:
-        yield f"reduction request 1, {self.dtype}"
-        yield from canonical_lines(self.entries)
-        yield from map(str, self.outputs)
+
+def request_text(dtype: str, entries: tuple[Entry, ...], outputs: tuple[Output, ...], *, ranged: bool) -> str:
+    """Write the identity of a `ReductionRequest`; see there."""
+    lines = [f"reduction request 1, {dtype}", *canonical_lines(entries), *map(str, outputs)]
+    if ranged:
+        lines.append("ranged")
+    return "\n".join(lines) + "\n"
+
+
+_SAVED = frozenset({"logsumexp", "softmax"})
+"""Reductions whose derivative reads their result."""
+
+_KEPT_AXIS = {"i": "j", "j": "i"}
 
 
 @dataclass(frozen=True)
-class GradientRequest:
-    """A program that pulls a cotangent of one reduction back to some of its inputs.
-
-    Buffers of the program, in order: the inputs of `forward`; the saved result of `forward` where `saves_result`
-    (rows and elements as in its output); the cotangent (same layout); then one output for each number in `wrt`, with
-    the rows and elements of that input. The gradient of an input of axis "" has one row, summed over all pairs.
+class Result:
+    """A result of a program, or the gradient of an input.
 
     Attributes:
-        forward: a request with exactly one output, of a differentiable kind.
-        wrt: numbers of the inputs whose gradient is wanted, ascending.
+        axis: "i" or "j" where it has a row for each of these, "" where it is one row.
+        dim: elements of a row.
+        dtype: "float32", "float64" or "int64".
+        saved: whether the derivative of the program reads it.
+        differentiable: whether it has a derivative.
     """
 
-    forward: ReductionRequest
-    wrt: tuple[int, ...]
+    axis: str
+    dim: int
+    dtype: str
+    saved: bool
+    differentiable: bool
+
+
+class Order(NamedTuple):
+    """Which derivative of a program is wanted.
+
+    Attributes:
+        mode: "wrt" for gradients, "tangents" for tangents; what the compiler calls the attribute that asks for it.
+        numbers: of inputs, ascending: those whose gradient is wanted, or those that have a tangent, not 0.
+        with_results: compute the results beside their derivative, in the same sweeps where they can share one.
+    """
+
+    mode: str
+    numbers: tuple[int, ...]
+    with_results: bool = False
+
+    def __str__(self) -> str:
+        start = "results and " if self.with_results else ""
+        kind = "gradient" if self.mode == "wrt" else "tangent"
+        return f"{start}{kind} with respect to {' '.join(map(str, self.numbers))}"
+
+
+@dataclass(frozen=True)
+class DerivedRequest:
+    """A program that pulls cotangents of a program's results back to some of its inputs, or pushes tangents forward.
+
+    Such a program has inputs and results as any other, so `forward` may be one: that is the way to any order. Where the
+    reductions are ranged, tables follow the results: "ranges_i", "ranges_j" or both in this order, as they are needed.
+
+    Attributes:
+        forward: a request all of whose results are differentiable.
+        order: which derivative.
+    """
+
+    forward: ReductionRequest | DerivedRequest
+    order: Order
 
     @property
-    def saves_result(self) -> bool:
-        """Whether the result of the forward program is an input here."""
-        return self.forward.outputs[0].kind == "logsumexp"
+    def dtype(self) -> str:
+        """The dtype of every input and result."""
+        return self.forward.dtype
+
+    @property
+    def ranged(self) -> bool:
+        """Whether the reductions are over ranges."""
+        return self.forward.ranged
+
+    @cached_property
+    def inputs(self) -> tuple[Input, ...]:
+        """The input buffers.
+
+        In order: those of `forward`; its results that are `saved`, unless the program computes them; then a cotangent
+        for each result, laid out as it is, or a tangent for each number of the order, laid out as that input.
+        """
+        inputs, results = self.forward.inputs, self.forward.results
+        saved = [
+            Input(f"saved{number}", result.axis, result.dim)
+            for number, result in enumerate(results)
+            if result.saved and not self.order.with_results
+        ]
+        if self.order.mode == "wrt":
+            given = [Input(f"cotangent{number}", result.axis, result.dim) for number, result in enumerate(results)]
+        else:
+            tangent_of = [(number, inputs[number]) for number in self.order.numbers]
+            given = [Input(f"tangent{number}", spec.axis, spec.dim) for number, spec in tangent_of]
+        return (*inputs, *saved, *given)
+
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """The results of `forward` if asked for; then the gradients, or a tangent for each of these results.
+
+        A gradient is laid out as its input; of axis "" it is one row, summed over all pairs.
+        """
+        kept = self.forward.results if self.order.with_results else ()
+        specs: Sequence[Input | Result] = self.forward.results
+        if self.order.mode == "wrt":
+            specs = [self.forward.inputs[number] for number in self.order.numbers]
+        derived = [Result(spec.axis, spec.dim, self.dtype, saved=False, differentiable=True) for spec in specs]
+        return (*kept, *derived)
+
+    @cached_property
+    def orders(self) -> tuple[Order, ...]:
+        """The derivatives that lead here from the reductions, the innermost first."""
+        forward = self.forward
+        return (self.order,) if isinstance(forward, ReductionRequest) else (*forward.orders, self.order)
+
+    @cached_property
+    def root(self) -> ReductionRequest:
+        """The reductions that derivatives are taken of."""
+        return self.forward if isinstance(self.forward, ReductionRequest) else self.forward.root
 
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process."""
-        return f"{self.forward.canonical_text()}gradient with respect to {' '.join(map(str, self.wrt))}\n"
+        return f"{self.forward.canonical_text()}{self.order}\n"
 
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
         return hashlib.sha256(self.canonical_text().encode()).hexdigest()
+
+
+Request = ReductionRequest | DerivedRequest
+
+
+def gradient_request(forward: Request, wrt: tuple[int, ...]) -> DerivedRequest:
+    """Ask for the gradients of a program with respect to the inputs of these numbers, ascending."""
+    return DerivedRequest(forward, Order("wrt", wrt))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pylazy import arrays
-from pylazy.execute import flatten, prepare
+from pylazy.execute import flatten, formula_dtype, prepare
 from pylazy.expression import at_user_line
-from pylazy.options import read_options
+from pylazy.options import ranges_of, read_options
 from pylazy.programs import host_target
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.templates import Template
@@ -40,17 +40,21 @@ class Reduction:
 
     __slots__ = ("_job", "_single", "_template")
 
+    is_complex: ClassVar[bool] = False
+
     def __init__(self, job: Job | None, template: Template | None, *, single: bool) -> None:
         self._job = job
         self._template = template
         self._single = single
 
-    def __call__(self, *data: Any, out: Any = None) -> Any:
+    def __call__(self, *data: Any, out: Any = None, ranges: Any = None) -> Any:
         """Run on the data as it is now.
 
         Args:
             *data: an array for each symbolic variable, in the order of their indices.
             out: array to write the result into, or a tuple of them where there are several results.
+            ranges: for a formula with symbolic variables, the pairs to reduce; by default those that the reduction was
+                made with.
 
         Returns:
             An array, or a tuple of arrays, of the kind of the inputs.
@@ -58,11 +62,16 @@ class Reduction:
         Raises:
             TypeError: too many or too few arrays.
             ShapeError: an array has another inner dimension, or sizes that do not fit those of others.
-            DtypeError: an argument is no array, or not one of float32 or float64.
+            DtypeError: an argument is no array, or of a dtype that no formula reads.
+            UnsupportedError: ranges are given to a reduction that has its data.
         """
         job = self._job
         if self._template is not None:
-            job = self._template.bind(data)
+            job = self._template.bind(data, ranges_of({}, ranges))
+        elif ranges is not None:
+            raise UnsupportedError(
+                at_user_line("ranges are given to a reduction that has its data: give them when it is made")
+            )
         elif data:
             raise TypeError(
                 at_user_line(
@@ -76,6 +85,16 @@ class Reduction:
         return job.run(out)
 
     @property
+    def job(self) -> Job | None:
+        """The program with its data; None where a call brings the data."""
+        return self._job
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the result is one array; else it is a tuple of them."""
+        return self._single
+
+    @property
     def shape(self) -> Any:
         """Shape of the result, or a tuple of shapes where there are several; None where a call decides on it."""
         if self._job is None:
@@ -85,9 +104,7 @@ class Reduction:
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
         """Write one stage of the road from formula to machine code; one of `STAGES`."""
         _check_stage(stage)
-        if target is None and stage in _GPU_STAGES:
-            target = _DEFAULT_GPU
-        return self.lower(target).as_text(stage)
+        return self.lower(_target_of(stage) if target is None else target).as_text(stage)
 
     def explain(self, target: str | None = None) -> Explanation:
         """Write a page about how the formula is compiled, by default for this machine: a notebook shows it.
@@ -104,9 +121,7 @@ class Reduction:
 
     def lower(self, target: str | None = None) -> Lowered:
         """Lower the formula for a target, by default this machine: a CPU level such as "x86-64-v3", or "sm_90"."""
-        if target is None:
-            target = host_target()
-        return Lowered(self, target)
+        return Lowered(self, host_target() if target is None else target)
 
     @property
     def executable(self) -> Executable:
@@ -122,13 +137,33 @@ class Reduction:
         return "" if self._job is None else self._job.few
 
     def __repr__(self) -> str:
+        from pylazy.formula_text import reduction_as_text
+
+        facts = ", ".join(f"{name}={value}" for name, value in self._facts().items())
+        return f"Reduction({reduction_as_text(*self._formula())}, {facts})"
+
+    def _repr_latex_(self) -> str:
+        """Write the reduction in LaTeX, for notebooks."""
+        from pylazy.formula_text import reduction_as_latex
+
+        return rf"$\displaystyle {reduction_as_latex(*self._formula())}$"
+
+    def _repr_html_(self) -> str:
+        """Write the reduction and what is known of it as a table, for notebooks."""
+        from pylazy.formula_text import as_html, reduction_as_text
+
+        return as_html("Reduction", reduction_as_text(*self._formula()), self._facts())
+
+    def _formula(self) -> tuple[Sequence[Expression], tuple[Wanted, ...], str]:
+        found = self._template or self._job
+        assert found is not None
+        return found.expressions, found.wanted, found.reduced
+
+    def _facts(self) -> dict[str, str]:
         if self._template is not None:
-            kinds = ", ".join(wanted.kind for wanted in self._template.wanted)
-            arguments = ", ".join(map(str, self._template.arguments))
-            return f"<Reduction {kinds} over {self._template.reduced}, to be called with {arguments}>"
+            return {"arguments": f"({', '.join(map(str, self._template.arguments))})"}
         assert self._job is not None
-        kinds = ", ".join(wanted.kind for wanted in self._job.wanted)
-        return f"<Reduction {kinds} over {self._job.reduced}, {self._job.dtype}, shape {self.shape}>"
+        return {"shape": str(self.shape), "dtype": self._job.storage}
 
 
 def reduce_or_postpone(
@@ -138,6 +173,7 @@ def reduce_or_postpone(
     reduced: str,
     extents: Extents,
     backend: str | None,
+    ranges: tuple[Any, ...] | None = None,
     options: Mapping[str, Any],
     keepdim: bool = False,
     drop_inner: bool = False,
@@ -150,6 +186,7 @@ def reduce_or_postpone(
         reduced: the axis to reduce, "i" or "j".
         extents: sizes of the formula and the weight together.
         backend: the one that the LazyTensor asks for, if any.
+        ranges: those that the LazyTensor asks for, if any.
         options: keyword arguments as the user wrote them; see `read_options`.
         keepdim: keep the reduced axis in the shape of the results, with size 1.
         drop_inner: leave an inner dimension of 1 out of the shape of the results.
@@ -158,21 +195,34 @@ def reduce_or_postpone(
         An array, a tuple of arrays where there are several results, or a `Reduction`.
     """
     flat = flatten(expressions)
-    for source in flat.sources:
-        if source.kind == arrays.SYMBOL:
-            return _postpone(
-                Template(
-                    expressions,
-                    wanted,
-                    reduced=reduced,
-                    extents=extents,
-                    flat=flat,
-                    keepdim=keepdim,
-                    drop_inner=drop_inner,
-                    options=options if backend is None else {"backend": backend, **options},
-                ),
-                options,
+    chosen = ranges_of(options, ranges)
+    single = len(wanted) == 1
+    postponed = any(source.kind == arrays.SYMBOL for source in flat.sources)
+    read = None
+    if options or backend is not None:
+        dtype = None if postponed else formula_dtype(expressions, flat.sources)
+        read = read_options(options, dtype=dtype, backend=backend)
+        wanted = tuple([target._replace(summation=read.summation) for target in wanted])
+    if postponed:
+        if read is not None and read.out is not None:
+            raise UnsupportedError(
+                at_user_line("out is given for a formula with symbolic variables: give it when the Reduction is called")
             )
+        return Reduction(
+            None,
+            Template(
+                expressions,
+                wanted,
+                reduced=reduced,
+                extents=extents,
+                flat=flat,
+                keepdim=keepdim,
+                drop_inner=drop_inner,
+                options=options if backend is None else {"backend": backend, **options},
+                ranges=chosen,
+            ),
+            single=single,
+        )
     job = prepare(
         expressions,
         wanted,
@@ -181,24 +231,12 @@ def reduce_or_postpone(
         keepdim=keepdim,
         drop_inner=drop_inner,
         flat=flat,
+        ranges=chosen,
     )
-    single = len(wanted) == 1
-    if not options and backend is None:
+    if read is None:
         return job.run()[0] if single else job.run()
-    read = read_options(options, dtype=job.dtype, backend=backend)
     reduction = Reduction(job, None, single=single)
     return reduction(out=read.out) if read.call else reduction
-
-
-def _postpone(template: Template, options: Mapping[str, Any]) -> Reduction:
-    # What depends on the dtype is checked when there is one.
-    later = ("dtype_acc", "use_double_acc")
-    read = read_options({name: value for name, value in options.items() if name not in later}, dtype=None)
-    if read.out is not None:
-        raise UnsupportedError(
-            at_user_line("out is given for a formula with symbolic variables: give it when the Reduction is called")
-        )
-    return Reduction(None, template, single=len(template.wanted) == 1)
 
 
 class Lowered:
@@ -218,21 +256,12 @@ class Lowered:
     def as_text(self, stage: str = "llvm") -> str:
         """Write one of `STAGES` for this target."""
         _check_stage(stage)
-        request = self._reduction.executable.request
+        reduction = self._reduction
         if stage == "expression":
-            return request.canonical_text()
+            return reduction.executable.reductions.canonical_text()
         if self._texts is None:
-            from pylazy import trace
-            from pylazy.compiler.compile import ptx_as_text, stages_as_text
-
-            write = ptx_as_text if self.target.startswith("sm_") else stages_as_text
-            self._texts = write(trace.trace(request, few_rows=self._reduction.few), self.target)
-        if stage not in self._texts:
-            shown = ", ".join(("expression", *self._texts))
-            raise UnsupportedError(
-                at_user_line(f"target {self.target} has no stage {stage!r}, expected one of {shown}")
-            )
-        return self._texts[stage]
+            self._texts = _all_texts(reduction.executable, reduction.few, self.target)
+        return _picked(self._texts, stage, self.target)
 
     def compile(self) -> Compiled:
         """Compile for the target.
@@ -261,6 +290,35 @@ class Compiled:
     def __call__(self, *data: Any, out: Any = None) -> Any:
         """Run on the data as it is now; see `Reduction`."""
         return self._reduction(*data, out=out)
+
+
+def stage_as_text(executable: Executable, few: str, stage: str, target: str | None) -> str:
+    """Write one of `STAGES` of a program, by default for this machine or, where it is one of GPUs, for "sm_90"."""
+    _check_stage(stage)
+    if stage == "expression":
+        return executable.reductions.canonical_text()
+    if target is None:
+        target = _target_of(stage)
+    return _picked(_all_texts(executable, few, target), stage, target)
+
+
+def _target_of(stage: str) -> str:
+    return _DEFAULT_GPU if stage in _GPU_STAGES else host_target()
+
+
+def _all_texts(executable: Executable, few: str, target: str) -> Mapping[str, str]:
+    from pylazy import trace
+    from pylazy.compiler.compile import ptx_as_text, stages_as_text
+
+    write = ptx_as_text if target.startswith("sm_") else stages_as_text
+    return write(trace.trace(executable.reductions, few_rows=few), target)
+
+
+def _picked(texts: Mapping[str, str], stage: str, target: str) -> str:
+    if stage not in texts:
+        shown = ", ".join(("expression", *texts))
+        raise UnsupportedError(at_user_line(f"target {target} has no stage {stage!r}, expected one of {shown}"))
+    return texts[stage]
 
 
 def _check_stage(stage: str) -> None:

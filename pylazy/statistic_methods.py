@@ -4,19 +4,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pylazy import arrays
+from pylazy.dtypes import arithmetic_dtype
 from pylazy.execute import Wanted, prepare
 from pylazy.expression import Expression, apply, at_user_line, variable
 from pylazy.lazy_formula import axis_of, new, outer_axis, read_index, unary
 from pylazy.operands import combine
-from pylazy.options import read_options
+from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
 from pylazy.reduction_methods import ReductionMethods
 from pylazy.runtime.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from pylazy.ranges import Ranges
+    from pylazy.reductions import Summation
 
 _EXACT_COUNTS = 2**24
 """Up to here, float32 sums of ones are exact."""
@@ -70,9 +75,10 @@ class StatisticMethods(ReductionMethods):
         where = axis_of(self, axis, dim)
         freedom = read_index(ddof, "ddof")
         if where == "inner":
-            read_options(options, dtype=self._expression.dtype)
-            mean = unary("inner_sum", self) / self._expression.dim
-            return unary("sqnorm2", self - mean) / (self._expression.dim - freedom)
+            centred = self - unary("inner_sum", self) / self.ndim
+            result = unary("sqnorm2", centred) / (self.ndim - freedom)
+            read_options(options, dtype=result._expression.dtype)
+            return result
         return self._spread(where, freedom, root=False, keepdim=keepdim, options=options)
 
     def std(
@@ -159,10 +165,10 @@ class StatisticMethods(ReductionMethods):
         where = axis_of(self, axis, dim)
         truth = combine("ne", self, 0)
         if where == "inner":
-            read_options(options, dtype=self._expression.dtype)
+            read_options(options, dtype=truth._expression.dtype)
             return unary(inner, truth)
         extent = (self._columns if where == "j" else self._rows) or 1
-        if kind == "count" and extent > _EXACT_COUNTS and truth.dtype == "float32":
+        if kind == "count" and extent > _EXACT_COUNTS and arithmetic_dtype(truth.dtype) == "float32":
             truth = combine("mul", truth, truth._float64_one())
         return truth._reduce(where, (Wanted(kind, (0,)),), options, keepdim=keepdim)
 
@@ -180,40 +186,46 @@ class StatisticMethods(ReductionMethods):
         """
         formula = self._expression
         extents = Extents(self._batch, self._rows, self._columns)
-        mean = _mean(formula, where, extents)
-        read = read_options(options, dtype=mean.dtype, backend=self._backend)
+        ranges = ranges_of(options, self._ranges)
+        read = read_options(options, dtype=formula.dtype, backend=self._backend)
+        mean = _mean(formula, where, extents, ranges, read.summation)
         if not read.call:
             raise UnsupportedError(at_user_line("call=False is not there for var and std, which take two sweeps"))
         difference = apply("sub", (formula, mean))
         sums = prepare(
             (apply("concat", (apply("square", (difference,)), difference)),),
-            (Wanted("sum", (0,)),),
+            (Wanted("sum", (0,), 0, read.summation),),
             reduced=where,
             extents=extents,
             keepdim=keepdim,
+            ranges=ranges,
         )
         shape = (*sums.shapes[0][:-1], formula.dim)
+        kind = arrays.check_devices(sums.sources)
         if read.out is not None:
-            kind = arrays.check_devices(sums.sources)
-            arrays.check_out(read.out, kind=kind, shape=shape, dtype=sums.dtype, sources=sums.sources)
-        found = sums.run()[0]
+            arrays.check_out(read.out, kind=kind, shape=shape, dtype=sums.storage, sources=sums.sources)
+        found = sums.unrounded(kind)[0]
         squares, differences = found[..., : formula.dim], found[..., formula.dim :]
-        count = sums.reduced_extent
+        count = sums.terms(found)
         result = arrays.quotient(squares - arrays.quotient(differences * differences, count), count - ddof)
         if root:
             result = result**0.5
+        if sums.storage != sums.dtype:
+            result = arrays.converted(result, sums.storage)
         if read.out is None:
-            return result
+            return arrays.given_back(result, sums.sources) if kind == arrays.DLPACK else result
         read.out[...] = result
         return read.out
 
 
-def _mean(formula: Expression, where: str, extents: Extents) -> Expression:
+def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | None, summation: Summation) -> Expression:
     """Find the mean as a variable of the axis that is kept."""
-    job = prepare((formula,), (Wanted("mean", (0,)),), reduced=where, extents=extents)
+    wanted = (Wanted("mean", (0,), 0, summation),)
+    job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges)
     if any(source.kind == arrays.SYMBOL for source in job.sources):
         raise UnsupportedError(at_user_line("var and std of symbolic variables are not there: pass arrays"))
-    kind = arrays.check_devices(job.sources)
-    result = job.compute(kind)[0]
+    result = job.unrounded(arrays.check_devices(job.sources))[0]
+    if arrays.is_tensor(result):
+        result = result.detach()
     source = arrays.array_source(result, what="the mean", batch=len(extents.batch), view="mean")
-    return variable(source, axis="i" if where == "j" else "j", dim=formula.dim, dtype=job.dtype)
+    return variable(source, axis="i" if where == "j" else "j", dim=formula.dim, dtype=formula.dtype)

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pylazy import arrays
-from pylazy.arrays import Source
-from pylazy.execute import Job, Wanted, complete_extents, find_executable, formula_dtype, result_shapes
-from pylazy.expression import Flattened, at_user_line, promote
+from pylazy.arrays import Imported, Source
+from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
+from pylazy.execute import (
+    Job,
+    Wanted,
+    check_indices,
+    check_terms,
+    complete_extents,
+    find_executable,
+    formula_dtype,
+    result_shapes,
+)
+from pylazy.expression import Flattened, at_user_line, is_compiling
 from pylazy.options import read_options
 from pylazy.programs import Executable, Extents
 from pylazy.runtime.errors import DtypeError, ShapeError
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pylazy.expression import Expression
+    from pylazy.ranges import Ranges
 
 _MAX_PLANS = 64
 _CATEGORIES = {"i": "Vi", "j": "Vj", "": "Pm"}
@@ -49,7 +60,7 @@ class Plan(NamedTuple):
 
     Attributes:
         executable: the programs.
-        dtype: of the formula.
+        storage: dtype of values of the formula.
         extents: sizes.
         shapes: of the results.
         specs: for each argument its kind of array, the number of its batch dimensions, its dtype, and whether that
@@ -57,7 +68,7 @@ class Plan(NamedTuple):
     """
 
     executable: Executable
-    dtype: str
+    storage: str
     extents: Extents
     shapes: tuple[tuple[int, ...], ...]
     specs: tuple[tuple[str, int, str, bool], ...]
@@ -80,6 +91,7 @@ class Template:
         "_keepdim",
         "_options",
         "_plans",
+        "_ranges",
         "_slots",
         "arguments",
         "expressions",
@@ -99,6 +111,7 @@ class Template:
         drop_inner: bool,
         options: Mapping[str, Any],
         declared: Sequence[Argument] = (),
+        ranges: Ranges | None = None,
     ) -> None:
         """Make a template.
 
@@ -112,6 +125,7 @@ class Template:
             drop_inner: leave an inner dimension of 1 out of the shape of the results.
             options: as the user wrote them; checked again when the dtype is known.
             declared: arguments with names, which may be more than the formula uses.
+            ranges: the pairs to reduce unless a call says otherwise, None for all.
 
         Raises:
             ShapeError: two symbolic variables of one position contradict each other.
@@ -124,6 +138,7 @@ class Template:
         self._keepdim = keepdim
         self._drop_inner = drop_inner
         self._options = options
+        self._ranges = ranges
         self._plans: dict[Any, Plan] = {}
         self.arguments = _merge(_arguments_of(flat), declared)
         places = {argument.position: place for place, argument in enumerate(self.arguments)}
@@ -131,22 +146,31 @@ class Template:
             places[source.position] if source.kind == arrays.SYMBOL else source for source in flat.sources
         ]
 
-    def bind(self, given: Sequence[Any]) -> Job:
-        """Join the formula with arrays.
+    def bind(self, given: Sequence[Any], ranges: Ranges | None = None) -> Job:
+        """Join the formula with arrays, and with the pairs to reduce where they are not those of the template.
 
         Raises:
             TypeError: too many or too few arrays.
             ShapeError: an array has another inner dimension, or sizes that do not fit those of others.
-            DtypeError: an argument is no array, or not one of float32 or float64.
+            DtypeError: an argument is no array, or of a dtype that no formula reads.
         """
+        ranges = self._ranges if ranges is None else ranges
+        ranged = ranges is not None
+        plan = None
         try:
-            plan = self._plans.get(tuple([(array.__class__, array.shape, array.dtype) for array in given]))
+            if not is_compiling():  # a graph that knows a plan is good for its sizes only
+                plan = self._plans.get((ranged, *[(array.__class__, array.shape, array.dtype) for array in given]))
         except (AttributeError, TypeError):
-            plan = None  # a number or a list is among them
+            pass  # a number or a list is among them
         if plan is None:
-            given, plan = self._read(given)
+            given, plan = self._read(given, ranged=ranged)
+        if ranges is not None:
+            check_terms(self.wanted, self.reduced, plan.extents, ranges)
         made = []
         for array, (kind, batch, dtype, weak) in zip(given, plan.specs, strict=True):
+            if array.__class__ is Imported:
+                made.append(arrays.array_source(array, what="an argument", batch=batch, view="", weak=weak))
+                continue
             if kind == arrays.TORCH and array.is_sparse:
                 arrays.array_source(array, what="an argument", batch=batch, view="")
             made.append(Source(kind, array, batch=batch, dtype=dtype, weak=weak, view=""))
@@ -154,22 +178,29 @@ class Template:
             plan.executable,
             [made[slot] if slot.__class__ is int else slot for slot in self._slots],
             self.expressions,
-            dtype=plan.dtype,
+            dtype=arithmetic_dtype(plan.storage),
             extents=plan.extents,
             reduced=self.reduced,
             wanted=self.wanted,
             shapes=plan.shapes,
+            ranges=ranges,
+            storage=plan.storage,
         )
+
+    def inputs_of(self, place: int) -> frozenset[int]:
+        """The numbers of the inputs of the job that an argument stands behind."""
+        return frozenset(number for number, slot in enumerate(self._slots) if slot.__class__ is int and slot == place)
 
     def executable(self) -> Executable:
         """The programs for stored data of some dtype, and for float64 where nothing but numbers is stored."""
         stored = [source for source in self._flat.sources if source.kind != arrays.SYMBOL]
-        return self._executable(formula_dtype(self.expressions, stored))
+        return self._executable(formula_dtype(self.expressions, stored), ranged=self._ranges is not None)
 
-    def _executable(self, dtype: str) -> Executable:
-        return find_executable(self._flat, self.expressions, self.wanted, self.reduced, dtype)
+    def _executable(self, storage: str, *, ranged: bool) -> Executable:
+        dtype = arithmetic_dtype(storage)
+        return find_executable(self._flat, self.expressions, self.wanted, self.reduced, dtype, ranged=ranged)
 
-    def _read(self, given: Sequence[Any]) -> tuple[list[Any], Plan]:
+    def _read(self, given: Sequence[Any], *, ranged: bool) -> tuple[list[Any], Plan]:
         """Check the arguments of a call, and remember what is found for the next."""
         if len(given) != len(self.arguments):
             expected = ", ".join(map(str, self.arguments))
@@ -195,8 +226,11 @@ class Template:
             dtype = promote(dtype, None if source.weak else source.dtype)
         if dtype is None:
             stored = [slot for slot in self._slots if slot.__class__ is not int]
-            dtype = formula_dtype((), [*stored, *sources])
-        read_options(self._options, dtype=dtype)
+            storage = formula_dtype((), [*stored, *sources])
+        else:
+            storage = result_dtype(dtype)
+        check_indices(self._flat, arithmetic_dtype(storage), extents)
+        read_options(self._options, dtype=storage)
         shapes = result_shapes(
             self.expressions,
             self.wanted,
@@ -205,12 +239,13 @@ class Template:
             keepdim=self._keepdim,
             drop_inner=self._drop_inner,
         )
-        plan = Plan(self._executable(dtype), dtype, extents, shapes, tuple(specs))
+        plan = Plan(self._executable(storage, ranged=ranged), storage, extents, shapes, tuple(specs))
         found = [array for array, _ in read]
-        if not any(weak for _, weak in read):
+        if not any(weak or array.__class__ is Imported for array, weak in read) and not is_compiling():
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
-            self._plans[tuple([(array.__class__, array.shape, array.dtype) for array in found])] = plan
+            key = (ranged, *[(array.__class__, array.shape, array.dtype) for array in found])
+            self._plans[key] = plan
         return found, plan
 
     def _called(self, place: int) -> str:
@@ -220,13 +255,16 @@ class Template:
         """Read one argument as an array of enough dimensions; numbers and lists give way in dtype."""
         argument = self.arguments[place]
         weak = False
-        if not (isinstance(value, np.ndarray) or arrays.is_tensor(value)):
+        if arrays.is_array(value):
+            value = arrays.readable(value)
+        else:
             try:
                 value = np.array(value, dtype=np.float64)
             except (TypeError, ValueError):
                 raise DtypeError(
                     at_user_line(
-                        f"{self._called(place)} is {type(value).__name__}, expected a NumPy array or a torch tensor"
+                        f"{self._called(place)} is {type(value).__name__}, expected a NumPy array or a torch tensor, "
+                        "or one with __dlpack__"
                     )
                 ) from None
             weak = True
@@ -253,17 +291,20 @@ class Template:
         stored = self._extents
         batch = stored.batch
         sizes = {"i": stored.rows, "j": stored.columns}
-        origins = {"i": "the data stored in the formula", "j": "the data stored in the formula"}
+        places: dict[str, int] = {}
         for place, (argument, source) in enumerate(zip(self.arguments, sources, strict=True)):
             for axis in argument.axes:
                 count = source.shape[-2]
                 if sizes[axis] is None:
-                    sizes[axis], origins[axis] = count, self._called(place).rstrip(",")
+                    sizes[axis], places[axis] = count, place
                 elif sizes[axis] != count:
+                    other = (
+                        self._called(places[axis]).rstrip(",") if axis in places else "the data stored in the formula"
+                    )
                     raise ShapeError(
                         at_user_line(
                             f"{self._called(place)} has {_counted(count, 'row')} in its shape {source.shape}, and "
-                            f"{origins[axis]} has {sizes[axis]}: arrays of axis {axis} have one size"
+                            f"{other} has {sizes[axis]}: arrays of axis {axis} have one size"
                         )
                     )
             lead = source.shape[: source.batch]

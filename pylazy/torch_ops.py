@@ -1,164 +1,288 @@
-"""Reductions of tensors as nodes of the graph of torch's autograd.
+"""The op of torch that runs a program, closed under differentiation and vmap: `pylazy::run`.
 
-Imported only where a tensor requires a gradient, so where torch is loaded already.
+A graph of torch holds calls of this op and nothing else of pylazy: a gradient is the same op with the text of a derived
+program. So autograd to any order, forward mode, torch.func, torch.compile and torch.export are rules for one op:
+
+- CPU and Meta give results, and their shapes;
+- Autograd wraps the call in a node whose backward and jvp call the op again;
+- the functorch key does the same at each level of torch.func, and moves a dimension of vmap to the batch dimensions.
+
+Imported only where torch is loaded already.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd import forward_ad
 
 from pylazy import arrays
-from pylazy.execute import Job, Wanted, launch, prepare
-from pylazy.expression import apply, at_user_line, variable
-from pylazy.reductions import REDUCTIONS
+from pylazy.execute import launch
+from pylazy.expression import Location, at_user_line
+from pylazy.program_sizes import extents_of, rank_of_batch, result_over_nothing, result_shapes_of
+from pylazy.programs import Executable, Extents, few_rows, find_by_text
+from pylazy.ranges import Ranges
+from pylazy.reductions import DerivedRequest, Order, ReductionRequest
 from pylazy.runtime.errors import UnsupportedError
 
-SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
-"""Reductions whose results are values of the formula at some pairs."""
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pylazy.reductions import Request, Result
+
+_RANGES = 6
+"""The number of arrays of block-sparse ranges."""
+
+_LIBRARY: Any = torch.library.Library("pylazy", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define("run(Tensor[] inputs, str program, int[] batch_ranks) -> Tensor[]")
 
 
-def run_differentiable(job: Job) -> tuple[Any, ...]:
-    """Run a reduction whose results remember how they were made.
+def run(inputs: Sequence[torch.Tensor], program: str, batch_ranks: Sequence[int]) -> list[torch.Tensor]:
+    """Run a program.
 
-    Raises:
-        UnsupportedError: in the backward pass, where the reduction has no gradient yet.
+    Args:
+        inputs: the input buffers, in the dtype of the program. Each has `batch_ranks` dimensions of a batch, which
+            broadcast, then (rows, dim), (rows, 1, dim), (1, rows, dim), what has dim elements for axis "", (M, N, dim)
+            for axis "ij", (N, M, dim) for axis "ji", or these without dim where it is 1. Where the program is ranged,
+            the six arrays of the ranges follow, int64.
+        program: its text; see `Executable.text`.
+        batch_ranks: for each input the number of its leading batch dimensions; 0 for the arrays of ranges.
+
+    Returns:
+        Tensors (*batch, rows, dim), one for each result; one row for axis "", and for pairs as inputs are.
     """
-    if job.wanted[0].kind == "softmax":
-        return (_softmax(job),)
-    numbers = [number for number, source in enumerate(job.sources) if source.kind == arrays.TORCH]
-    kind = job.wanted[0].kind
-    dtype = getattr(torch, job.dtype)
-    # A conversion here is one more node of the graph, so the gradient comes back in the user's own dtype.
-    tensors = [job.sources[number].array.to(dtype) for number in numbers]
-    if kind.removeprefix("arg") in SELECTIONS and job.reduced_extent:
-        from pylazy.torch_selection import select
-
-        return select(job, tuple(numbers), tensors)
-    if kind == "mean":
-        total = _derived(job, (Wanted("sum", (0,)),), job.shapes)
-        results = _Reduction.apply(total, tuple(numbers), *tensors)  # type: ignore[no-untyped-call]
-        return (results[0] / job.reduced_extent,)
-    return tuple(_Reduction.apply(job, tuple(numbers), *tensors))  # type: ignore[no-untyped-call]
+    results: list[torch.Tensor] = torch.ops.pylazy.run.default(inputs, program, batch_ranks)
+    return results
 
 
-class _Reduction(torch.autograd.Function):
-    """The results of a job, as a function of its tensors.
+# What it computes -----------------------------------------------------------------------------------------------------
 
-    The inputs are the job, the numbers of the inputs that are tensors, and these tensors in the dtype of the formula.
+
+def _on_cpu(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
+    executable = find_by_text(program)
+    request = executable.request
+    count = len(inputs) - _RANGES * request.ranged
+    extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
+    results = _empty_results(request, extents, "cpu")
+    if extents.rows and extents.columns and 0 not in extents.batch:
+        dtype = request.dtype
+        located = [
+            arrays.Source(arrays.TORCH, tensor, batch=rank, dtype=dtype, weak=False, view="").locate(dtype)
+            for tensor, rank in zip(inputs[:count], batch_ranks[:count], strict=True)
+        ]
+        if request.ranged:
+            ranges = Ranges(inputs[count:])
+            loaded = executable.load()
+            if sum(buffer.role == "table" for buffer in loaded.image.arguments) > 1:
+                ranges.check_transposes(extents.rows, extents.columns, (None, Location("<a graph of torch>", 0, 0, "")))
+            launch(loaded, located, results, extents, ranges)
+        else:
+            launch(executable.load(few_rows(extents, dtype)), located, results, extents)
+    else:
+        for number, result in enumerate(results):
+            result.fill_(result_over_nothing(request, number))
+    return results
+
+
+def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
+    request = find_by_text(program).request
+    count = len(inputs) - _RANGES * request.ranged
+    extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
+    return _empty_results(request, extents, inputs[0].device)
+
+
+def _empty_results(request: Request, extents: Extents, device: Any) -> list[torch.Tensor]:
+    found = []
+    for result, shape in zip(request.results, result_shapes_of(request, extents), strict=True):
+        # A sweep over ranges leaves the other pairs of a table as they are.
+        make = torch.zeros if request.ranged and len(result.axis) == 2 else torch.empty
+        found.append(make(shape, dtype=getattr(torch, result.dtype), device=device))
+    return found
+
+
+# Its derivatives ------------------------------------------------------------------------------------------------------
+
+
+def pull_back(
+    executable: Executable,
+    inputs: Sequence[torch.Tensor],
+    batch_ranks: Sequence[int],
+    results: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor | None],
+    wrt: tuple[int, ...],
+) -> list[torch.Tensor]:
+    """Give the gradients of some inputs, in their shapes, as functions of everything that they depend on.
+
+    Args:
+        executable: the program.
+        inputs: what it was given.
+        batch_ranks: of the inputs.
+        results: those that the derivative reads, in order: (*batch, rows, dim).
+        cotangents: one for each result, (*batch, rows, dim), or None for zero; not all of them None.
+        wrt: numbers of inputs, ascending.
     """
+    executable, given = _with_results(executable, cotangents, results)
+    derived = executable.derive(wrt)
+    own, ranges = _without_ranges(executable, inputs)
+    described = executable.request.results
+    saved = [result for result in described if result.saved]
+    ranks = [
+        *batch_ranks[: len(own)],
+        *map(rank_of_batch, (*results, *given), (*saved, *described)),
+        *(0 for _ in ranges),
+    ]
+    found = run([*own, *results, *given, *ranges], derived.text(), ranks)
+    gradients = []
+    for number, gradient, spec in zip(wrt, found, derived.request.results, strict=True):
+        rows = gradient.flatten(-3, -2) if len(spec.axis) == 2 else gradient
+        gradients.append(arrays.sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
+    return gradients
+
+
+def push_forward(
+    executable: Executable,
+    inputs: Sequence[torch.Tensor],
+    batch_ranks: Sequence[int],
+    results: Sequence[torch.Tensor],
+    tangents: Sequence[torch.Tensor | None],
+) -> list[torch.Tensor | None]:
+    """Give the tangents of the results, as functions of everything that they depend on.
+
+    Args:
+        executable: the program.
+        inputs: what it was given.
+        batch_ranks: of the inputs.
+        results: all of them.
+        tangents: one for each input, in its shape, or None for zero.
+    """
+    described = executable.request.results
+    own, ranges = _without_ranges(executable, inputs)
+    wrt = tuple(number for number, tangent in enumerate(tangents[: len(own)]) if tangent is not None)
+    if not wrt or not all(result.differentiable for result in described):
+        return [None] * len(described)
+    derived = executable.derivative(Order("tangents", wrt))
+    saved = [tensor for tensor, result in zip(results, described, strict=True) if result.saved]
+    given = [tangent for tangent in tangents[: len(own)] if tangent is not None]
+    ranks = [
+        *batch_ranks[: len(own)],
+        *map(rank_of_batch, saved, (result for result in described if result.saved)),
+        *(batch_ranks[number] for number in wrt),
+        *(0 for _ in ranges),
+    ]
+    return list(run([*own, *saved, *given, *ranges], derived.text(), ranks))
+
+
+def _without_ranges(
+    executable: Executable, inputs: Sequence[torch.Tensor]
+) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+    """Part the inputs of a program from the arrays of its ranges, which all its derivatives take too."""
+    count = len(inputs) - _RANGES * executable.request.ranged
+    return inputs[:count], inputs[count:]
+
+
+def _with_results(
+    executable: Executable, cotangents: Sequence[torch.Tensor | None], results: Sequence[torch.Tensor]
+) -> tuple[Executable, list[torch.Tensor]]:
+    """Leave out the results that have no cotangent."""
+    given = [cotangent for cotangent in cotangents if cotangent is not None]
+    request = executable.request
+    if len(given) == len(cotangents):
+        return executable, given
+    assert not results
+    kept = tuple(number for number, cotangent in enumerate(cotangents) if cotangent is not None)
+    return find_by_text(_with_some_results(request, kept).canonical_text()), given
+
+
+def _with_some_results(request: Request, kept: tuple[int, ...]) -> Request:
+    """Ask for the results of these numbers only; the inputs stay what they are."""
+    if isinstance(request, ReductionRequest):
+        raise UnsupportedError(at_user_line("a program of several reductions has no gradient of one of them alone"))
+    order = request.order
+    if order.mode == "wrt":
+        return DerivedRequest(request.forward, Order("wrt", tuple(order.numbers[number] for number in kept)))
+    return DerivedRequest(_with_some_results(request.forward, kept), order)
+
+
+class _Run(torch.autograd.Function):
+    """A call of the op as a node of the graph of autograd."""
 
     @staticmethod
-    def forward(ctx: Any, job: Job, numbers: tuple[int, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        results = job.compute(arrays.TORCH, dict(zip(numbers, tensors, strict=True)))
-        ctx.job = job
-        ctx.numbers = numbers
-        saved = results if job.wanted[0].kind == "logsumexp" else ()
-        ctx.save_for_backward(*tensors, *saved)
-        ctx.mark_non_differentiable(*(result for result in results if not result.is_floating_point()))
+    def forward(program: str, batch_ranks: tuple[int, ...], *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return tuple(run(inputs, program, batch_ranks))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        program, ctx.batch_ranks, *tensors = inputs
+        ctx.executable = find_by_text(program)
+        described = ctx.executable.request.results
+        ctx.count = len(tensors)
+        ctx.mark_non_differentiable(
+            *(result for result, own in zip(output, described, strict=True) if not own.differentiable)
+        )
         ctx.set_materialize_grads(False)
-        return results
+        ctx.save_for_backward(*tensors, *_saved(output, described))
+        ctx.save_for_forward(*tensors, *output)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        job: Job = ctx.job
-        nothing = (None, None, *(None for _ in ctx.numbers))
-        kind = job.wanted[0].kind
-        cotangent = cotangents[0]
-        if cotangent is None:
-            return nothing
-        if not REDUCTIONS[kind].differentiable and job.reduced_extent:
-            message = f"{kind} has no gradient"
-            raise UnsupportedError(at_user_line(message, job.expressions[0].position))
+        count: int = ctx.count
+        wrt = tuple(number for number, needs in enumerate(ctx.needs_input_grad[2:]) if needs)
+        if all(cotangent is None for cotangent in cotangents):
+            return (None,) * (2 + count)
         saved = ctx.saved_tensors
-        tensors, results = saved[: len(ctx.numbers)], saved[len(ctx.numbers) :]
-        needed = [number for number, needs in zip(ctx.numbers, ctx.needs_input_grad[2:], strict=True) if needs]
-        gradients = iter(FirstGradient.apply(job, ctx.numbers, tuple(needed), cotangent, *tensors, *results))  # type: ignore[no-untyped-call]
-        return (None, None, *(next(gradients) if number in needed else None for number in ctx.numbers))
-
-
-class FirstGradient(torch.autograd.Function):
-    """The gradient of a job; a node of the graph only so that a second derivative is refused in plain words."""
+        found = pull_back(ctx.executable, saved[:count], ctx.batch_ranks, saved[count:], cotangents, wrt)
+        gradients: list[torch.Tensor | None] = [None] * (2 + count)
+        for number, gradient in zip(wrt, found, strict=True):
+            gradients[2 + number] = gradient
+        return tuple(gradients)
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        job: Job,
-        numbers: tuple[int, ...],
-        wrt: tuple[int, ...],
-        cotangent: torch.Tensor,
-        *tensors_and_results: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...]:
-        """Give the gradients of the inputs `wrt`."""
-        ctx.job = job
-        tensors = dict(zip(numbers, tensors_and_results, strict=False))
-        results = tensors_and_results[len(numbers) :]
-        return _gradients(job, tensors, wrt, cotangent, results)
+    def jvp(ctx: Any, _: None, __: None, *tangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        # torch runs this without forward mode, which would lose the tangents of the levels below this one.
+        with forward_ad._set_fwd_grad_enabled(True):
+            primals = [_primal(tensor) for tensor in saved]
+            inputs, results = primals[: ctx.count], primals[ctx.count :]
+            return tuple(push_forward(ctx.executable, inputs, ctx.batch_ranks, results, tangents))
 
     @staticmethod
-    def backward(ctx: Any, *_: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        """Refuse a second derivative."""
-        message = "second derivatives of reductions are not implemented yet: take gradients without create_graph=True"
-        raise UnsupportedError(at_user_line(message, ctx.job.expressions[0].position))
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], program: str, batch_ranks: tuple[int, ...], *inputs: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[int, ...]]:
+        del info
+        longest = max(batch_ranks)
+        moved, ranks = [], []
+        for tensor, rank, dim in zip(inputs, batch_ranks, in_dims[2:], strict=True):
+            if dim is None:
+                moved.append(tensor)
+                ranks.append(rank)
+            else:
+                first_then_padding = (slice(None), *((None,) * (longest - rank)))
+                moved.append(tensor.movedim(dim, 0)[first_then_padding])
+                ranks.append(longest + 1)
+        results = tuple(run(moved, program, ranks))
+        return results, (0,) * len(results)
 
 
-def _gradients(
-    job: Job,
-    tensors: dict[int, torch.Tensor],
-    wrt: tuple[int, ...],
-    cotangent: torch.Tensor,
-    results: tuple[torch.Tensor, ...],
-) -> tuple[torch.Tensor, ...]:
-    """Run the gradient program for every batch element, then sum over the batch dimensions that an input lacks."""
-    batch, rows, columns = job.extents
-    extent = {"i": rows or 0, "j": columns or 0, "": 1}
-    inputs = [job.executable.request.inputs[number] for number in wrt]
-    full = [arrays.empty_result(arrays.TORCH, (*batch, extent[spec.axis], spec.dim), job.dtype) for spec in inputs]
-    if rows and columns and 0 not in batch:
-        # These have every batch dimension as results have, so they are laid out as results are.
-        given = [result.detach().contiguous() for result in (*results, cotangent)]
-        launch(job.executable.gradient(wrt, job.few), job.locate(tensors), [*given, *full], job.extents)
-    else:
-        for gradient in full:
-            gradient.zero_()
-    return tuple(
-        sum_to_shape(gradient, job.sources[number].shape, job.sources[number].batch, len(batch))
-        for number, gradient in zip(wrt, full, strict=True)
-    )
+def _primal(tensor: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = forward_ad.unpack_dual(tensor, level=0).primal  # type: ignore[no-untyped-call]
+    return found
 
 
-def sum_to_shape(gradient: torch.Tensor, shape: tuple[int, ...], own_batch: int, batch: int) -> torch.Tensor:
-    """Sum a gradient over the batch dimensions that an array lacks or repeats along."""
-    missing = batch - own_batch
-    repeated = [
-        axis for axis in range(batch) if axis < missing or (shape[axis - missing] == 1 and gradient.shape[axis] != 1)
-    ]
-    if repeated:
-        gradient = gradient.sum(repeated)
-    return gradient.reshape(shape)
+def _saved(results: Sequence[torch.Tensor], described: Sequence[Result]) -> list[torch.Tensor]:
+    return [result for result, own in zip(results, described, strict=True) if own.saved]
 
 
-def _softmax(job: Job) -> torch.Tensor:
-    """Compose the weighted softmax of reductions that have gradients: the sum of exp(f - logsumexp f) g."""
-    f, g = job.expressions
-    logsumexp = prepare((f,), (Wanted("logsumexp", (0,)),), reduced=job.reduced, extents=job.extents).run()[0]
-    source = arrays.array_source(logsumexp, what="logsumexp", batch=len(job.extents.batch), view="softmax")
-    kept = variable(source, axis="i" if job.reduced == "j" else "j", dim=1, dtype=job.dtype)
-    weight = apply("exp", (apply("sub", (f, kept)),))
-    total = prepare((apply("mul", (weight, g)),), (Wanted("sum", (0,)),), reduced=job.reduced, extents=job.extents)
-    result: torch.Tensor = total.run()[0].reshape(job.shapes[0])
-    return result
+def _as_node(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
+    return list(_Run.apply(program, tuple(batch_ranks), *inputs))  # type: ignore[no-untyped-call]
 
 
-def _derived(job: Job, wanted: tuple[Wanted, ...], shapes: tuple[tuple[int, ...], ...]) -> Job:
-    return Job(
-        job.executable,
-        job.sources,
-        job.expressions,
-        dtype=job.dtype,
-        extents=job.extents,
-        reduced=job.reduced,
-        wanted=wanted,
-        shapes=shapes,
-    )
+for _key, _kernel in {
+    "CPU": _on_cpu,
+    "Meta": _on_meta,
+    "Autograd": _as_node,
+    "FuncTorchDynamicLayerFrontMode": _as_node,
+}.items():
+    _LIBRARY.impl("run", _kernel, _key)

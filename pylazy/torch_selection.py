@@ -1,78 +1,60 @@
 """Gradients of the smallest and largest values: those of the formula at the pairs that were selected.
 
-In the backward pass the rows of both axes are gathered at the selected pairs, and the gradient program of the formula
-runs on one pair a row, so the cost is that of the selected pairs alone.
+The rows of both axes are gathered at the selected pairs, and the formula runs there, one pair a row, so the cost of a
+derivative of any order is that of the selected pairs alone.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, find_executable, flatten, prepare, result_shapes
-from pylazy.expression import Expression, at_user_line
+from pylazy.expression import Expression, at_user_line, replace_leaves
 from pylazy.programs import Extents
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.torch_ops import FirstGradient, sum_to_shape
+from pylazy.torch_reductions import run_as_constant, run_tensors
+
+if TYPE_CHECKING:
+    from pylazy.arrays import Source
 
 
-def select(job: Job, numbers: tuple[int, ...], tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def select(job: Job) -> tuple[torch.Tensor, ...]:
     """Run a selection; values remember how they were made, positions have no gradient.
 
     Args:
         job: of the kinds min, max, kmin or kmax, or their positions, or both.
-        numbers: of the inputs that are tensors.
-        tensors: these, in the dtype of the formula.
     """
-    kind, operands, k = job.wanted[0]
+    kind, operands, k, _ = job.wanted[0]
     value = kind.removeprefix("arg")
     formula = job.expressions[0]
     if formula.op == "var" and formula.source is None:  # the formula of a bundle is known to its program only
         raise UnsupportedError(at_user_line(f"the gradient of {value} needs the formula, which is not here"))
     wanted = (Wanted(value, operands, k), Wanted(f"arg{value}", operands, k))
+    shapes = result_shapes(job.expressions, wanted, job.reduced, job.extents, keepdim=False, drop_inner=False)
     flat = flatten(job.expressions)
-    both = Job(
-        find_executable(flat, job.expressions, wanted, job.reduced, job.dtype),
-        job.sources,
-        job.expressions,
-        dtype=job.dtype,
-        extents=job.extents,
-        reduced=job.reduced,
-        wanted=wanted,
-        shapes=result_shapes(job.expressions, wanted, job.reduced, job.extents, keepdim=False, drop_inner=False),
-    )
-    values, positions = _Selection.apply(both, numbers, *tensors)  # type: ignore[no-untyped-call]
+    ranged = job.ranges is not None
+    executable = find_executable(flat, job.expressions, wanted, job.reduced, job.dtype, ranged=ranged)
+    values, positions = run_as_constant(job.asking(wanted, executable, shapes))
+    pairs = _Pairs.of(job, positions)
+    selected = _with_derivative_of(values, pairs.evaluate().reshape(values.shape))
+    if ranged and not k:
+        # The smallest of nothing is a constant, whatever its position says; the k smallest have k terms.
+        selected = torch.where(job.terms(values) == 0, values, selected)
+    values = selected
     return tuple(
-        (positions if wanted.kind.startswith("arg") else values).reshape(shape)
-        for wanted, shape in zip(job.wanted, job.shapes, strict=True)
+        (positions if target.kind.startswith("arg") else values).reshape(shape)
+        for target, shape in zip(job.wanted, job.shapes, strict=True)
     )
 
 
-class _Selection(torch.autograd.Function):
-    """Values and positions, as a function of the tensors of a job."""
-
-    @staticmethod
-    def forward(ctx: Any, job: Job, numbers: tuple[int, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        values, positions = job.compute(arrays.TORCH, dict(zip(numbers, tensors, strict=True)))
-        ctx.job = job
-        ctx.numbers = numbers
-        ctx.save_for_backward(*tensors, positions)
-        ctx.mark_non_differentiable(positions)
-        ctx.set_materialize_grads(False)
-        return values, positions
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor | None, _: Any) -> tuple[torch.Tensor | None, ...]:
-        if cotangent is None:
-            return (None, None, *(None for _ in ctx.numbers))
-        *tensors, positions = ctx.saved_tensors
-        pairs = _Pairs.of(ctx.job, positions)
-        needed = tuple(number for number, needs in zip(ctx.numbers, ctx.needs_input_grad[2:], strict=True) if needs)
-        gradients = _pull_back(pairs, dict(zip(ctx.numbers, tensors, strict=True)), needed, cotangent)
-        return (None, None, *(gradients.get(number) for number in ctx.numbers))
+def _with_derivative_of(values: torch.Tensor, equal: torch.Tensor) -> torch.Tensor:
+    """Give the values with the derivative of others, that equal them but for rounding."""
+    return torch.where(values.isfinite(), values + (equal - equal.detach()), equal)
 
 
 class _Pairs(NamedTuple):
@@ -81,7 +63,7 @@ class _Pairs(NamedTuple):
     Attributes:
         job: the selection.
         positions: (*batch, pairs), along the reduced axis.
-        repeats: pairs of each kept row.
+        repeats: pairs of each kept row: one for each component of each of the k best.
     """
 
     job: Job
@@ -90,107 +72,68 @@ class _Pairs(NamedTuple):
 
     @staticmethod
     def of(job: Job, positions: torch.Tensor) -> _Pairs:
-        batch = job.extents.batch
         kept = (job.extents.rows if job.reduced == "j" else job.extents.columns) or 0
-        count = positions.numel() // max(math.prod(batch), 1)
-        return _Pairs(job, positions.reshape(*batch, count), count // max(kept, 1))
+        repeats = (job.wanted[0].k or 1) * job.expressions[0].dim
+        return _Pairs(job, positions.reshape(*job.extents.batch, kept * repeats), repeats)
+
+    def rows_of(self, axis: str) -> torch.Tensor:
+        """Give the row that every pair reads of an array of this axis: (*batch, pairs), or without a batch."""
+        if axis == self.job.reduced:
+            return self.positions
+        pairs = self.positions.shape[-1]
+        kept = torch.arange(pairs, device=self.positions.device) // max(self.repeats, 1)
+        if len(axis) == 1:
+            return kept
+        i, j = (kept, self.positions) if self.job.reduced == "j" else (self.positions, kept)
+        _, rows, columns = self.job.extents
+        return i * (columns or 0) + j if axis == "ij" else j * (rows or 0) + i
 
     def gather(self, rows: torch.Tensor, axis: str) -> torch.Tensor:
-        """Take the row of every pair: (*own batch, rows, D) gives (*batch, pairs, D)."""
-        if axis != self.job.reduced:
-            return rows.repeat_interleave(self.repeats, dim=-2)
-        dim = rows.shape[-1]
-        batch = self.positions.shape[:-1]
-        index = self.positions[..., None].expand(*self.positions.shape, dim)
-        return rows.expand(*batch, *rows.shape[-2:]).gather(-2, index)
+        """Take the row of every pair: (*own batch, rows, D) gives (*own batch or batch, pairs, D)."""
+        *own, count, dim = rows.shape
+        if len(axis) == 1 and axis != self.job.reduced:
+            return rows[..., None, :].expand(*own, count, self.repeats, dim).reshape(*own, count * self.repeats, dim)
+        index = self.rows_of(axis)[..., None].expand(*self.positions.shape, dim)
+        return rows.expand(*self.positions.shape[:-1], count, dim).gather(-2, index)
 
-    def scatter(self, gradient: torch.Tensor, axis: str, count: int) -> torch.Tensor:
-        """Add up the gradients of the pairs of every row: the transpose of `gather`, with the whole batch."""
-        *batch, pairs, dim = gradient.shape
-        if axis != self.job.reduced:
-            return gradient.reshape(*batch, pairs // max(self.repeats, 1), self.repeats, dim).sum(-2)
-        index = self.positions[..., None].expand(*self.positions.shape, dim)
-        return gradient.new_zeros(*batch, count, dim).scatter_add(-2, index, gradient)
+    def evaluate(self) -> torch.Tensor:
+        """Give the selected component of the formula at every pair: (*batch, pairs)."""
+        job = self.job
+        dtype = getattr(torch, job.dtype)
+        leaves: dict[Any, Expression] = {}
+        inputs = job.executable.request.inputs
+        position = job.expressions[0].position
+        # The sources that the formula names may be symbols, in whose place the job has arrays.
+        for number, named in enumerate(flatten(job.expressions).sources):
+            spec, source = inputs[number], job.sources[number]
+            if spec.axis:
+                array = source.array if source.kind == arrays.TORCH else torch.from_numpy(np.array(source.array))
+                count = math.prod(source.shape[source.batch :]) // spec.dim
+                rows = array.to(dtype).reshape(*source.shape[: source.batch], count, spec.dim)
+                source = _as_rows(self.gather(rows, spec.axis))
+            axes = "i" if spec.axis else ""
+            leaf = Expression("var", (), (), axes, spec.dim, None if source.weak else source.dtype, source, position)
+            leaves[named.identity, spec.axis, spec.dim] = leaf
 
+        def on_pairs(leaf: Expression) -> Expression:
+            if leaf.op == "index":
+                numbers = self.rows_of(leaf.axes)[..., None].to(dtype)
+                return Expression("var", (), (), "i", 1, None, _as_rows(numbers, weak=True), position)
+            if leaf.op != "var":
+                return leaf
+            return leaves.get((leaf.source.identity, "ji" if leaf.attributes else leaf.axes, leaf.dim), leaf)
 
-def _pull_back(
-    pairs: _Pairs, tensors: dict[int, torch.Tensor], needed: tuple[int, ...], cotangent: torch.Tensor
-) -> dict[int, torch.Tensor]:
-    job = pairs.job
-    inputs = job.executable.request.inputs
-    gathered: dict[int, torch.Tensor] = {}
-    for number, spec in enumerate(inputs):
-        source = job.sources[number]
-        if spec.axis:
-            array = tensors[number] if number in tensors else torch.tensor(source.array)
-            rows = array.to(getattr(torch, job.dtype)).reshape(*source.shape[: source.batch], -1, spec.dim)
-            gathered[number] = pairs.gather(rows, spec.axis)
-        elif number in tensors:
-            gathered[number] = tensors[number]
-    on_pairs = _on_pairs(job, gathered, pairs.positions.shape[-1])
-    numbers = tuple(gathered)
-    weights = _at_components(cotangent.reshape(pairs.positions.shape), job.expressions[0].dim)
-    found = FirstGradient.apply(on_pairs, numbers, needed, weights, *gathered.values())  # type: ignore[no-untyped-call]
-    extent = {"i": job.extents.rows or 0, "j": job.extents.columns or 0}
-    gradients: dict[int, torch.Tensor] = {}
-    for number, gradient in zip(needed, found, strict=True):
-        source, axis = job.sources[number], inputs[number].axis
-        if axis:
-            rows = pairs.scatter(gradient, axis, extent[axis])
-            gradients[number] = sum_to_shape(rows, source.shape, source.batch, rows.dim() - 2)
-        else:
-            gradients[number] = gradient.reshape(source.shape)
-    return gradients
+        formula = replace_leaves(job.expressions[0], on_pairs)
+        extents = Extents(job.extents.batch, self.positions.shape[-1], 1)
+        found = run_tensors(prepare((formula,), (Wanted("sum", (0,)),), reduced="j", extents=extents))[0]
+        # Each pair was selected for one component, in turn.
+        by_component: torch.Tensor = found.reshape(*self.positions.shape[:-1], *self._by_component())
+        return by_component.diagonal(dim1=-2, dim2=-1)
 
-
-def _at_components(cotangent: torch.Tensor, dim: int) -> torch.Tensor:
-    """Spread (*batch, pairs) to (*batch, pairs, dim): each pair was selected for one component, in turn."""
-    component = torch.arange(cotangent.shape[-1]) % dim
-    spread = cotangent.new_zeros(*cotangent.shape, dim)
-    index = component[:, None].expand(*cotangent.shape, 1)
-    return spread.scatter(-1, index, cotangent[..., None])
+    def _by_component(self) -> tuple[int, int, int]:
+        dim = self.job.expressions[0].dim
+        return self.positions.shape[-1] // dim, dim, dim
 
 
-def _on_pairs(job: Job, gathered: dict[int, torch.Tensor], count: int) -> Job:
-    """Prepare the sum of the formula over one column, with a row for each pair."""
-    leaves: dict[Any, Expression] = {}
-    inputs = job.executable.request.inputs
-    position = job.expressions[0].position
-    # The sources that the formula names may be symbols, in whose place the job has arrays.
-    for number, named in enumerate(flatten(job.expressions).sources):
-        spec, source = inputs[number], job.sources[number]
-        axis = "i" if spec.axis else ""
-        if axis:
-            rows = gathered[number].detach()
-            source = arrays.array_source(rows, what="a gathered input", batch=rows.dim() - 2, view="pairs")
-        leaf = Expression("var", (), (), axis, spec.dim, None if source.weak else source.dtype, source, position)
-        leaves[named.identity, spec.axis, spec.dim] = leaf
-    formula = _rebuild(job.expressions[0], leaves)
-    extents = Extents(job.extents.batch, count, 1)
-    on_pairs = prepare((formula,), (Wanted("sum", (0,)),), reduced="j", extents=extents)
-    assert len(on_pairs.sources) == len(job.sources)
-    return on_pairs
-
-
-def _rebuild(root: Expression, leaves: dict[Any, Expression]) -> Expression:
-    """Replace the variables of both axes."""
-    made: dict[int, Expression] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in made]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) in made:
-            continue
-        if node.op == "var":
-            made[id(node)] = leaves.get((node.source.identity, node.axes, node.dim), node)
-            continue
-        operands = tuple([made[id(operand)] for operand in node.operands])
-        axes = "i" if node.axes else ""
-        made[id(node)] = Expression(
-            node.op, operands, node.attributes, axes, node.dim, node.dtype, node.source, node.position
-        )
-    return made[id(root)]
+def _as_rows(rows: torch.Tensor, *, weak: bool = False) -> Source:
+    return arrays.array_source(rows, what="a gathered input", batch=rows.dim() - 2, view="pairs", weak=weak)

@@ -1,13 +1,23 @@
 """Expressions -> a module of the `reduction` dialect, every op with the user's file and line."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pylazy.compiler.compile import compilation
-from pylazy.compiler.dialects.reduction.formula_ops import emit_constant, emit_formula_op, emit_reduce, emit_var
+from pylazy.compiler.dialects.reduction.formula_ops import (
+    emit_constant,
+    emit_formula_op,
+    emit_index,
+    emit_reduce,
+    emit_var,
+)
+from pylazy.compiler.dialects.reduction.summation import summation_attributes
 from pylazy.compiler.mlir import func, ir
 from pylazy.expression import Location, Node
-from pylazy.reductions import GradientRequest, ReductionRequest
+from pylazy.reductions import ReductionRequest
+
+if TYPE_CHECKING:
+    from pylazy.reductions import Order, Request
 
 FUNCTION_NAME = "formula"
 
@@ -27,24 +37,20 @@ class Traced:
         return str(self.module)
 
 
-def trace(request: ReductionRequest, *, few_rows: str = "") -> Traced:
-    """Build the module of some reductions: one function from tensors of inputs to tensors of results.
+def trace(request: "Request", *, few_rows: str = "") -> Traced:
+    """Build the module of a program: one function from tensors of inputs to tensors of results.
 
     Args:
-        request: what to compute.
+        request: what to compute. Of a derivative it is the forward function, marked for `reduction-differentiate`.
         few_rows: the axes ("", "i", "j" or "ij") with so few rows that a vector is better filled with columns.
     """
     with compilation():
-        return Traced(_build(request, wrt=(), few_rows=few_rows))
+        if isinstance(request, ReductionRequest):
+            return Traced(_build(request, orders=(), few_rows=few_rows))
+        return Traced(_build(request.root, orders=request.orders, few_rows=few_rows))
 
 
-def trace_gradient(request: GradientRequest, *, few_rows: str = "") -> Traced:
-    """Build the module of a gradient: the forward function, marked for `reduction-differentiate`."""
-    with compilation():
-        return Traced(_build(request.forward, wrt=request.wrt, few_rows=few_rows))
-
-
-def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) -> ir.Module:
+def _build(request: ReductionRequest, *, orders: "tuple[Order, ...]", few_rows: str) -> ir.Module:
     element = ir.F32Type.get() if request.dtype == "float32" else ir.F64Type.get()
     dynamic = ir.ShapedType.get_dynamic_size()
     tensors = [ir.RankedTensorType.get([dynamic if entry.axis else 1, entry.dim], element) for entry in request.inputs]
@@ -66,6 +72,7 @@ def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) ->
                             axis=output.axis,
                             weight=weight[0] if weight else None,
                             k=output.k,
+                            summation=summation_attributes(*output.summation),
                         )
                     )
             func.ReturnOp(results)
@@ -82,12 +89,23 @@ def _build(request: ReductionRequest, *, wrt: tuple[int, ...], few_rows: str) ->
                 for entry in request.inputs
             ]
         )
+        if request.ranged:
+            function.attributes["reduction.ranged"] = ir.UnitAttr.get()
         if few_rows:
             function.attributes["reduction.few_rows"] = ir.StringAttr.get(few_rows)
-        if wrt:
-            integer = ir.IntegerType.get_signless(64)
-            function.attributes["reduction.wrt"] = ir.ArrayAttr.get([ir.IntegerAttr.get(integer, k) for k in wrt])
+        if orders:
+            function.attributes["reduction.derivatives"] = ir.ArrayAttr.get(
+                [_order_attribute(order) for order in orders]
+            )
     return module
+
+
+def _order_attribute(order: "Order") -> ir.Attribute:
+    integer = ir.IntegerType.get_signless(64)
+    entries = {order.mode: ir.ArrayAttr.get([ir.IntegerAttr.get(integer, number) for number in order.numbers])}
+    if order.with_results:
+        entries["with_results"] = ir.UnitAttr.get()
+    return ir.DictAttr.get(entries)
 
 
 def _emit_nodes(
@@ -101,6 +119,8 @@ def _emit_nodes(
                 values.append(emit_var(arguments[number], request.inputs[number].axis))
             elif node.op == "constant":
                 values.append(emit_constant(float(node.value or 0), element))
+            elif node.op == "index":
+                values.append(emit_index(node.axes, element))
             else:
                 operands = [values[operand] for operand in node.operands]
                 values.append(emit_formula_op(node.op, *operands, **dict(node.attributes)))

@@ -25,6 +25,10 @@ class FormulaError(PylazyError, ValueError):
     """A text that is no formula, or no declaration of a variable."""
 
 
+class NonFiniteError(PylazyError, ValueError):
+    """NaN or infinity where only finite numbers have a meaning."""
+
+
 class UnsupportedError(PylazyError, NotImplementedError):
     """An operation that the chosen target does not have."""
 

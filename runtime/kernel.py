@@ -25,8 +25,9 @@ DTYPE_BYTES: Mapping[str, int] = MappingProxyType(
         "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
     }
 )  # fmt: skip
-ROLES = ("input", "output", "scratch")
+ROLES = ("input", "output", "scratch", "table")
 AXES = ("", "i", "j")
+BUFFER_AXES = (*AXES, "ij")
 MAX_BUFFERS = 256
 MAX_PHASES = 4096
 MAX_ROW_BYTES = 1 << 40
@@ -36,6 +37,8 @@ _PREFIX = struct.Struct("<4sIQQ")
 _HASH_BYTES = hashlib.sha256().digest_size
 _GPU_TARGET = re.compile(r"sm_[0-9]{2,3}[a-z]?")
 _INT64_MAX = (1 << 63) - 1
+# Absent from images made before they were.
+_LATER_FIELDS: Mapping[str, object] = MappingProxyType({"tile_table": -1, "windows_entry": -1})
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ class Buffer:
 
     Attributes:
         name: the name in the formula, for messages.
-        role: "input", "output" or "scratch"; the runtime allocates scratch.
-        axis: "i" for M rows, "j" for N rows, "" for one row.
+        role: "input", "output", "scratch" or "table"; the runtime allocates scratch. A table lists the tiles of phases
+            over the rows of its axis, in int64 words whose number the caller chooses: the number of tiles; the number
+            of pairs in all of them; for each tile its first row, the row after its last, and the words where its
+            columns begin and end; then these columns, as intervals of a first column and the one after the last.
+        axis: "i" for M rows, "j" for N rows, "" for one row, "ij" for M * N rows, one for each pair, j fastest.
         dtype: a key of `DTYPE_BYTES`.
         dim: elements of a row.
         per_split: scratch only: one such array for every column split, stored only if there are two or more.
@@ -78,6 +84,8 @@ class Phase:
         merges: whether this phase merges the splits of the last splittable one; skipped when there is one split.
         cost: estimated cycles for one (row, column) pair on one core.
         max_columns_per_split: the most columns that one call takes; 0 for no limit.
+        tile_table: number of the buffer that lists the tiles; -1 if they are cut from the extents.
+        windows_entry: byte offset of the function for callers on Windows; -1 if `entry` serves them too.
     """
 
     entry: int
@@ -89,6 +97,8 @@ class Phase:
     merges: bool
     cost: float
     max_columns_per_split: int
+    tile_table: int = -1
+    windows_entry: int = -1
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,7 @@ class KernelImage:
 
     @property
     def arguments(self) -> tuple[Buffer, ...]:
-        """The buffers that the caller brings: inputs and outputs, in order."""
+        """The buffers that the caller brings: inputs, outputs and tables, in order."""
         return tuple(buffer for buffer in self.buffers if buffer.role != "scratch")
 
     def to_bytes(self) -> bytes:
@@ -157,7 +167,11 @@ class KernelImage:
 
 
 def _fields_of(record: Buffer | Phase) -> dict[str, object]:
-    return {item.name: getattr(record, item.name) for item in fields(record)}
+    written = {item.name: getattr(record, item.name) for item in fields(record)}
+    for name, default in _LATER_FIELDS.items():
+        if written.get(name) == default:
+            del written[name]  # so that who knows no such field reads all images that do not need it
+    return written
 
 
 def _require(condition: bool, rule: str) -> None:
@@ -211,7 +225,8 @@ def _read_records(records: object, kind: type[Any], *, what: str) -> tuple[Any, 
     assert isinstance(records, list)
     names = tuple(item.name for item in fields(kind))
     for index, record in enumerate(records):
-        _require_keys(record, names, what=f"{what} {index}")
+        absent = [name for name in _LATER_FIELDS if isinstance(record, dict) and name not in record]
+        _require_keys(record, tuple(name for name in names if name not in absent), what=f"{what} {index}")
     return tuple(kind(**record) for record in records)
 
 
@@ -232,6 +247,7 @@ def _check_image(image: KernelImage) -> None:
         _check_buffer(buffer, what=f"buffer {index}")
     for index, phase in enumerate(image.phases):
         _check_phase(phase, code_bytes=len(image.code), what=f"phase {index}")
+        _check_tile_table(phase, image.buffers, what=f"phase {index}")
     _check_merges(image.phases)
     _require(isinstance(image.provenance, Mapping), "provenance is not a mapping")
     for key, value in image.provenance.items():
@@ -243,17 +259,20 @@ def _check_buffer(buffer: Buffer, *, what: str) -> None:
     _require(type(buffer) is Buffer, f"{what} is not a Buffer")
     _require_text(buffer.name, what=f"name of {what}")
     _require_choice(buffer.role, ROLES, what=f"role of {what}")
-    _require_choice(buffer.axis, AXES, what=f"axis of {what}")
+    _require_choice(buffer.axis, BUFFER_AXES, what=f"axis of {what}")
     _require_choice(buffer.dtype, tuple(DTYPE_BYTES), what=f"dtype of {what}")
     _require_int(buffer.dim, 1, MAX_ROW_BYTES // DTYPE_BYTES[buffer.dtype], what=f"dim of {what}")
     _require(type(buffer.per_split) is bool, f"per_split of {what} is not a boolean")
+    _require(buffer.role != "scratch" or buffer.axis != "ij", f"{what} is {buffer.role} and has a row for each pair")
     _require(buffer.role == "scratch" or not buffer.per_split, f"{what} is {buffer.role} and per_split")
+    _require(buffer.role != "table" or buffer.dtype == "int64", f"{what} is a table of {buffer.dtype}, expected int64")
 
 
 def _check_phase(phase: Phase, *, code_bytes: int, what: str) -> None:
     _require(type(phase) is Phase, f"{what} is not a Phase")
     _require_text(phase.name, what=f"name of {what}")
     _require_int(phase.entry, 0, code_bytes - 1, what=f"entry of {what}")
+    _require_int(phase.windows_entry, -1, code_bytes - 1, what=f"windows_entry of {what}")
     _require_choice(phase.rows, AXES, what=f"rows of {what}")
     _require_choice(phase.columns, AXES, what=f"columns of {what}")
     _require_int(phase.rows_per_tile, 1, 1 << 31, what=f"rows_per_tile of {what}")
@@ -264,6 +283,19 @@ def _check_phase(phase: Phase, *, code_bytes: int, what: str) -> None:
         type(phase.cost) in (int, float) and math.isfinite(phase.cost) and 0 <= phase.cost <= MAX_COST,
         f"cost of {what} is {phase.cost!r}, expected a number of cycles from 0 to {MAX_COST:g}",
     )
+
+
+def _check_tile_table(phase: Phase, buffers: tuple[Buffer, ...], *, what: str) -> None:
+    _require_int(phase.tile_table, -1, len(buffers) - 1, what=f"tile_table of {what}")
+    if phase.tile_table < 0:
+        return
+    table = buffers[phase.tile_table]
+    _require(
+        (table.role, table.axis) == ("table", phase.rows),
+        f"tile_table of {what} is a buffer of role {table.role!r} and axis {table.axis!r}, expected a table of axis "
+        f"{phase.rows!r}",
+    )
+    _require(not (phase.splittable or phase.merges), f"{what} has a tile_table, and is splittable or merges")
 
 
 def _check_merges(phases: tuple[Phase, ...]) -> None:

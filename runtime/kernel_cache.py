@@ -96,6 +96,15 @@ class KernelCache:
         with self._memory_lock.held():
             self._entries.clear()
 
+    def clear(self) -> None:
+        """Forget the entries in memory and remove those on disk; nothing else in the folder is touched."""
+        self.clear_memory()
+        if self.directory is None or not self.directory.is_dir():
+            return
+        for path in self.directory.iterdir():
+            if _KEY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)
+
     def _find(self, key: str) -> _Entry | None:
         entry = self._recall(key)
         if entry is not None or self.directory is None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from pylazy.runtime.kernel import CPU_LEVELS, Buffer, KernelImage, Phase
 from pylazy.runtime.native_library import CBuffer, CGeometry, CPhase, check, native_library
 from pylazy.runtime.threads import configure_threads
 
-_ROLE_CODES = {"input": 0, "output": 1, "scratch": 2}
-_AXIS_CODES = {"": 0, "i": 1, "j": 2}
+_ROLE_CODES = {"input": 0, "output": 1, "scratch": 2, "table": 3}
+_AXIS_CODES = {"": 0, "i": 1, "j": 2, "ij": 3}
 _X86_LEVELS = CPU_LEVELS[:3]
 
 
@@ -81,9 +82,10 @@ class Program:
         """Run all phases, for every batch element; return when the outputs are written.
 
         Args:
-            pointers: address of each of `image.arguments` (inputs and outputs in order); 0 if it has no element.
+            pointers: address of each of `image.arguments` (inputs, outputs and tables in order); 0 if it has no
+                element. A table is read as it is: nothing checks that its tiles lie within the extents.
             m: rows of the buffers of axis "i".
-            n: rows of the buffers of axis "j".
+            n: rows of the buffers of axis "j"; those of axis "ij" have m * n.
             batch_sizes: the batch dimensions, outermost first.
             batch_strides: for each of `image.arguments` the bytes from one batch element to the next, one number for
                 each batch dimension; 0 where the buffer is shared. Rows of one batch element are always contiguous.
@@ -115,7 +117,7 @@ class Program:
             check(status)
 
     def geometry(self, phase: int, m: int, n: int, batch_count: int = 1) -> Geometry:
-        """How a launch with these extents cuts phase number `phase`.
+        """How a launch with these extents cuts phase number `phase`; 0 tiles where a table says it.
 
         Raises:
             UnsupportedError: more columns than this kernel takes.
@@ -151,7 +153,8 @@ def _c_buffers(buffers: tuple[Buffer, ...]) -> "ctypes.Array[CBuffer]":
 def _c_phases(phases: tuple[Phase, ...]) -> "ctypes.Array[CPhase]":
     found = (CPhase * len(phases))()
     for target, source in zip(found, phases, strict=True):
-        target.entry = source.entry
+        is_foreign = sys.platform == "win32" and source.windows_entry >= 0
+        target.entry = source.windows_entry if is_foreign else source.entry
         target.rows_per_tile = source.rows_per_tile
         target.max_columns_per_split = source.max_columns_per_split
         target.cost = source.cost
@@ -159,4 +162,5 @@ def _c_phases(phases: tuple[Phase, ...]) -> "ctypes.Array[CPhase]":
         target.columns_axis = _AXIS_CODES[source.columns]
         target.splittable = source.splittable
         target.merges = source.merges
+        target.tile_table = source.tile_table
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from pylazy.runtime import errors
 from pylazy.runtime.fork_lock import ForkLock
 
-ABI_VERSION = 1
+ABI_VERSION = 3
 
 _lock = ForkLock()
 _loaded: ctypes.CDLL | None = None
@@ -37,6 +37,8 @@ class CPhase(ctypes.Structure):
         ("columns_axis", ctypes.c_int32),
         ("splittable", ctypes.c_int32),
         ("merges", ctypes.c_int32),
+        ("tile_table", ctypes.c_int32),
+        ("reserved", ctypes.c_int32),
     )
 
 

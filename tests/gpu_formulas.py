@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from pylazy import LazyTensor, Pm, Vi, Vj
-from pylazy.reductions import GradientRequest
-from pylazy.trace import Traced, trace, trace_gradient
+from pylazy.reductions import gradient_request
+from pylazy.trace import Traced, trace
 from reference import evaluate_dense, reduce_dense
 
 Array = Any  # an ndarray
@@ -141,7 +141,7 @@ def traced(reduction: Any) -> Traced:
 
 def traced_gradient(reduction: Any, *, wrt: tuple[int, ...]) -> Traced:
     """Trace the gradient of a reduction with respect to some of its inputs."""
-    return trace_gradient(GradientRequest(request_of(reduction), wrt))
+    return trace(gradient_request(request_of(reduction), wrt))
 
 
 def inputs_of(reduction: Any) -> list[Array]:
@@ -159,7 +159,7 @@ def expected(reduction: Any) -> list[Array]:
     job = reduction._job
     values = [evaluate_dense(expression) for expression in job.expressions]
     results = []
-    for kind, operands, k in job.wanted:
+    for kind, operands, k, _ in job.wanted:
         dense = reduce_dense(kind, [values[operand] for operand in operands], axis=job.reduced, k=k)
         results.append(dense.reshape(dense.shape[0], -1))
     return results

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 Array = Any  # an ndarray; NumPy's own types say no more here
 Dense = Callable[..., Array]
@@ -64,7 +65,36 @@ def _contract(
     return result.reshape(*outer, -1)
 
 
+def soft_dtw_by_torch(x: Any, y: Any, gamma: Any) -> Any:
+    """Fill the table of Cuturi and Blondel cell by cell, with an ordinary logsumexp."""
+    costs: dict[tuple[int, int], Any] = {}
+    for i in range(x.shape[-1]):
+        for j in range(y.shape[-1]):
+            before = [costs[cell] for cell in ((i - 1, j - 1), (i - 1, j), (i, j - 1)) if cell in costs]
+            distance = (x[..., i] - y[..., j]) ** 2
+            if before:
+                before = torch.broadcast_tensors(*[-cost / gamma[..., 0] for cost in before])
+                distance = distance - gamma[..., 0] * torch.stack(before).logsumexp(0)
+            costs[i, j] = distance + 0 * gamma[..., 0]
+    return costs[x.shape[-1] - 1, y.shape[-1] - 1][..., None]
+
+
+def soft_dtw_gradient(x: Array, y: Array, gamma: Array, along: Array | None = None) -> Array:
+    """Differentiate soft-DTW by x, y and gamma, joined to one vector; once more along a vector, if there is one."""
+    outer = np.broadcast_shapes(*(value.shape[:-1] for value in (x, y, gamma, *(() if along is None else (along,)))))
+    parts = [torch.tensor(np.broadcast_to(value, (*outer, value.shape[-1]))) for value in (x, y, gamma)]
+    joined = torch.cat(parts, -1).requires_grad_()
+    value = soft_dtw_by_torch(*joined.split([part.shape[-1] for part in parts], -1))
+    (gradient,) = torch.autograd.grad(value.sum(), joined, create_graph=along is not None)
+    if along is not None:
+        (gradient,) = torch.autograd.grad((gradient * torch.tensor(np.broadcast_to(along, joined.shape))).sum(), joined)
+    return gradient.numpy()
+
+
 OPERATIONS: Mapping[str, Dense] = {
+    "soft_dtw_gradient": soft_dtw_gradient,
+    "soft_dtw_hessian": soft_dtw_gradient,
+    "soft_dtw": lambda *operands: soft_dtw_by_torch(*map(torch.as_tensor, operands)).numpy(),
     "neg": np.negative,
     "abs": np.abs,
     "exp": np.exp,
@@ -227,6 +257,8 @@ def dense_variable(array: Array, *, axis: str, batch: int) -> Array:
     """View the rows of an array as a dense value: (*batch, rows, D) becomes (*batch, rows, 1, D) for axis i."""
     dense = np.asarray(array, dtype=np.float64)
     lead = dense.shape[:batch]
+    if axis == "ij":
+        return dense.reshape(*dense.shape, 1) if dense.ndim == batch + 2 else dense
     dim = dense.shape[-1] if dense.ndim > batch else 1
     rows = {"i": (-1, 1), "j": (1, -1), "": (1, 1)}[axis] if dense.size else _empty_rows(dense, axis)
     return dense.reshape(*lead, *rows, dim)
@@ -236,9 +268,18 @@ def _empty_rows(dense: Array, axis: str) -> tuple[int, int]:
     return {"i": (0, 1), "j": (1, 0), "": (1, 1)}[axis]
 
 
-def evaluate_dense(expression: Any, arguments: Sequence[Array] = ()) -> Array:
-    """Evaluate a `LazyTensor` or an `Expression` densely and in float64, on its own data and, if symbolic, on these."""
+def evaluate_dense(
+    expression: Any, arguments: Sequence[Array] = (), *, rows: int | None = None, columns: int | None = None
+) -> Array:
+    """Evaluate a `LazyTensor` or an `Expression` densely and in float64, on its own data and, if symbolic, on these.
+
+    `rows` and `columns` are the sizes that indices count, where the LazyTensor has no data that says so.
+    """
     root = getattr(expression, "_expression", expression)
+    extents = {
+        "i": getattr(expression, "_rows", rows) or rows or 1,
+        "j": getattr(expression, "_columns", columns) or columns or 1,
+    }
     values: dict[int, Array] = {}
     stack = [root]
     with np.errstate(all="ignore"):
@@ -251,15 +292,20 @@ def evaluate_dense(expression: Any, arguments: Sequence[Array] = ()) -> Array:
             stack.pop()
             if node.op == "constant":
                 value = np.full((1, 1, 1), float(node.source))
+            elif node.op == "index":
+                count = extents[node.axes]
+                value = dense_variable(np.arange(count)[:, None], axis=node.axes, batch=0)
             elif node.op == "var":
                 source = node.source
                 if source.kind == "symbol":
                     array = np.asarray(arguments[source.position])
                     batch = array.ndim - (2 if node.axes else 1)
                 else:
-                    array = source.array.detach().numpy() if hasattr(source.array, "detach") else source.array
+                    array = source.array.detach().double().numpy() if hasattr(source.array, "detach") else source.array
                     batch = source.batch
                 value = dense_variable(array, axis=node.axes, batch=batch)
+                if node.attributes:
+                    value = np.swapaxes(value, -3, -2)
             else:
                 operands = [values[id(operand)] for operand in node.operands]
                 value = OPERATIONS[node.op](*operands, **dict(node.attributes))
@@ -288,7 +334,7 @@ def assert_close(
         columns: number of terms of each result.
         scale: size of the terms that were added, where the result itself may cancel; by default that of the result.
     """
-    result = found.detach().numpy() if hasattr(found, "detach") else np.asarray(found)
+    result = found.detach().double().numpy() if hasattr(found, "detach") else np.asarray(found)
     assert result.shape == expected.shape, f"shape {result.shape}, expected {expected.shape}"
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(np.where(finite, 0.0, result), np.where(finite, 0.0, expected))

@@ -21,6 +21,7 @@ from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.threads import get_num_threads, set_num_threads
 
 ROOT = Path(__file__).parent.parent
+WINE_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/lib/wine"))  # Debian puts wine64 there
 COMPILER = os.environ.get("CC") or shutil.which("cc")
 pytestmark = pytest.mark.skipif(not COMPILER or not shutil.which("ar"), reason="no C compiler")
 SHARED_LIBRARY = f"libkernels.{'dylib' if sys.platform == 'darwin' else 'so'}"
@@ -261,6 +262,20 @@ def test_older_processor_takes_the_lower_level(tmp_path: Path) -> None:
     subprocess.run([str(COMPILER), *flags], cwd=tmp_path, check=True)
     for processor in ("Nehalem", "Haswell"):  # SSE4.2; AVX2
         subprocess.run([emulator, "-cpu", processor, str(tmp_path / "run")], check=True)
+
+
+def test_code_is_right_on_windows_under_emulation(tmp_path: Path) -> None:
+    compiler, emulator = shutil.which("x86_64-w64-mingw32-gcc"), shutil.which("wine64", path=WINE_PATH)
+    if compiler is None or emulator is None:
+        pytest.skip("no compiler for Windows, or no wine64")
+    formulas = str(ROOT / "examples" / "c" / "gaussian.toml")
+    command = ["compile", formulas, "-t", "x86-64", "-t", "x86-64-v3", "--emit", "header,source"]
+    assert cli.main([*command, "-o", str(tmp_path / "kernels.plzb")]) == 0
+    source = str(ROOT / "examples" / "c" / "gaussian.c")
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
+    subprocess.run([compiler, *flags, source, "kernels.c", "-I.", "-o", "run.exe"], cwd=tmp_path, check=True)
+    done = subprocess.run([emulator, "run.exe"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "refused: plz_gaussian: y has rows of 2 elements, expected 3" in done.stdout
 
 
 # Refusals -------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import pytest
 
 from pylazy import LazyTensor, Pm, Vi, Vj
 from pylazy.expression import Flattened, apply, constant, resolve
-from pylazy.operations import OPERATIONS, broadcast_dim
+from pylazy.operations import OPERATIONS, broadcast_dim, soft_dtw_derivative_dim, soft_dtw_dim
 
 X, Y = np.ones((7, 3)), np.zeros((5, 3))
 
@@ -169,8 +169,11 @@ def test_every_operation_of_the_table_can_be_built_and_has_a_meaning():
     defaults |= {"sizes": (3, 3), "left": (0,), "right": (1,), "kept": (1, 0)}
     for row in OPERATIONS.values():
         attributes = tuple((name, defaults[name]) for name in row.attributes)
-        operand = component if row.shape is broadcast_dim else leaf
-        node = apply(row.name, (operand,) * row.arity, attributes)
+        operand = component if row.shape in (broadcast_dim, soft_dtw_dim, soft_dtw_derivative_dim) else leaf
+        operands = [operand] * row.arity
+        if row.name == "soft_dtw_hessian":
+            operands[3] = leaf  # three components for two series and gamma of one each
+        node = apply(row.name, tuple(operands), attributes)
         assert node.dim >= 1
         assert node.axes == "i"
         assert row.meaning

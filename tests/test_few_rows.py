@@ -117,3 +117,11 @@ def test_choice_of_the_few_depends_on_both_extents() -> None:
     assert few_rows(Extents((), 10_000, 1), "float32") == "j"
     assert few_rows(Extents((), 1, 10), "float32") == ""
     assert few_rows(Extents((), 10_000, 10_000), "float64") == ""
+
+
+def test_formula_that_is_its_own_weight_is_right_where_columns_do_not_fill_a_vector() -> None:
+    x, y = clouds(3, 701, "float64")
+    lazy = ((Vi(x) - Vj(y)) ** 2).sum(-1)
+    dense = ((x[:, None] - y[None]) ** 2).sum(-1)
+    expected = np.log((dense * np.exp(dense)).sum(1))
+    np.testing.assert_allclose(lazy.logsumexp(axis=1, weight=lazy)[:, 0], expected, rtol=1e-13)

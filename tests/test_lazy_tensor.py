@@ -284,7 +284,7 @@ def test_prepared_reduction_runs_again_on_new_data(K, x):
     second = prepared()
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(second, K.sum(axis=1))
-    assert "sum over j" in repr(prepared)
+    assert "sum_j" in repr(prepared)
 
 
 def test_every_stage_can_be_read(K):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from pylazy import LazyTensor, Pm, Vi, Vj
 from pylazy.operations import OPERATIONS
 from reference import OPERATIONS as ORACLE
-from reference import assert_close, evaluate_dense, reduce_dense
+from reference import assert_close, evaluate_dense, reduce_dense, tolerance
 
 M, N, D = 7, 5, 3
 DTYPES = (np.float32, np.float64)
@@ -124,6 +125,7 @@ LATER_BINARY = {
     "mod": lambda x, y: x.mod(1.5) + y,
     "mod_offset": lambda x, y: x.mod(2, -1) + y,
     "contract": lambda x, y: x.tensorprod(y),
+    "softdtw_sqdist": lambda x, y: x.softdtw_sqdist(y, 0.7),
     "weightedsqnorm_matrix": lambda x, y: (x - y).weightedsqnorm(np.arange(1.0, 10.0)),
 }
 
@@ -212,9 +214,72 @@ def test_every_operation_is_reached_by_a_method(rng):
     seen = set()
     formulas = [make(x) for make in {**UNARY, **LATER_UNARY}.values()]
     formulas += [make(x, y) for make in {**BINARY, **LATER_BINARY}.values()]
+    gradient = x.softdtw_sqdist(y, 0.7).grad(x, 1)
+    formulas += [gradient, gradient.diff(x, x)]
     stack = [formula._expression for formula in formulas]
     while stack:
         node = stack.pop()
         seen.add(node.op)
         stack += node.operands
     assert seen - {"var", "constant"} == set(OPERATIONS)
+
+
+STORED = {
+    "float32": lambda array: array.astype(np.float32),
+    "float64": lambda array: array,
+    "float16": lambda array: array.astype(np.float16),
+    "bfloat16": lambda array: torch.from_numpy(array).to(torch.bfloat16),
+}
+SPECIAL_CASES = ("whole_slices", "parameters", "weightedsqnorm_matrix")  # of one rank, or with arrays of float64
+LAYOUTS = {
+    "pairs": ((M, 1), (1, N)),
+    "batch": ((2, M, 1), (2, 1, N)),
+    "broadcast": ((3, 1, M, 1), (2, 1, N)),
+}
+
+
+def odd_eighths(rng, shape):
+    """Numbers that every dtype holds; half of one and another add up to none that is 0 or is rounded."""
+    return (2.0 * rng.integers(-12, 12, shape) + 1.0) / 8.0
+
+
+def all_operations(*, x_of, y_of):
+    """One formula with a result of every operation, each of the operands that are given for its number."""
+    one = [make for name, make in {**UNARY, **LATER_UNARY}.items() if name not in SPECIAL_CASES]
+    two = [make for name, make in {**BINARY, **LATER_BINARY}.items() if name not in SPECIAL_CASES]
+    made = [make(x_of(number)) for number, make in enumerate(one)]
+    made += [make(x_of(number), y_of(number)) for number, make in enumerate(two)]
+    return LazyTensor.cat(tuple(made), -1)
+
+
+def check_all_operations(formula, dtype):
+    dense = evaluate_dense(formula)
+    *batch, rows, _, dim = dense.shape
+    dense = np.broadcast_to(dense, (*batch, rows, N, dim))
+    scale = np.maximum(np.abs(dense).sum(-2), 1.0)
+    # numpy has no eps of bfloat16, which keeps 16 bits less than float32
+    eps = 2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps)
+    found = formula.sum(axis=len(batch) + 1)
+    assert str(found.dtype).endswith(dtype)
+    found = found.double().numpy() if hasattr(found, "double") else found.astype(np.float64)
+    expected = reduce_dense("sum", [dense], axis="j")
+    arithmetic = np.float64 if dtype == "float64" else np.float32
+    allowed = tolerance(arithmetic, N) * scale + eps * np.abs(expected)
+    wrong = np.argwhere(~(np.abs(found - expected) <= allowed))
+    assert not len(wrong), [(*place, found[tuple(place)], expected[tuple(place)]) for place in wrong]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_all_operations_on_pairs_of_every_dtype(dtype, layout, rng):
+    x, y = (STORED[dtype](odd_eighths(rng, (*shape, D))) for shape in LAYOUTS[layout])
+    both, y = LazyTensor(x) * 0.5 + LazyTensor(y), LazyTensor(y)
+    check_all_operations(all_operations(x_of=lambda _: both, y_of=lambda _: y), dtype)
+
+
+@pytest.mark.parametrize("dtype", STORED)
+def test_all_operations_on_rows_columns_and_parameters_of_every_dtype(dtype, rng):
+    arrays = [STORED[dtype](odd_eighths(rng, shape)) for shape in ((M, D), (N, D), (D,))]
+    places = [Vi(arrays[0]), Vj(arrays[1]), Pm(arrays[2])]
+    formula = all_operations(x_of=lambda number: places[number % 3], y_of=lambda number: places[(number + 1) % 3])
+    check_all_operations(formula, dtype)

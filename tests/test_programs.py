@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pylazy import LazyTensor, Pm, Vi, Vj
+from pylazy import LazyTensor, Pm, Vi, Vj, causal, causal_ranges, identity
+from pylazy.clusters import cluster_ranges_centroids, from_matrix, grid_cluster, sort_clusters
 
 
 @pytest.fixture(name="rng")
@@ -145,3 +146,115 @@ def test_kernel_density_is_compared_between_samples_of_many_dtypes(rng):
     scaled = (x.astype(np.float64)[:, None] - x.astype(np.float64)) / [0.5, 1.0, 2.0, 4.0]
     dense = np.log(np.exp(-(scaled**2).sum(-1) / 2).sum(1, keepdims=True))
     np.testing.assert_allclose(log_density, dense, rtol=2e-5)
+
+
+def test_kriging_interpolates_noisy_measurements(rng):
+    x = rng.uniform(0, 1, (700, 2))
+    truth = lambda p: np.sin(5 * p[:, :1]) + p[:, 1:] ** 2  # noqa: E731
+    measured = truth(x) + 0.01 * rng.standard_normal((700, 1))
+    kernel = lambda a, b: (-Vi(a).sqdist(Vj(b)) / (2 * 0.2**2)).exp()  # noqa: E731
+    weights = kernel(x, x).solve(measured, alpha=0.01)
+    np.testing.assert_allclose((kernel(x, x) + 0.01 * identity()) @ weights, measured, atol=1e-5)
+    held_out = rng.uniform(0.05, 0.95, (83, 2))
+    assert np.abs(kernel(held_out, x) @ weights - truth(held_out)).max() < 0.05
+
+
+def test_gaussian_product_on_clusters_leaves_out_what_is_far(rng):
+    x, y = (np.concatenate([rng.normal(center, 0.05, (200, 2)) for center in (0.0, 1.0, 2.0)]) for _ in range(2))
+    b = rng.standard_normal((600, 1))
+    labels_x, labels_y = grid_cluster(x, 0.3), grid_cluster(y, 0.3)
+    ranges_x, centroids_x, _ = cluster_ranges_centroids(x, labels_x)
+    ranges_y, centroids_y, _ = cluster_ranges_centroids(y, labels_y)
+    (x, labels_x), ((y, b), labels_y) = sort_clusters(x, labels_x), sort_clusters((y, b), labels_y)
+    keep = ((centroids_x[:, None] - centroids_y) ** 2).sum(-1) < 0.8**2
+    assert keep.mean() < 0.5
+    kernel = (-Vi(x).sqdist(Vj(y)) / (2 * 0.05**2)).exp()
+    dense = kernel @ b
+    kernel.ranges = from_matrix(ranges_x, ranges_y, keep)
+    np.testing.assert_allclose(kernel @ b, dense, atol=1e-12)
+
+
+def geodesic(q, p, steps=5):
+    """Shoot landmarks q with momenta p (the Hamiltonian flow of a Gaussian kernel), as in shape analysis."""
+    for _ in range(steps):
+        kernel = (-Vi(q).sqdist(Vj(q)) / 2).exp()
+        energy = (p * (kernel @ p)).sum() / 2
+        dp, dq = torch.autograd.grad(energy, [p, q], create_graph=True)
+        q, p = q + dp / steps, p - dq / steps
+    return q, p
+
+
+def dense_geodesic(q, p, steps=5):
+    for _ in range(steps):
+        kernel = (-((q[:, None] - q[None]) ** 2).sum(-1) / 2).exp()
+        energy = (p * (kernel @ p)).sum() / 2
+        dp, dq = torch.autograd.grad(energy, [p, q], create_graph=True)
+        q, p = q + dp / steps, p - dq / steps
+    return q, p
+
+
+def test_landmarks_are_matched_by_shooting_through_a_gradient_of_gradients():
+    q = torch.randn(31, 2, dtype=torch.float64, requires_grad=True)
+    target = q.detach() @ torch.tensor([[0.9, -0.3], [0.3, 0.9]], dtype=torch.float64) + 0.2
+    p = torch.zeros(31, 2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([p], max_iter=15, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        found = (geodesic(q, p)[0] - target).square().sum()
+        found.backward()
+        return found
+
+    first = loss().item()
+    lazy = p.grad.clone()
+    p.grad = None
+    (dense_geodesic(q, p)[0] - target).square().sum().backward()
+    torch.testing.assert_close(lazy, p.grad)
+    optimizer.step(loss)
+    assert loss().item() < first / 20
+
+
+class CausalAttention(torch.nn.Module):
+    """Attention heads whose scores are never stored, nor computed where the mask leaves out whole blocks."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.project = torch.nn.Linear(width, 3 * width, dtype=torch.float64)
+
+    def split(self, x):
+        return self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3, batch, heads, length, D
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        length = x.shape[-2]
+        scores = LazyTensor(q[..., :, None, :] / q.shape[-1] ** 0.5) | LazyTensor(k[..., None, :, :])
+        masked = causal().where(scores, -math.inf)
+        ranges = causal_ranges(length, length, block=16)
+        heads = masked.sumsoftmaxweight(LazyTensor(v[..., None, :, :]), axis=3, ranges=ranges)
+        return heads.transpose(-3, -2).flatten(-2)
+
+    def dense(self, x):
+        heads = torch.nn.functional.scaled_dot_product_attention(*self.split(x), is_causal=True)
+        return heads.transpose(-3, -2).flatten(-2)
+
+
+def test_causal_attention_matches_dense_attention_and_its_gradient():
+    x = torch.randn(2, 53, 12, dtype=torch.float64, requires_grad=True)
+    layer = CausalAttention(12, heads=3)
+    torch.testing.assert_close(layer(x), layer.dense(x))
+    inputs = (x, *layer.parameters())
+    weights = torch.randn(2, 53, 12, dtype=torch.float64)
+    lazy = torch.autograd.grad((layer(x) * weights).sum(), inputs)
+    dense = torch.autograd.grad((layer.dense(x) * weights).sum(), inputs)
+    torch.testing.assert_close(lazy, dense)
+
+
+def test_nearest_centroid_under_soft_dtw_tells_shapes_of_curves_apart(rng):
+    time = np.linspace(0, 1, 24)
+    shapes = np.stack([np.sin(6 * time), np.sign(np.sin(6 * time)), 2 * time - 1])
+    labels = rng.integers(3, size=60)
+    warped = [np.interp(time ** rng.uniform(0.8, 1.25), time, shapes[label]) for label in labels]
+    curves = np.stack(warped) + 0.1 * rng.standard_normal((60, 24))
+    distances = Vi(curves).softdtw_sqdist(Vj(shapes), 0.1)
+    assert (distances.argmin(axis=1)[:, 0] == labels).mean() > 0.95

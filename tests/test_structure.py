@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pylazy.compiler.derivatives import VJP
+from pylazy.compiler.derivatives import DERIVATIVES
 from pylazy.compiler.dialects.reduction import formula_ops, kernel_ops
 from pylazy.compiler.dialects.reduction.dialect import Reduction
 from pylazy.operations import OPERATIONS
@@ -124,9 +124,9 @@ def test_every_operation_of_the_front_end_is_an_op_of_the_dialect() -> None:
 
 
 def test_every_formula_op_has_a_derivative_that_is_compared_with_differences() -> None:
-    assert set(VJP) == set(formula_ops.FORMULA_OPS)
+    assert set(DERIVATIVES) == set(formula_ops.FORMULA_OPS)
     text = (ROOT / "tests" / "compiler" / "test_differentiate.py").read_text(encoding="utf-8")
-    assert '@pytest.mark.parametrize("op_name", sorted(VJP))' in text
+    assert '@pytest.mark.parametrize("op_name", sorted(DERIVATIVES))' in text
 
 
 def test_readme_and_ci_run_the_same_tests() -> None:

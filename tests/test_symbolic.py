@@ -183,7 +183,7 @@ def test_symbolic_reduction_can_be_read_and_compiled_ahead(x, y):
     reduction = symbolic_gaussian().sum(axis=1)
     assert isinstance(reduction, Reduction)
     assert reduction.shape is None
-    assert repr(reduction) == "<Reduction sum over j, to be called with Vi(0, 3), Vj(1, 3)>"
+    assert repr(reduction) == "Reduction(sum_j exp(-sum((x_i - y_j)**2)), arguments=(Vi(0, 3), Vj(1, 3)))"
     assert "sum over j" in reduction.as_text("expression")
     assert "reduction.reduce" in reduction.as_text("formula")
     compiled = reduction.lower().compile()
@@ -253,8 +253,8 @@ CASES = {
     "K above N": (lambda: symbolic_gaussian().Kmin(6, axis=1)(X, Y), ShapeError, "K is 6, and axis j has 5"),
     "accumulator": (
         lambda: symbolic_gaussian().sum(axis=1, dtype_acc="float32")(X, Y),
-        UnsupportedError,
-        "float32 accumulators in a formula of dtype float64",
+        DtypeError,
+        "dtype_acc is 'float32' for a formula of float64",
     ),
     "option": (lambda: symbolic_gaussian().sum(axis=1, bakend="CPU"), TypeError, "no argument 'bakend'"),
     "operation of several sweeps": (

@@ -30,7 +30,7 @@ def _target_machine(target: CpuTarget) -> Any:
     return (
         _binding()
         .Target.from_triple(target.triple)
-        .create_target_machine(cpu=target.cpu, opt=3, reloc="pic", codemodel="small")
+        .create_target_machine(cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small")
     )
 
 

@@ -11,7 +11,15 @@ from pylazy.compiler.math_approximations import avx512
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
-__all__ = ["emit_exp", "emit_exp2", "emit_exp_of_sum", "emit_expm1", "emit_expm1_as_sum"]
+__all__ = [
+    "emit_exp",
+    "emit_exp2",
+    "emit_exp_in_factors",
+    "emit_exp_of_sum",
+    "emit_expm1",
+    "emit_expm1_as_sum",
+    "emit_remainder_of_log_2",
+]
 
 LOG2_E = 1.4426950408889634
 LOG_2 = 0.6931471805599453
@@ -50,12 +58,14 @@ _EXP2_RANGE = {32: _Range(-151.0, 129.0), 64: _Range(-1077.0, 1025.0)}
 _EXPM1_RANGE = {32: _Range(-20.0, 89.0), 64: _Range(-40.0, 710.0)}
 
 
-def _emit_reduction(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Return the integer n nearest to x / log(2), and x - n * log(2) as a sum of two values."""
-    n, n_integer = m.round_small_product(x, LOG2_E)
+def emit_remainder_of_log_2(
+    m: VectorMath, high: ir.Value, low: ir.Value | None = None
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return the integer n nearest to high / log(2), and high + low - n * log(2) as a sum of two values."""
+    n, n_integer = m.round_small_product(high, LOG2_E)
     first, second = LOG2_PARTS[m.bits]
-    high = m.muladd(n, m.const(-first), x)
-    low = m.mul(n, m.const(-second))
+    high = m.muladd(n, m.const(-first), high)
+    low = m.mul(n, m.const(-second)) if low is None else m.muladd(n, m.const(-second), low)
     r = m.add(high, low)
     return n_integer, r, m.sub(low, m.sub(r, high))
 
@@ -86,11 +96,15 @@ def emit_exp(m: VectorMath, x: ir.Value) -> ir.Value:
 def emit_exp_of_sum(m: VectorMath, high: ir.Value, low: ir.Value) -> ir.Value:
     """Return e^(high + low), for a low part below an ulp of the high part."""
     clamped = m.clamp(high, _EXP_RANGE[m.bits].lowest, _EXP_RANGE[m.bits].highest)
-    n_integer, r, r_low = _emit_reduction(m, clamped)
     low = m.select(m.compare("oeq", clamped, high), low, m.const(0.0))
-    r, r_low = m.fast_two_sum(r, m.add(r_low, low))
-    result = m.add(m.const(1.0), m.add(r, m.add(r_low, _emit_exp_tail(m, r))))
-    return m.scale(result, n_integer)
+    n, rest = emit_exp_in_factors(m, clamped, low)
+    return m.scale(m.add(m.const(1.0), rest), n)
+
+
+def emit_exp_in_factors(m: VectorMath, high: ir.Value, low: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Return an integer n and f in [-0.3, 0.42] with e^(high + low) = 2^n (1 + f), where that is a number or 0."""
+    n, r, r_low = emit_remainder_of_log_2(m, high, low)
+    return n, m.add(r, m.add(r_low, _emit_exp_tail(m, r)))
 
 
 def emit_exp2(m: VectorMath, x: ir.Value) -> ir.Value:
@@ -116,7 +130,7 @@ def emit_expm1(m: VectorMath, x: ir.Value) -> ir.Value:
 def emit_expm1_as_sum(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Return e^x - 1 as a sum; the second part, below an ulp of the first, is NaN where the first is infinite."""
     clamped = m.clamp(x, _EXPM1_RANGE[m.bits].lowest, _EXPM1_RANGE[m.bits].highest)
-    n_integer, r, r_low = _emit_reduction(m, clamped)
+    n_integer, r, r_low = emit_remainder_of_log_2(m, clamped)
     tail = m.add(r_low, _emit_exp_tail(m, r))
     # 2^n * (1 + r + tail) - 1, in halves so that 2^n itself cannot overflow.
     half_power = m.power_of_two(m.integer("subi", n_integer, 1))

@@ -1,9 +1,12 @@
-"""The hyperbolic functions, made of e^x - 1.
+"""The hyperbolic functions.
 
-tanh for f32: (tanh x - x) / x^3 in x^2 for x^2 <= 0.4, Remez exchange, relative.
+f64: made of e^x - 1. f32, Remez exchange, relative: (tanh x - x) / x^3 in x^2 for x^2 <= 0.4, (sinh r - r) / r^3 and
+(cosh r - 1 - r^2 / 2) / r^4 in r^2 for |r| <= log(2) / 2.
 """
 
-from pylazy.compiler.math_approximations.exponential import emit_exp, emit_expm1_as_sum
+from dataclasses import dataclass
+
+from pylazy.compiler.math_approximations.exponential import emit_exp, emit_expm1_as_sum, emit_remainder_of_log_2
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
@@ -16,6 +19,8 @@ _TANH_F32 = (
     0.020565965971743764,
     -0.005607696899528428,
 )
+_SINH_F32 = (0.16666666755, 0.00833328879455, 0.000199050755119)
+_COSH_F32 = (0.0416664587319, 0.00139354886301)
 
 
 def emit_tanh(m: VectorMath, x: ir.Value) -> ir.Value:
@@ -40,8 +45,14 @@ def emit_tanh(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_sinh(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Return the hyperbolic sine within 2 ulp, for f64."""
+    """Return the hyperbolic sine within 2 ulp."""
     magnitude = m.abs(x)
+    if m.bits == 32:
+        terms = _emit_addition_terms_f32(m, magnitude)
+        sinh_of_power, rest = terms.sinh_of_power, m.mul(terms.cosh_of_power, terms.sinh)
+        result = m.add(sinh_of_power, m.muladd(sinh_of_power, terms.cosh_minus_1, rest))
+        result = m.copysign(m.mul(result, m.const(4.0)), x)
+        return m.select(m.compare("olt", magnitude, m.const(2.0**-12)), x, result)
     one, half = m.const(1.0), m.const(0.5)
     t, t_low = emit_expm1_as_sum(m, magnitude)
     quotient = m.div(t, m.add(t, one))
@@ -53,12 +64,44 @@ def emit_sinh(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_cosh(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Return the hyperbolic cosine within 2 ulp, for f64."""
+    """Return the hyperbolic cosine within 2 ulp."""
     magnitude = m.abs(x)
+    if m.bits == 32:
+        terms = _emit_addition_terms_f32(m, magnitude)
+        cosh_of_power, rest = terms.cosh_of_power, m.mul(terms.sinh_of_power, terms.sinh)
+        result = m.add(cosh_of_power, m.muladd(cosh_of_power, terms.cosh_minus_1, rest))
+        return m.mul(result, m.const(4.0))
     half = m.const(0.5)
     e = m.mul(half, emit_exp(m, magnitude))
     small = m.add(e, m.div(m.const(0.25), e))
     return m.select(m.compare("olt", magnitude, m.const(40.0)), small, _emit_half_exp(m, magnitude))
+
+
+@dataclass(frozen=True)
+class _AdditionTerms:
+    """With x = n log(2) + r: the functions of n log(2), divided by 4 so that they cannot overflow, and those of r."""
+
+    sinh_of_power: ir.Value
+    cosh_of_power: ir.Value
+    sinh: ir.Value
+    cosh_minus_1: ir.Value
+
+
+def _emit_addition_terms_f32(m: VectorMath, x: ir.Value) -> _AdditionTerms:
+    """Return the terms of the addition theorems of sinh and cosh, which cancel nowhere, for x >= 0."""
+    x = m.at_most(x, 89.8)  # beyond: inf
+    n, r, r_low = emit_remainder_of_log_2(m, x)
+    eighth = m.exponent_bias - 3 << m.mantissa_bits
+    shifted = m.integer("shli", n, m.mantissa_bits)
+    power = m.from_bits(m.integer("addi", shifted, eighth))
+    inverse = m.from_bits(m.integer("subi", m.iconst(eighth), shifted))
+    inverse = m.select(m.compare("olt", x, m.const(40.0)), inverse, m.const(0.0))  # too small to count, or to exist
+    z = m.mul(r, r)
+    sinh = m.add(r, m.muladd(m.mul(z, r), m.polynomial(z, _SINH_F32), r_low))
+    cosh_minus_1 = m.mul(z, m.muladd(z, m.polynomial(z, _COSH_F32), m.const(0.5)))
+    return _AdditionTerms(
+        sinh_of_power=m.sub(power, inverse), cosh_of_power=m.add(power, inverse), sinh=sinh, cosh_minus_1=cosh_minus_1
+    )
 
 
 def _emit_half_exp(m: VectorMath, x: ir.Value) -> ir.Value:

@@ -1,7 +1,8 @@
-"""Arcsine, arccosine and arctangent, for f64.
+"""Arcsine, arccosine and arctangent.
 
-Polynomials: Remez exchange in 50 digits, relative: (atan t - t) / t^3 in t^2 for t <= sqrt(2) - 1, and
-(asin s - s) / s^3 in s^2 for s <= 1/2. The square root with its rounding error follows FreeBSD's e_asin.c.
+Polynomials: Remez exchange in 50 digits, relative: (atan t - t) / t^3 in t^2 for t <= sqrt(2) - 1, in f32 for
+t <= 1, and (asin s - s) / s^3 in s^2 for s <= 1/2. The square root with its rounding error follows FreeBSD's
+e_asin.c; f32 does without that error.
 """
 
 from pylazy.compiler.math_approximations.reduce_large_angle import PI_HALF
@@ -40,6 +41,19 @@ _ASIN = (
     -0.02620427830346558,
     0.033748072530756394,
 )
+_ATAN_F32 = (
+    -0.333332990886,
+    0.199985482788,
+    -0.142642417056,
+    0.109521861516,
+    -0.0840345182441,
+    0.0579576227517,
+    -0.03117787638,
+    0.01091462212,
+    -0.00179362523439,
+)
+_ASIN_F32 = (0.166667524808, 0.0749529768824, 0.0454703702292, 0.0241795433459, 0.042166259868)
+_PI_F32 = (3.1415927410125732, -8.742277657347586e-08)
 _PI = (3.141592653589793, 1.2246467991473532e-16)
 _PI_QUARTER = (0.7853981633974483, 3.061616997868383e-17)
 _TAN_PI_EIGHTH = 0.41421356237309503
@@ -47,7 +61,20 @@ _TAN_PI_EIGHTH = 0.41421356237309503
 
 def emit_atan(m: VectorMath, x: ir.Value) -> ir.Value:
     """Return the arctangent within 2 ulp."""
+    if m.bits == 32:
+        return _emit_atan_f32(m, x)
     return m.copysign(_emit_atan_of_quotient(m, m.abs(x), m.const(1.0)), x)
+
+
+def _emit_atan_f32(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return atan(t) for t = |x|, or pi/2 + atan(t) for t = -1 / |x| where that is the smaller one."""
+    magnitude = m.abs(x)
+    is_steep = m.compare("ogt", magnitude, m.const(1.0))
+    t = m.select(is_steep, m.div(m.const(-1.0), magnitude), magnitude)
+    z = m.mul(t, t)
+    base, base_low = (m.select(is_steep, m.const(part / 2), m.const(0.0)) for part in _PI_F32)
+    tail = m.muladd(m.mul(z, t), m.polynomial(z, _ATAN_F32), base_low)
+    return m.copysign(m.add(base, m.add(t, tail)), x)
 
 
 def emit_atan2(m: VectorMath, y: ir.Value, x: ir.Value) -> ir.Value:
@@ -103,8 +130,40 @@ def _emit_half_angle(m: VectorMath, magnitude: ir.Value) -> tuple[ir.Value, ir.V
     return z, root, m.div(rest, m.select(is_zero, m.const(1.0), m.add(root, root)))
 
 
+def _emit_folded_asin_f32(m: VectorMath, magnitude: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return whether |x| < 1/2, s = |x| there and sqrt((1 - |x|) / 2) elsewhere, and asin(s) - s."""
+    is_small = m.compare("olt", magnitude, m.const(0.5))
+    folded = m.muladd(magnitude, m.const(-0.5), m.const(0.5))
+    z = m.select(is_small, m.mul(magnitude, magnitude), folded)
+    s = m.select(is_small, magnitude, m.sqrt(folded))
+    return is_small, s, m.mul(m.mul(z, s), m.polynomial(z, _ASIN_F32))
+
+
+def _emit_asin_f32(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return asin(s), or pi/2 - 2 asin(s)."""
+    is_small, s, tail = _emit_folded_asin_f32(m, m.abs(x))
+    minus_two = m.const(-2.0)
+    folded, rest = m.fast_two_sum(m.const(_PI_F32[0] / 2), m.mul(s, minus_two))
+    folded = m.add(folded, m.add(rest, m.muladd(tail, minus_two, m.const(_PI_F32[1] / 2))))
+    return m.copysign(m.select(is_small, m.add(s, tail), folded), x)
+
+
+def _emit_acos_f32(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return pi/2 -+ asin(s) for |x| < 1/2, 2 asin(s) for larger x, and pi - 2 asin(s) for smaller ones."""
+    is_small, s, tail = _emit_folded_asin_f32(m, m.abs(x))
+    sign = m.sign_bit(x)
+    angle = m.add(s, tail)
+    small = m.sub(m.const(_PI_F32[0] / 2), m.flip_sign(angle, sign))
+    is_left = m.compare("olt", x, m.const(0.0))
+    double = m.add(angle, angle)
+    large = m.select(is_left, m.sub(m.const(_PI_F32[0]), double), double)
+    return m.select(is_small, small, large)
+
+
 def emit_asin(m: VectorMath, x: ir.Value) -> ir.Value:
     """Return the arcsine within 2 ulp; NaN beyond 1."""
+    if m.bits == 32:
+        return _emit_asin_f32(m, x)
     magnitude = m.abs(x)
     small = m.add(magnitude, _emit_asin_tail(m, m.mul(x, x), magnitude))
     z, root, error = _emit_half_angle(m, magnitude)
@@ -117,6 +176,8 @@ def emit_asin(m: VectorMath, x: ir.Value) -> ir.Value:
 
 def emit_acos(m: VectorMath, x: ir.Value) -> ir.Value:
     """Return the arccosine within 2 ulp; NaN beyond 1."""
+    if m.bits == 32:
+        return _emit_acos_f32(m, x)
     magnitude = m.abs(x)
     tail = _emit_asin_tail(m, m.mul(x, x), x)
     middle, rest = m.fast_two_sum(m.const(PI_HALF[0]), m.neg(x))

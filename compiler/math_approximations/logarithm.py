@@ -46,6 +46,7 @@ _LOG_F64 = (
     0.13171926934024894,
     0.13860433087297694,
 )
+_ROOT_HALF_BITS = {32: 0x3F3504F3, 64: 0x3FE6A09E667F3BCD}
 # (log((1+s)/(1-s)) - 2 s - 2/3 s z) / (s z^2): the same series without its first term, to add that one in two parts.
 _LOG_F64_FROM_SECOND = (
     0.39999999999999997,
@@ -85,7 +86,7 @@ def _emit_mantissa_and_exponent(m: VectorMath, x: ir.Value) -> tuple[ir.Value, i
     shift = m.mantissa_bits + 1
     is_small = m.compare("olt", x, m.const(smallest_normal))
     x = m.select(is_small, m.mul(x, m.const(2.0**shift)), x)
-    root_half = 0x3F3504F3 if m.bits == 32 else 0x3FE6A09E667F3BCD
+    root_half = _ROOT_HALF_BITS[m.bits]
     above = m.integer("subi", m.to_bits(x), root_half)
     k = m.integer("shrsi", above, m.mantissa_bits)
     k = m.select(is_small, m.integer("subi", k, shift), k)
@@ -127,7 +128,11 @@ def emit_log(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def _emit_log_f32(m: VectorMath, a: ir.Value, k: ir.Value, coefficients: tuple[float, ...]) -> ir.Value:
-    f = m.sub(a, m.const(1.0))
+    return _emit_log_of_parts_f32(m, m.sub(a, m.const(1.0)), k, coefficients)
+
+
+def _emit_log_of_parts_f32(m: VectorMath, f: ir.Value, k: ir.Value, coefficients: tuple[float, ...]) -> ir.Value:
+    """Return k log(2) + log(1 + f)."""
     square, t = _emit_log1p_parts_f32(m, f, coefficients)
     first, second = LOG2_PARTS[32]
     return m.muladd(k, m.const(first), m.muladd(square, t, m.muladd(k, m.const(second), f)))
@@ -197,7 +202,9 @@ def emit_log10(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_log1p(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Return log(1 + x) within 2 ulp, for f64 and also where x is small."""
+    """Return log(1 + x) within 2 ulp, also where x is small."""
+    if m.bits == 32:
+        return _emit_log1p_f32(m, x)
     u, error = m.two_sum(m.const(1.0), x)
     a, k = _emit_mantissa_and_exponent(m, u)
     # The rounding error of 1 + x is of use only while u is of moderate size; there 1 / u is what it counts.
@@ -206,6 +213,23 @@ def emit_log1p(m: VectorMath, x: ir.Value) -> ir.Value:
     result = _emit_special_values(m, u, _emit_log_f64(m, a, k, correction))
     is_tiny = m.compare("olt", m.abs(x), m.const(2.0**-54))
     return m.select(is_tiny, x, result)
+
+
+def _emit_log1p_f32(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return log(2^k) + log(1 + f), where the rounding error of 1 + x, divided by 2^k, goes into f."""
+    one, minus_one = m.const(1.0), m.const(-1.0)
+    u, error = m.two_sum(one, x)
+    exponent = m.integer("andi", m.integer("subi", m.to_bits(u), _ROOT_HALF_BITS[32]), -(1 << m.mantissa_bits))
+    a = m.from_bits(m.integer("subi", m.to_bits(u), exponent))
+    inverse_power = m.from_bits(m.integer("subi", m.to_bits(m.const(2.0)), exponent))  # 2^(1-k): 0 for k = 128
+    f = m.muladd(m.mul(error, m.const(0.5)), inverse_power, m.sub(a, one))
+    k = m.float_of_integer(m.integer("shrsi", exponent, m.mantissa_bits))
+    result = _emit_log_of_parts_f32(m, f, k, _LOG_F32)
+    result = m.select(m.compare("ogt", x, minus_one), result, m.const(float("nan")))
+    result = m.select(m.compare("oeq", x, minus_one), m.const(-float("inf")), result)
+    # Where the square of x does not count, and for inf.
+    is_own = m.either(m.compare("olt", m.abs(x), m.const(2.0**-25)), m.compare("oeq", x, m.const(float("inf"))))
+    return m.select(is_own, x, result)
 
 
 def emit_log_as_sum(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:

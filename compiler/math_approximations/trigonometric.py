@@ -1,8 +1,9 @@
 """Sine, cosine and tangent.
 
-Polynomials: Remez exchange in 50 digits on |r| <= pi/4, relative to the function: (sin r - r) / r^3 and
-(cos r - 1 + r^2/2) / r^4 in r^2. The evaluation with a second part of r is that of FreeBSD's k_sin.c and k_cos.c (Sun
-Microsystems 1993). Angles up to a bound are reduced with pi/2 in three parts; larger ones, rare, under a branch.
+Polynomials: Remez exchange in 50 digits on |r| <= pi/4, relative to the function: (sin r - r) / r^3,
+(cos r - 1 + r^2/2) / r^4 and, for f32, (tan r - r) / r^3, in r^2. The evaluation with a second part of r is that of
+FreeBSD's k_sin.c and k_cos.c (Sun Microsystems 1993). Angles up to a bound are reduced with pi/2 in three parts;
+larger ones, rare, under a branch.
 """
 
 from pylazy.compiler.math_approximations.reduce_large_angle import PI_HALF, emit_reduce_large_angle
@@ -13,6 +14,15 @@ __all__ = ["emit_cos", "emit_sin", "emit_tan"]
 
 _SIN_F32 = (-0.1666665463851814, 0.008332098507163445, -0.00019503629318147188)
 _COS_F32 = (0.04166665461583358, -0.0013887651924911432, 2.4463501907077988e-05)
+_TAN_F32 = (
+    0.333333498929,
+    0.133326584231,
+    0.054060492199,
+    0.0212791198446,
+    0.0108440021416,
+    7.88631866587e-05,
+    0.00438167902497,
+)
 _SIN_F64 = (
     -0.16666666666666644,
     0.008333333333323667,
@@ -53,7 +63,9 @@ def emit_cos(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_tan(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Return the tangent of any finite x within 2 ulp, for f64."""
+    """Return the tangent of any finite x within 2 ulp."""
+    if m.bits == 32:
+        return _emit_tan_f32(m, x)
     quadrant, r, r_low = _emit_reduce(m, x)
     sine, sine_low = m.fast_two_sum(*_emit_sin_parts_f64(m, r, r_low))
     cosine, cosine_low = m.fast_two_sum(*_emit_cos_parts_f64(m, r, r_low))
@@ -66,6 +78,19 @@ def emit_tan(m: VectorMath, x: ir.Value) -> ir.Value:
     result = m.add(quotient, m.div(rest, below))
     result = m.select(is_odd, m.neg(result), result)
     is_tiny = m.compare("olt", m.abs(x), m.const(2.0**-27))
+    return m.select(is_tiny, x, result)
+
+
+def _emit_tan_f32(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return tan r, or -1 / tan r in odd quadrants, with the change by the rounding error of r."""
+    reduce_small = _emit_reduce_small_f32_in_parts if m.target.has_fma else _emit_reduce_small_f32_by_f64_in_parts
+    quadrant, r, r_low = _emit_reduce_with(m, x, reduce_small(m, x))
+    z = m.mul(r, r)
+    change = m.mul(r_low, m.polynomial(z, (1.0, 1.0, 2 / 3)))  # the derivative of tan
+    tangent = m.add(r, m.muladd(m.mul(z, r), m.polynomial(z, _TAN_F32), change))
+    is_odd = m.compare_integers("ne", m.integer("andi", quadrant, 1), m.iconst(0))
+    result = m.select(is_odd, m.div(m.const(-1.0), tangent), tangent)
+    is_tiny = m.compare("olt", m.abs(x), m.const(2.0**-12))
     return m.select(is_tiny, x, result)
 
 
@@ -117,11 +142,15 @@ def _emit_cos_parts_f64(m: VectorMath, r: ir.Value, r_low: ir.Value) -> tuple[ir
 def _emit_reduce(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     """Return n as an integer (its low bits are right) and x - n * pi / 2 in one part for f32, two for f64."""
     if m.bits == 64:
-        reduced: tuple[ir.Value, ...] = _emit_reduce_small_f64(m, x)
-    elif m.target.has_fma:
-        reduced = _emit_reduce_small_f32(m, x)
-    else:
-        reduced = _emit_reduce_small_f32_in_f64(m, x)
+        n, r, r_low = _emit_reduce_with(m, x, _emit_reduce_small_f64(m, x))
+        return n, r, r_low
+    small = _emit_reduce_small_f32(m, x) if m.target.has_fma else _emit_reduce_small_f32_in_f64(m, x)
+    n, r = _emit_reduce_with(m, x, small)
+    return n, r, None
+
+
+def _emit_reduce_with(m: VectorMath, x: ir.Value, reduced: tuple[ir.Value, ...]) -> list[ir.Value]:
+    """Replace a reduction, n and x - n * pi / 2 in one or two parts, where x is large."""
     is_large = m.compare("oge", m.abs(x), m.const(_LARGE_ANGLE[m.bits]))
     any_large = is_large
     if m.lanes is not None:
@@ -132,8 +161,7 @@ def _emit_reduce(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Val
     replaced = _emit_replace_large(m, then_ip, x, is_large, reduced)
     for ip, values in ((then_ip, replaced), (ir.InsertionPoint(branch.regions[1].blocks.append()), reduced)):
         ir.Operation.create("scf.yield", operands=list(values), ip=ip, loc=m.loc)
-    results = list(branch.results)
-    return results[0], results[1], results[2] if len(results) == 3 else None
+    return list(branch.results)
 
 
 def _emit_reduce_small_f32(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -143,7 +171,33 @@ def _emit_reduce_small_f32(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Val
     return n_integer, x
 
 
+def _emit_reduce_small_f32_in_parts(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    n, n_integer = m.round_small_product(x, _TWO_OVER_PI)
+    first, second, third = (m.const(-part) for part in _PI_HALF_F32)
+    high = m.muladd(n, first, x)
+    product, product_low = m.two_product(n, second)
+    r, r_low = m.two_sum(high, product)
+    return n_integer, *m.fast_two_sum(r, m.muladd(n, third, m.add(r_low, product_low)))
+
+
 def _emit_reduce_small_f32_in_f64(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    n, wide = _emit_reduce_small_in_f64(m, x)
+    return n, m.op("arith.truncf", (wide,), m.float_type)
+
+
+def _emit_reduce_small_f32_by_f64_in_parts(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    n, wide = _emit_reduce_small_in_f64(m, x)
+    return n, *_emit_narrow_parts(m.with_shape(bits=64, lanes=m.lanes), wide, m.float_type)
+
+
+def _emit_narrow_parts(w: VectorMath, wide: ir.Value, float_type: ir.Type) -> tuple[ir.Value, ir.Value]:
+    """Return an f64 as a sum of two f32."""
+    high = w.op("arith.truncf", (wide,), float_type)
+    rest = w.sub(wide, w.op("arith.extf", (high,), w.float_type))
+    return high, w.op("arith.truncf", (rest,), float_type)
+
+
+def _emit_reduce_small_in_f64(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Reduce without fma: in f64 the products of n with short parts of pi / 2 are exact."""
     w = m.with_shape(bits=64, lanes=m.lanes)
     wide = m.op("arith.extf", (x,), w.float_type)
@@ -151,7 +205,7 @@ def _emit_reduce_small_f32_in_f64(m: VectorMath, x: ir.Value) -> tuple[ir.Value,
     for part in (*_PI_HALF_SHORT_F64, 5.390302858158119e-15):
         wide = w.muladd(n, w.const(-part), wide)
     narrow = m.op("arith.trunci", (n_integer,), m.integer_type)
-    return narrow, m.op("arith.truncf", (wide,), m.float_type)
+    return narrow, wide
 
 
 def _emit_reduce_small_f64(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -207,8 +261,7 @@ def _emit_large_scalar(
         single = scalar.with_shape(bits=32, lanes=None)
         wide = scalar.op("arith.extf", (x,), scalar.float_type)
         quadrant, r, r_low = emit_reduce_large_angle(scalar, wide)
-        exact = (
-            scalar.op("arith.trunci", (quadrant,), single.integer_type),
-            scalar.op("arith.truncf", (scalar.add(r, r_low),), single.float_type),
-        )
+        n = scalar.op("arith.trunci", (quadrant,), single.integer_type)
+        parts = _emit_narrow_parts(scalar, scalar.add(r, r_low), single.float_type)
+        exact = (n, *parts[: len(reduced) - 1])
     return tuple(scalar.select(is_large, new, old) for new, old in zip(exact, reduced, strict=True))

@@ -329,6 +329,13 @@ class VectorMath:
         error = self.add(self.add(error, self.mul(a_high, b_low)), self.mul(a_low, b_high))
         return high, self.add(error, self.mul(a_low, b_low))
 
+    def remainder_of_product(self, c: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Return c - a * b rounded once, where a * b is so near to c that c - (a * b, rounded) is exact."""
+        if self.target.has_fma:
+            return self.op("math.fma", (self.neg(a), b, c), self.float_type)
+        product, error = self.two_product(a, b)
+        return self.sub(self.sub(c, product), error)
+
     def _split(self, a: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return a as a sum of two values with half of the bits each (Veltkamp 1968)."""
         scaled = self.mul(a, self.const(4097.0 if self.bits == 32 else 134217729.0))
@@ -359,6 +366,11 @@ class VectorMath:
         """Return x, held in an interval; NaN stays."""
         lower, upper = self.const(low), self.const(high)
         x = self.select(self.compare("olt", x, lower), lower, x)
+        return self.select(self.compare("ogt", x, upper), upper, x)
+
+    def at_most(self, x: ir.Value, high: float) -> ir.Value:
+        """Return the smaller of x and a bound; NaN stays."""
+        upper = self.const(high)
         return self.select(self.compare("ogt", x, upper), upper, x)
 
     def both(self, a: ir.Value, b: ir.Value) -> ir.Value:

@@ -49,10 +49,13 @@ class Block:
     inner_step: int
 
 
+#: Ops of the body whose elements the nest brings: from memory, or from its loops.
+LOADS = frozenset({"reduction.load", "reduction.load_pair", "reduction.index_value"})
+_LEAVES = LOADS | {"", "reduction.positions", "arith.constant"}
 #: Ops whose elements are all of one kind, however their operands were put together.
-_SEAMLESS = frozenset({"", "reduction.load", "reduction.contract_rows", "reduction.positions", "arith.constant"})
+_SEAMLESS = _LEAVES | {"reduction.contract_rows", "reduction.soft_dtw_rows"}
 
-#: Emit one element of a `load`: the op, the position, the row vector and the column within the block.
+#: Emit one element of one of `LOADS`: the op, the position, the row vector and the column within the block.
 LoadElement = Callable[[Any, Position, int, int], ir.Value]
 
 
@@ -105,12 +108,12 @@ class BodyElements:
     def __init__(self, body: Any, block: Block, load_element: LoadElement) -> None:
         self.block = block
         self.axes = BodyAxes(body).of
-        #: Applied to each element on its way into an accumulator, with the value that it belongs to.
-        self.on_accumulate: Callable[[ir.Value, ir.Value], ir.Value] | None = None
+        #: Applied to each element on its way into an accumulator, with its role there, "formula" or "weight".
+        self.on_accumulate: Callable[[str, ir.Value], ir.Value] | None = None
         self._body = body
         self._load_element = load_element
         self._seams: dict[ir.Value, set[int]] = {}
-        self._scopes: list[dict[Any, ir.Value]] = [{}]
+        self._scopes: list[dict[Any, Any]] = [{}]
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -135,6 +138,8 @@ class BodyElements:
         if name_of(operation) == "reduction.contract_rows":
             self._contract_block(operation, at)
             return self.element(value, at, row, column)
+        if name_of(operation) == "reduction.soft_dtw_rows":
+            return self._soft_dtw_element(operation, at, row, column)
         emitted = self._emit(operation, value, at, row, column)
         self._scopes[-1][key] = emitted
         return emitted
@@ -172,10 +177,10 @@ class BodyElements:
         while stack:
             top = stack.pop()
             name = name_of(top.owner)
-            if top in seen or name in {"", "reduction.load", "reduction.positions", "arith.constant"}:
+            if top in seen or name in _LEAVES:
                 continue
             seen.add(top)
-            if inner_dim(top) == 1 and name != "vector.extract_strided_slice":
+            if (inner_dim(top) == 1 and name != "vector.extract_strided_slice") or name == "reduction.soft_dtw_rows":
                 self._everywhere(top)
             else:
                 stack += reversed(list(top.owner.operands))
@@ -220,7 +225,7 @@ class BodyElements:
     def _emit(self, operation: Any, value: ir.Value, at: Position, row: int, column: int) -> ir.Value:
         name = name_of(operation)
         operands = list(operation.operands)
-        if name == "reduction.load":
+        if name in LOADS:
             return self._load_element(operation, at, row, column)
         if name == "arith.constant":
             return _constant_element(operation, value, at)
@@ -280,6 +285,16 @@ class BodyElements:
         elements = emit_contraction(self, operation, at, pairs)
         for (row, column), element in zip(pairs, elements, strict=True):
             self._scopes[-1][self._key(result, at, row, column)] = element
+
+    def _soft_dtw_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
+        """Emit one element of a soft-DTW, and all of it where this scope asks for the first one."""
+        from pylazy.compiler.nests.soft_dtw import Table, emit_soft_dtw
+
+        key = ("all of it", *self._key(operation.results[0], Position(0), row, column))
+        found = next((scope[key] for scope in reversed(self._scopes) if key in scope), None)
+        if found is None:
+            found = self._scopes[-1][key] = emit_soft_dtw(self, operation, row, column)
+        return found.read_at(at) if isinstance(found, Table) else found
 
     def _reduce_block(self, operation: Any) -> None:
         """Emit an inner reduction for every row vector and column of the block at once, sharing loads."""

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import (
     BLOCKED_KINDS,
+    COMPENSATED_COMBINERS,
     COMPONENT_COMBINERS,
     ExponentialState,
     any_lane,
+    compensated_total,
     exponential_merge,
     exponential_neutral,
     exponential_raise,
@@ -84,16 +86,37 @@ def make_accumulator(operation: Any, shape: Shape, index: ir.Type) -> Accumulato
     if kind in COMPONENT_COMBINERS:
         indexed = attribute_segments(operation)[3] == 1
         dim = inner_dim(operation.operands[0])
-        slots = dim * shape.row_vectors * (2 if indexed else 1)
+        slots = dim * shape.row_vectors * (2 if indexed or is_compensated(operation) else 1) * _words(operation)
         chosen = RegisterComponents if slots <= shape.register_limit else PanelComponents
         return chosen(operation, shape, index, indexed=indexed)
     if kind in {"logsumexp", "softmax"}:
         weight_dim = inner_dim(operation.operands[1]) if attribute_segments(operation)[1] else 1
-        in_registers = (weight_dim + 2) * shape.row_vectors <= shape.register_limit
+        in_registers = (weight_dim + 2) * shape.row_vectors * _words(operation) <= shape.register_limit
         return (RegisterExponentials if in_registers else PanelExponentials)(operation, shape)
     from pylazy.compiler.nests.cpu_selection import Selection
 
     return Selection(operation, shape, index)
+
+
+def is_blocked(operation: Any) -> bool:
+    """Tell whether chunks of columns have a state of their own."""
+    return attribute(operation, "kind") in BLOCKED_KINDS and not attribute(operation, "scheme", "")
+
+
+def is_compensated(operation: Any) -> bool:
+    """Tell whether a sum keeps the errors of its additions."""
+    return bool(attribute(operation, "scheme", "") == "kahan")
+
+
+def accumulator_type(operation: Any) -> ir.Type:
+    """Give the type of the state of an `accumulate` op."""
+    return attribute(operation, "accumulator", ir.VectorType(operation.operands[0].type).element_type)
+
+
+def _words(operation: Any) -> int:
+    """Count the registers that a state takes where a value takes one."""
+    value = ir.VectorType(operation.operands[0].type).element_type
+    return max(1, int(accumulator_type(operation).width) // int(value.width))
 
 
 def attribute_segments(operation: Any) -> list[int]:
@@ -107,36 +130,57 @@ class _Components:
     def __init__(self, operation: Any, shape: Shape, index: ir.Type, *, indexed: bool) -> None:
         self.value = operation.operands[0]
         self.kind = attribute(operation, "kind")
-        self.combiner = COMPONENT_COMBINERS[self.kind]
+        combiners = COMPENSATED_COMBINERS if is_compensated(operation) else COMPONENT_COMBINERS
+        self.combiner = combiners[self.kind]
+        self.blocked = is_blocked(operation)
         self.shape = shape
         self.dim = inner_dim(self.value)
-        self.element = ir.VectorType(self.value.type).element_type
+        self.element = accumulator_type(operation)
         self.index = index
         self.indexed = indexed
-        self.value_slots = self.results = self.dim
+        self.results = self.dim
+        #: Corrections of compensated sums follow the sums.
+        self.value_slots = self.dim * (2 if self.combiner.is_compensated else 1)
         self.index_slots = self.dim if indexed else 0
-        self.values: Panel | None = shape.panel(self.dim, self.element)
+        self.values: Panel | None = shape.panel(self.value_slots, self.element)
         self.indices: Panel | None = shape.panel(self.dim, index) if indexed else None
 
     def neutral(self) -> tuple[ir.Value, ...]:
         best = kb.constant(self.combiner.neutral, self.shape.vector(self.element))
+        if self.combiner.is_compensated:
+            return best, best
         return (best, kb.constant(0, self.shape.vector(self.index))) if self.indexed else (best,)
+
+    def terms(self, body: BodyElements, at: Position, row: int, columns: int) -> list[ir.Value]:
+        """Emit one component of a block of columns, in the type of the state."""
+        return [widened_lanes(body, self.value, at, row, column, self) for column in range(columns)]
+
+    def total(self, state: Sequence[ir.Value], count: ir.Value) -> ir.Value:
+        value = compensated_total(tuple(state)) if self.combiner.is_compensated else state[0]
+        return self.combiner.finish(value, count)
 
     def read(self, values: "Panel | None", indices: "Panel | None", at: Position, row: int) -> tuple[ir.Value, ...]:
         state = (values.read(at, row),) if values is not None else ()
+        if values is not None and self.combiner.is_compensated:
+            return (*state, values.read(at.shifted(self.dim), row))
         return (*state, indices.read(at, row)) if indices is not None else state
 
-    def write(self, state: Sequence[ir.Value], at: Position, row: int) -> None:
-        for panel, part in zip((self.values, self.indices), state, strict=False):
-            if panel is not None:
-                panel.write(part, at, row)
+    def write(self, state: Sequence[ir.Value], at: Position, row: int, values: "Panel | None" = None) -> None:
+        """Write a state to the panels, its value to `values` where that is given."""
+        values = values or self.values
+        if values is not None:
+            values.write(state[0], at, row)
+        if values is not None and self.combiner.is_compensated:
+            values.write(state[1], at.shifted(self.dim), row)
+        if self.indices is not None:
+            self.indices.write(state[1], at, row)
 
 
 class RegisterComponents(_Components):
     """Componentwise accumulation with its state in registers."""
 
     def _states(self, carried: Carried) -> list[tuple[ir.Value, ...]]:
-        width = 2 if self.indexed else 1
+        width = 2 if self.indexed or self.combiner.is_compensated else 1
         return [tuple(carried[k : k + width]) for k in range(0, len(carried), width)]
 
     def _places(self) -> list[tuple[int, int]]:
@@ -146,10 +190,10 @@ class RegisterComponents(_Components):
         return [slot for _ in self._places() for slot in self.neutral()]
 
     def open_chunk(self, carried: Carried) -> Carried:
-        return self.start() if self.kind in BLOCKED_KINDS else carried
+        return self.start() if self.blocked else carried
 
     def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
-        if self.kind not in BLOCKED_KINDS:
+        if not self.blocked:
             return inner
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
@@ -157,14 +201,13 @@ class RegisterComponents(_Components):
     def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
         result: Carried = []
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
-            at = Position(component)
-            values = [lanes_of(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
+            values = self.terms(body, Position(component), row, len(columns))
             result += self.combiner.accumulate(state, values, columns)
         return result
 
     def finish(self, carried: Carried, count: ir.Value) -> None:
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
-            self.write((self.combiner.finish(state[0], count), *state[1:]), Position(component), row)
+            self.write((self.total(state, count), *state[1:]), Position(component), row)
 
     def save(self, carried: Carried) -> None:
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
@@ -182,7 +225,6 @@ class PanelComponents(_Components):
 
     def __init__(self, operation: Any, shape: Shape, index: ir.Type, *, indexed: bool) -> None:
         super().__init__(operation, shape, index, indexed=indexed)
-        self.blocked = self.kind in BLOCKED_KINDS
         self.inner = shape.panel(self.dim, self.element) if self.blocked else None
 
     def _fill(self, panel: "Panel | None", value: ir.Value) -> None:
@@ -191,9 +233,7 @@ class PanelComponents(_Components):
 
     def start(self) -> Carried:
         state = self.neutral()
-        self._fill(self.values, state[0])
-        if self.indexed:
-            self._fill(self.indices, state[1])
+        _for_slots(self.dim, self.shape, lambda at, row: self.write(state, at, row))
         return []
 
     def open_chunk(self, carried: Carried) -> Carried:
@@ -217,12 +257,9 @@ class PanelComponents(_Components):
 
         def one(nothing: Carried, at: Position) -> Carried:
             for row in range(self.shape.row_vectors):
-                values = [lanes_of(body, self.value, at, row, column, self.shape) for column in range(len(columns))]
+                values = self.terms(body, at, row, len(columns))
                 state = self.combiner.accumulate(self.read(target, self.indices, at, row), values, columns)
-                if target is not None:
-                    target.write(state[0], at, row)
-                if self.indices is not None:
-                    self.indices.write(state[1], at, row)
+                self.write(state, at, row, target)
             return nothing
 
         body.over_inner(self.value, self.dim, [], one)
@@ -234,7 +271,7 @@ class PanelComponents(_Components):
             _for_slots(
                 self.dim,
                 self.shape,
-                lambda at, row: values.write(self.combiner.finish(values.read(at, row), count), at, row),
+                lambda at, row: values.write(self.total(self.read(values, None, at, row), count), at, row),
             )
 
     def save(self, carried: Carried) -> None:
@@ -257,7 +294,8 @@ class _Exponentials:
         self.kind = attribute(operation, "kind")
         self.weight = operation.operands[1] if attribute_segments(operation)[1] else None
         self.shape = shape
-        self.element = ir.VectorType(self.value.type).element_type
+        self.blocked = is_blocked(operation)
+        self.element = accumulator_type(operation)
         self.vector = shape.vector(self.element)
         self.weights = inner_dim(self.weight) if self.weight is not None else 1
         self.sums = self.weights + (1 if self.kind == "softmax" else 0)
@@ -268,7 +306,7 @@ class _Exponentials:
         self.indices: Panel | None = None
 
     def formula(self, body: BodyElements, row: int, count: int) -> list[ir.Value]:
-        return [lanes_of(body, self.value, Position(0), row, column, self.shape) for column in range(count)]
+        return [widened_lanes(body, self.value, Position(0), row, column, self) for column in range(count)]
 
 
 class RegisterExponentials(_Exponentials):
@@ -283,11 +321,15 @@ class RegisterExponentials(_Exponentials):
         return [slot for _ in range(self.shape.row_vectors) for slot in neutral]
 
     def open_chunk(self, carried: Carried) -> Carried:
+        if not self.blocked:
+            return carried
         zero = kb.constant(0.0, self.vector)
         states = [ExponentialState(s.top, s.shift, (zero,) * self.sums) for s in self._states(carried)]
         return [slot for state in states for slot in state.flat()]
 
     def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
+        if not self.blocked:
+            return inner
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in exponential_merge(a, b).flat()]
 
@@ -310,7 +352,7 @@ class RegisterExponentials(_Exponentials):
         for position, part in enumerate(sums):
             term = exponential
             if self.weight is not None and position < self.weights:
-                factor = lanes_of(body, self.weight, Position(position), row, column, self.shape)
+                factor = widened_lanes(body, self.weight, Position(position), row, column, self, role="weight")
                 term = kb.mul(exponential, factor)
             added.append(kb.add(part, term))
         return added
@@ -344,7 +386,7 @@ class PanelExponentials(_Exponentials):
     def __init__(self, operation: Any, shape: Shape) -> None:
         super().__init__(operation, shape)
         self.outer = shape.panel(self.sums, self.element)
-        self.inner = shape.panel(self.sums, self.element)
+        self.inner = shape.panel(self.sums, self.element) if self.blocked else self.outer
 
     def _states(self, carried: Carried) -> list[ExponentialState]:
         return [ExponentialState(carried[k], carried[k + 1], ()) for k in range(0, len(carried), 2)]
@@ -359,10 +401,13 @@ class PanelExponentials(_Exponentials):
         return [slot for _ in range(self.shape.row_vectors) for slot in (neutral.top, neutral.shift)]
 
     def open_chunk(self, carried: Carried) -> Carried:
-        self._clear(self.inner)
+        if self.blocked:
+            self._clear(self.inner)
         return carried
 
     def close_chunk(self, outer: Carried, inner: Carried) -> Carried:
+        if not self.blocked:
+            return inner
         return self._merge_panels(outer, inner, self.outer, self.inner)
 
     def _merge_panels(self, mine: Carried, theirs: Carried, target: Panel, source: Panel, first: int = 0) -> Carried:
@@ -412,7 +457,8 @@ class PanelExponentials(_Exponentials):
                 for row, terms in enumerate(exponentials):
                     part = self.inner.read(at, row)
                     for column, term in enumerate(terms):
-                        part = kb.add(part, kb.mul(term, lanes_of(body, weight, at, row, column, self.shape)))
+                        factor = widened_lanes(body, weight, at, row, column, self, role="weight")
+                        part = kb.add(part, kb.mul(term, factor))
                     self.inner.write(part, at, row)
                 return nothing
 
@@ -454,12 +500,31 @@ class PanelExponentials(_Exponentials):
 _UNROLLED_ENTRIES = 16
 
 
-def lanes_of(body: BodyElements, value: ir.Value, at: Position, row: int, column: int, shape: Shape) -> ir.Value:
-    """Emit an element as lanes, also where the formula is the same in all of them."""
+def lanes_of(
+    body: BodyElements, value: ir.Value, at: Position, row: int, column: int, shape: Shape, *, role: str = "formula"
+) -> ir.Value:
+    """Emit an element, the "formula" or the "weight", as lanes, also where it is the same in all of them."""
     element = body.element(value, at, row, column)
     if shape.lanes > 1 and not isinstance(element.type, ir.VectorType):
         element = kb.emit("vector.broadcast", (element,), shape.vector(element.type))
-    return element if body.on_accumulate is None else body.on_accumulate(value, element)
+    return element if body.on_accumulate is None else body.on_accumulate(role, element)
+
+
+def widened_lanes(
+    body: BodyElements,
+    value: ir.Value,
+    at: Position,
+    row: int,
+    column: int,
+    state: "_Components | _Exponentials",
+    *,
+    role: str = "value",
+) -> ir.Value:
+    """Emit an element as lanes of the type of a state; for its role see `lanes_of`."""
+    lanes = lanes_of(body, value, at, row, column, state.shape, role=role)
+    if kb.element_type(lanes.type) == state.element:
+        return lanes
+    return kb.emit("arith.extf", (lanes,), state.shape.vector(state.element))
 
 
 def for_positions(slots: int, one: Any) -> None:

@@ -19,6 +19,7 @@ from pylazy.compiler.nests.cpu_memory import (
     address,
     broadcast,
     iadd,
+    imin,
     imul,
     isub,
     load,
@@ -35,6 +36,7 @@ class ColumnLaneNest(ReduceNest):
         self.row_vectors = 1
         self.rows_per_tile = 1
         self.shape = Shape(self.lanes, 1, attribute(operation, "register_limit", 16))
+        self.lane_argument = self.body_block.arguments[1]
         self.valid: Any = None
         self.row: Any = None
         self.lanes_are_merged = False
@@ -62,6 +64,8 @@ class ColumnLaneNest(ReduceNest):
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`: a number of the row, or a vector with that of many columns."""
+        if name_of(operation) != "reduction.load":
+            return super().load_element(operation, at, row, column)
         source = operation.operands[0]
         buffer = ir.MemRefType(source.type)
         dim, element = buffer.shape[1], buffer.element_type
@@ -71,6 +75,20 @@ class ColumnLaneNest(ReduceNest):
         if len(operation.operands) > 1:
             pointer = address(pointer, element, base=imul(self.row, number(dim)))
         return load(address(pointer, element, base=at.base, offset=at.offset), element)
+
+    def first_number(self, argument: ir.Value, row: int, column: int) -> ir.Value:
+        """Give the number that an index of the body has in the first lane."""
+        if argument == self.lane_argument:
+            return iadd(self.column, number(column * self.lanes))
+        return self.row
+
+    def all_lanes_exist(self) -> bool:
+        """Tell whether every lane stands for a column: not in the last, masked block."""
+        return self.valid is None
+
+    def last_lane_number(self) -> ir.Value:
+        """Give the number behind the last one that a lane may stand for: the columns of this split."""
+        return imin(iadd(self.first_column, self.columns_per_split), self.columns)
 
     def _column_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
         if self.valid is not None:
@@ -114,6 +132,7 @@ class ColumnLaneNest(ReduceNest):
         with ir.InsertionPoint(loop.body), body.scope():
             self.column, self.column_block, self.valid = loop.induction_variable, loop.body, None
             self.wide: dict[Any, ir.Value] = {}
+            self.pair_vectors, self.pair_starts = {}, {}
             scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)
 
@@ -123,7 +142,8 @@ class ColumnLaneNest(ReduceNest):
         """Emit the columns that do not fill a vector: idle lanes read the last column again and let nothing in."""
         branch = scf.IfOp(kb.icompare("slt", start, end), [value.type for value in carried], has_else=True)
         with ir.InsertionPoint(branch.then_block), body.scope():
-            self.column = start
+            self.column, self.column_block = start, branch.then_block
+            self.pair_starts = {}
             integer = ir.IntegerType.get_signless(64)
             lanes = ir.VectorType.get([self.lanes], integer)
             self.valid = kb.icompare("slt", iadd(broadcast(start, lanes), _iota(lanes)), broadcast(end, lanes))
@@ -137,13 +157,9 @@ class ColumnLaneNest(ReduceNest):
         self.valid = None
         return list(branch.results)
 
-    def _masked(self, value: ir.Value, element: ir.Value) -> ir.Value:
-        """Give idle lanes what changes no result."""
-        neutral = next(
-            _neutral_value(attribute(op, "kind")) if value == op.operands[0] else 0.0
-            for op in self.accumulations
-            if value in list(op.operands)[:2]
-        )
+    def _masked(self, role: str, element: ir.Value) -> ir.Value:
+        """Give idle lanes what changes no result of the accumulation that is being emitted."""
+        neutral = 0.0 if role == "weight" else _neutral_value(attribute(self.accumulation, "kind"))
         return kb.select(self.valid, element, kb.constant(neutral, element.type))
 
     def _column_numbers(self, step: int) -> list[ir.Value]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import func, ir, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_accumulators import Accumulator, Shape, attribute_segments, make_accumulator
@@ -22,6 +23,7 @@ from pylazy.compiler.nests.cpu_memory import (
     load,
     number,
 )
+from pylazy.compiler.nests.cpu_pairs import index_element, pair_element, store_pairs
 from pylazy.runtime.errors import UnsupportedError
 
 #: Parameters of up to this many elements are loaded before the loops.
@@ -75,6 +77,14 @@ class Nest:
         self.column: Any = None
         self.column_block: Any = None
         self.column_starts: dict[ir.Value, ir.Value] = {}
+        self.first_row: Any = None
+        #: The numbers of rows and columns of the buffers; those of a tile may be fewer.
+        self.extents: tuple[Any, Any] = (None, None)
+        #: The index that runs along the lanes.
+        self.lane_argument = self.body_block.arguments[0]
+        #: Rows of dense arrays that one block of columns has loaded, or where they begin.
+        self.pair_vectors: dict[Any, ir.Value] = {}
+        self.pair_starts: dict[Any, list[ir.Value]] = {}
 
     def build(self) -> None:
         """Emit the function at the current insertion point."""
@@ -89,6 +99,7 @@ class Nest:
             self.rows, self.columns, self.columns_per_split, self.splits = (
                 load(address(self.extent_table, integer, offset=k), integer) for k in range(4)
             )
+            self.extents = (self.rows, self.columns)
             self._load_pointers()
             self.allocate()
             for_range(first_tile, last_tile, 1, self.tile)
@@ -123,8 +134,13 @@ class Nest:
                 "merges": ir.BoolAttr.get(self.merges),
                 "cost": ir.FloatAttr.get(ir.F64Type.get(), attribute(self.operation, "cost", 1.0)),
                 "max_columns_per_split": ir.IntegerAttr.get(integer, limit if self.splittable else 0),
+                **self.launch_attributes(),
             }
         )
+
+    def launch_attributes(self) -> dict[str, ir.Attribute]:
+        """Give what else the runtime has to know of this phase."""
+        return {}
 
     def index_type(self) -> ir.Type:
         """Give the type of column numbers in lanes: as wide as the values, so that they fill the same registers."""
@@ -133,7 +149,7 @@ class Nest:
     def value_bits(self) -> int:
         """Give the width of the values that the body ends in."""
         for operation in self.body_block.operations:
-            if name_of(operation) in {"reduction.accumulate", "reduction.store"}:
+            if name_of(operation) in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}:
                 return int(ir.VectorType(operation.operands[0].type).element_type.width)
         return 64
 
@@ -170,12 +186,17 @@ class Nest:
 
     def pack(self, first_row: ir.Value) -> None:
         """Transpose the rows of a tile into their panels."""
+        self.first_row = first_row
         last_row = isub(self.rows, number(1))
         for source, panel in self.panels.items():
             panel.pack(self.buffer_of(source), first_row, last_row)
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`: from a panel, from the row of a column, or of a parameter."""
+        if name_of(operation) == "reduction.index_value":
+            return index_element(self, operation, row, column)
+        if name_of(operation) == "reduction.load_pair":
+            return pair_element(self, operation, at, row, column)
         source = operation.operands[0]
         if self._is_row_load(operation):
             return self.panels[source].read(at, row)
@@ -185,6 +206,20 @@ class Nest:
             return load(address(pointer, element, base=at.base, offset=at.offset), element)
         start = self._column_start(source, pointer, dim, element)
         return load(address(start, element, base=at.base, offset=column * dim + at.offset), element)
+
+    def first_number(self, argument: ir.Value, row: int, column: int) -> ir.Value:
+        """Give the number that an index of the body has in the first lane."""
+        if argument == self.body_block.arguments[0]:
+            return iadd(self.first_row, number(row * self.lanes))
+        return iadd(self.column, number(column))
+
+    def all_lanes_exist(self) -> "ir.Value | bool":
+        """Tell whether every lane stands for a row: not in the last tile."""
+        return kb.icompare("sle", iadd(self.first_row, number(self.rows_per_tile)), self.rows)
+
+    def last_lane_number(self) -> ir.Value:
+        """Give the number behind the last one that a lane may stand for: the rows."""
+        return self.rows
 
     def _column_start(self, source: ir.Value, pointer: ir.Value, dim: int, element: ir.Type) -> ir.Value:
         if source not in self.column_starts:
@@ -248,15 +283,21 @@ class ReduceNest(Nest):
 
     def __init__(self, program: Program, operation: Any, name: str) -> None:
         super().__init__(program, operation, name)
-        self.splittable = bool(attribute(operation, "splittable", True))
+        self.splittable = bool(attribute(operation, "splittable", True)) and not has_direct_sums(self.body_block)
         self.chunk = attribute(operation, "column_chunk", 1024)
         self.partials: list[Partial] = []
+        self.accumulation: Any = None  # the one that is being emitted
 
     def allocate(self) -> None:
         """Allocate accumulators, and scratch for what a split leaves unfinished."""
         super().allocate()
         self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
         self.accumulators = [make_accumulator(op, self.shape, self.index_type()) for op in self.accumulations]
+        self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
+        self.pair_panels = [
+            self.shape.panel(inner_dim(op.operands[0]), ir.VectorType(op.operands[0].type).element_type)
+            for op in self.pair_stores
+        ]
         if self.splittable:
             for position, accumulator in enumerate(self.accumulators):
                 self.partials.append(self._add_partial(position, accumulator))
@@ -287,14 +328,18 @@ class ReduceNest(Nest):
         first_row = imul(row_tile, number(self.rows_per_tile))
         self.first_column = imul(split, self.columns_per_split)
         last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
+        body, carried = self._begin(first_row)
+        carried = self._chunks(body, carried, self.first_column, last_column)
+        self._end(carried, first_row, split)
+
+    def _begin(self, first_row: ir.Value) -> tuple[BodyElements, list[ir.Value]]:
+        """Pack the rows, compute what depends on them alone, and build the neutral states."""
         self.pack(first_row)
         body = BodyElements(self.body_block, self.block, self.load_element)
         self._prepare_rows(body)
         parts = [accumulator.start() for accumulator in self.accumulators]
         self.widths = [len(part) for part in parts]
-        carried = [slot for part in parts for slot in part]
-        carried = self._chunks(body, carried, last_column)
-        self._end(carried, first_row, split)
+        return body, [slot for part in parts for slot in part]
 
     def _prepare_rows(self, body: BodyElements) -> None:
         """Emit, before the loop over columns, what depends on the row or on nothing, unless it is long."""
@@ -321,8 +366,10 @@ class ReduceNest(Nest):
         if value.owner.attributes["value"].is_splat:
             body.element(value, Position(0), 0, 0)
 
-    def _chunks(self, body: BodyElements, carried: list[ir.Value], last_column: ir.Value) -> list[ir.Value]:
-        loop = scf.ForOp(self.first_column, last_column, number(self.chunk), carried)
+    def _chunks(
+        self, body: BodyElements, carried: list[ir.Value], first_column: ir.Value, last_column: ir.Value
+    ) -> list[ir.Value]:
+        loop = scf.ForOp(first_column, last_column, number(self.chunk), carried)
         with ir.InsertionPoint(loop.body), body.scope():
             start = loop.induction_variable
             end = imin(iadd(start, number(self.chunk)), last_column)
@@ -364,7 +411,7 @@ class ReduceNest(Nest):
         loop = scf.ForOp(start, end, number(step), carried)
         with ir.InsertionPoint(loop.body), body.scope():
             self.column, self.column_block = loop.induction_variable, loop.body
-            self.column_starts = {}
+            self.column_starts, self.pair_vectors, self.pair_starts = {}, {}, {}
             scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)
 
@@ -377,8 +424,12 @@ class ReduceNest(Nest):
         for operation, accumulator, part in zip(
             self.accumulations, self.accumulators, self._parts(carried), strict=True
         ):
+            self.accumulation = operation
             with operation.location:
                 result += accumulator.step(part, body, columns)
+        for operation, panel in zip(self.pair_stores, self.pair_panels, strict=True):
+            with operation.location:
+                store_pairs(self, operation, panel, body)
         body.block = saved
         return result
 
@@ -524,11 +575,22 @@ def write_results(
     accumulator.finish(carried, _count(nest, accumulator))
     values, indices = destinations(operation)
     if values is not None and accumulator.values is not None:
-        accumulator.values.unpack(nest.buffer_of(values), first_row, nest.rows, slots=accumulator.results)
+        element = ir.MemRefType(values.type).element_type
+        accumulator.values.unpack(
+            nest.buffer_of(values),
+            first_row,
+            nest.rows,
+            slots=accumulator.results,
+            convert=None if element == accumulator.values.element else lambda value: _narrowed(value, element),
+        )
     if indices is not None and accumulator.indices is not None:
         accumulator.indices.unpack(
             nest.buffer_of(indices), first_row, nest.rows, slots=accumulator.results, convert=nest.whole_index
         )
+
+
+def _narrowed(value: ir.Value, element: ir.Type) -> ir.Value:
+    return kb.emit("arith.truncf", (value,), element)
 
 
 def _count(nest: Any, accumulator: Accumulator) -> ir.Value:

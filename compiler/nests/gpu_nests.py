@@ -9,8 +9,9 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.mlir import gpu, ir, scf
-from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_memory import iadd, imin, imul, isub, number
 from pylazy.compiler.nests.gpu_accumulators import (
     Components,
@@ -42,7 +43,7 @@ from pylazy.compiler.nests.gpu_memory import (
     thread_index,
     workgroup_address,
 )
-from pylazy.compiler.target import Target
+from pylazy.compiler.target import NvidiaTarget, Target
 from pylazy.runtime.errors import InternalError, UnsupportedError
 
 #: Longest list of a kmin or kmax that a thread keeps in registers.
@@ -64,6 +65,19 @@ def integer_attribute(value: int) -> ir.Attribute:
 
 def _source(load: Any) -> Source:
     return Source(load.operands[0], attribute(load, "reduction.scale", 1.0))
+
+
+#: Kernel ops that GPU nests do not build, and the ops of level 1 that they come from.
+_ON_CPU_ONLY = {"reduction.soft_dtw_rows": "reduction.soft_dtw", "reduction.store_pair": "reduction.tabulate"}
+
+
+def _refuse_unbuilt(body: Any, target: Target) -> None:
+    for operation in body.operations:
+        op_name = _ON_CPU_ONLY.get(name_of(operation))
+        if op_name is not None:
+            name = target.arch if isinstance(target, NvidiaTarget) else target.level
+            message = f"{op_name} is not implemented for the target {name}: use a CPU"
+            raise UnsupportedError(at_source_line(message, operation.location))
 
 
 class Nest:
@@ -99,6 +113,7 @@ class Nest:
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
         self.rows_per_block = self.threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
+        _refuse_unbuilt(self.body_block, target)
         self.block = Block(
             self.rows_per_thread,
             attribute(operation, "column_step", 1),
@@ -119,6 +134,7 @@ class Nest:
         )
         self.workgroup_bytes = self.tile.bytes + self.panel.bytes
         self.row_starts: dict[Any, ir.Value] = {}
+        self.column: Any = None
 
     def _loads(self) -> list[Any]:
         return [op for op in self.body_block.operations if name_of(op) == "reduction.load"]
@@ -201,7 +217,7 @@ class Nest:
         first = imul(block_index(), number(self.threads * self.rows_per_thread))
         self.thread_rows = [iadd(iadd(first, thread), number(k * self.threads)) for k in range(self.rows_per_thread)]
         last = isub(self.rows, number(1))
-        clamped = [imin(row, last) for row in self.thread_rows]
+        clamped = self.readable_rows = [imin(row, last) for row in self.thread_rows]
         for source in self._sources("r"):
             kind = source.kind
             if source in self.panel.offsets:
@@ -215,7 +231,12 @@ class Nest:
             gpu.barrier()
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
-        """Emit one element of a `load`."""
+        """Emit one element of a `load`, of a `load_pair`, or an index."""
+        if name_of(operation) == "reduction.index_value":
+            place = self._index(operation.operands[0], row, column)
+            return kb.emit("arith.sitofp", (place,), element_of(operation.results[0].type))
+        if name_of(operation) == "reduction.load_pair":
+            return self._load_pair(operation, at, row, column)
         source = _source(operation)
         element = source.kind.element_type
         axis = self._varies_with(operation)
@@ -226,6 +247,20 @@ class Nest:
         if axis == "":
             return scaled(load_input(element_address(self.pointers[source.buffer], at, element), element), source)
         return self.load_column_element(source, at, column)
+
+    def _index(self, argument: ir.Value, row: int, column: int) -> ir.Value:
+        """Give the number of a row of this thread, the last row in place of those after it, or that of a column."""
+        if argument == self.body_block.arguments[0]:
+            return self.readable_rows[row]
+        return iadd(self.column, number(column))
+
+    def _load_pair(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
+        buffer, slow, fast = operation.operands
+        kind = ir.MemRefType(buffer.type)
+        extent = self.rows if fast == self.body_block.arguments[0] else self.columns
+        pair = iadd(imul(self._index(slow, row, column), extent), self._index(fast, row, column))
+        start = row_address(self.pointers[buffer], pair, kind.shape[1], kind.element_type)
+        return load_input(element_address(start, at, kind.element_type), kind.element_type)
 
     def load_column_element(self, source: Source, at: Position, column: int) -> ir.Value:
         """Emit one element of the row of a column."""
@@ -306,6 +341,12 @@ class ReduceNest(Nest):
 
     def _refuse_unsupported(self, operation: Any) -> None:
         kind, k = attribute(operation, "kind"), attribute(operation, "k", 1)
+        for name, found in summation_of(operation).items():
+            message = (
+                f"reduction.accumulate of kind {kind} with {name} = {found} has no lowering for {self.target.name}, "
+                "which adds up in the type of the formula, by blocks"
+            )
+            raise UnsupportedError(at_source_line(message, operation.location))
         if k > _SELECTION_LIMIT:
             message = (
                 f"reduction.accumulate of kind {kind} with k = {k} has no lowering for {self.target.name}, "

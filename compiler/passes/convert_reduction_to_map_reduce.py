@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pylazy.compiler.dialects.reduction import attribute, lazy_dim, lazy_vector, name_of
+from pylazy.compiler.dialects.reduction import attribute, join_axes, lazy_dim, lazy_vector, name_of
 from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS
+from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.formula_lowering import FORMULA_LOWERING
 from pylazy.compiler.kernel_builder import constant, emit
 from pylazy.compiler.mlir import func, ir
@@ -20,13 +21,19 @@ _ACCUMULATION: Mapping[str, tuple[str, str]] = {
 }
 
 
+#: The ops of level 1 that go through the pairs.
+_SWEEPS = frozenset({"reduction.reduce", "reduction.tabulate"})
+
+
 def convert_reduction_to_map_reduce(module: ir.Module, *, target: Target) -> None:
     """Replace each level-1 function by a kernel function over buffers.
 
     Runs after the formula passes, because sharing and differentiation want one graph, and before all passes that
     think in loops. A function of tensors becomes a function of memrefs in destination-passing style: inputs, then
-    results, then scratch (results that only feed later reductions). Each `reduce` becomes a `map_reduce` whose body
-    holds the formula in upstream ops on inner vectors. Functions without lazy values are left alone.
+    results, then tables, then scratch (results that only feed later reductions). Each `reduce` becomes a `map_reduce`
+    whose body holds the formula in upstream ops on inner vectors. A function with the attribute `reduction.ranged` gets
+    a table for each axis whose rows it keeps, and each of its sweeps over pairs goes over those of a table. Functions
+    without lazy values are left alone.
     """
     for function in list(module.body.operations):
         if name_of(function) == "func.func" and _has_formula(function):
@@ -35,7 +42,7 @@ def convert_reduction_to_map_reduce(module: ir.Module, *, target: Target) -> Non
 
 def _has_formula(function: Any) -> bool:
     operations = function.regions[0].blocks[0].operations if function.regions[0].blocks else ()
-    return any(name_of(operation) == "reduction.reduce" for operation in operations)
+    return any(name_of(operation) in _SWEEPS for operation in operations)
 
 
 def _buffer_type(tensor: ir.Type) -> ir.Type:
@@ -50,23 +57,31 @@ class _Conversion:
         self.function = function
         self.block = function.regions[0].blocks[0]
         self.results = self._distinct_results()
-        self.reductions = [op for op in self.block.operations if name_of(op) == "reduction.reduce"]
+        self.reductions = [op for op in self.block.operations if name_of(op) in _SWEEPS]
         self.buffers: dict[ir.Value, ir.Value] = {}
+        self.tables: dict[str, ir.Value] = {}
 
     def run(self) -> None:
         inputs = list(self.block.arguments)
         scratch = [op.results[0] for op in self.reductions if op.results[0] not in self.results]
         values = [*inputs, *self.results, *scratch]
+        types = [_buffer_type(value.type) for value in values]
+        first_table = len(inputs) + len(self.results)
+        tables = self._table_axes()
+        types[first_table:first_table] = [ir.Type.parse("memref<?x1xi64>")] * len(tables)
         with self.function.location, ir.InsertionPoint(self.function):
             kernel = func.FuncOp(
                 ir.StringAttr(self.function.attributes["sym_name"]).value,
-                ([_buffer_type(value.type) for value in values], []),
+                (types, []),
             )
             if "reduction.few_rows" in self.function.attributes:
                 kernel.attributes["reduction.few_rows"] = self.function.attributes["reduction.few_rows"]
-            kernel.attributes["arg_attrs"] = self._describe(inputs, scratch)
+            kernel.attributes["arg_attrs"] = self._describe(inputs, tables, scratch)
             block = kernel.add_entry_block()
-        self.buffers = dict(zip(values, block.arguments, strict=True))
+        arguments = list(block.arguments)
+        self.tables = dict(zip(tables, arguments[first_table:], strict=False))
+        del arguments[first_table : first_table + len(tables)]
+        self.buffers = dict(zip(values, arguments, strict=True))
         with ir.InsertionPoint(block):
             for reduce_op in self.reductions:
                 self._convert(reduce_op)
@@ -86,12 +101,18 @@ class _Conversion:
                 results.append(value)
         return results
 
-    def _describe(self, inputs: list[Any], scratch: list[Any]) -> ir.Attribute:
+    def _table_axes(self) -> list[str]:
+        """Name the axes whose rows need a table."""
+        if "reduction.ranged" not in self.function.attributes:
+            return []
+        return sorted({_sweep_axes(reduce_op)[0] for reduce_op in self.reductions} - {""})
+
+    def _describe(self, inputs: list[Any], tables: list[str], scratch: list[Any]) -> ir.Attribute:
         """Build the argument attributes: name, role and axis of every buffer."""
         axes: dict[ir.Value, str] = {}
         for operation in self.block.operations:
             if name_of(operation) == "reduction.var":
-                axes.setdefault(operation.operands[0], attribute(operation, "axis"))
+                axes.setdefault(operation.operands[0], join_axes([attribute(operation, "axis")]))
         for reduce_op in self.reductions:
             axes[reduce_op.results[0]] = _row_axis(reduce_op)
         given = self.function.attributes.get("arg_attrs", None)
@@ -101,18 +122,20 @@ class _Conversion:
             name = found["reduction.name"] if found is not None and "reduction.name" in found else None
             axis = axes.get(value, "")
             if value not in axes and found is not None and "reduction.axis" in found:
-                axis = found["reduction.axis"].value
+                axis = join_axes([found["reduction.axis"].value])
             rows.append(_argument(name.value if name is not None else f"input{position}", "input", axis))
         rows += [_argument(f"output{k}", "output", axes[value]) for k, value in enumerate(self.results)]
+        rows += [_argument(f"ranges_{axis}", "table", axis) for axis in tables]
         rows += [_argument(f"scratch{k}", "scratch", axes[value]) for k, value in enumerate(scratch)]
         return ir.ArrayAttr.get(rows)
 
     def _convert(self, reduce_op: Any) -> None:
-        columns = attribute(reduce_op, "axis")
-        rows = _row_axis(reduce_op)
+        is_table = name_of(reduce_op) == "reduction.tabulate"
+        rows, columns = _sweep_axes(reduce_op)
         with reduce_op.location:
             operation = ir.Operation.create(
                 "reduction.map_reduce",
+                operands=[self.tables[rows]] if rows in self.tables else [],
                 attributes={"rows": ir.StringAttr.get(rows), "columns": ir.StringAttr.get(columns)},
                 regions=1,
             )
@@ -122,7 +145,11 @@ class _Conversion:
         with ir.InsertionPoint(block):
             operands = [self._lower(value, indices, lowered) for value in reduce_op.operands]
             with reduce_op.location:
-                self._accumulate(reduce_op, operands)
+                if is_table:
+                    buffer = self.buffers[reduce_op.results[0]]
+                    ir.Operation.create("reduction.store_pair", operands=[*operands, buffer, *block.arguments])
+                else:
+                    self._accumulate(reduce_op, operands)
                 ir.Operation.create("reduction.yield")
 
     def _accumulate(self, reduce_op: Any, operands: list[ir.Value]) -> None:
@@ -137,6 +164,7 @@ class _Conversion:
         }
         if "k" in reduce_op.attributes:
             attributes["k"] = reduce_op.attributes["k"]
+        attributes.update(summation_of(reduce_op))
         ir.Operation.create("reduction.accumulate", operands=[*operands, buffer], attributes=attributes)
 
     def _lower(self, value: ir.Value, indices: Mapping[str, ir.Value], lowered: dict[ir.Value, ir.Value]) -> ir.Value:
@@ -164,7 +192,14 @@ class _Conversion:
         result_type = lazy_vector(operation.results[0])
         if op_name == "var":
             axis = attribute(operation, "axis")
+            if len(axis) == 2:
+                slow, fast = axis
+                return emit(
+                    "reduction.load_pair", [self.buffers[operands[0]], indices[slow], indices[fast]], result_type
+                )
             return emit("reduction.load", [self.buffers[operands[0]], *([indices[axis]] if axis else [])], result_type)
+        if op_name == "index":
+            return emit("reduction.index_value", [indices[attribute(operation, "axis")]], result_type)
         if op_name == "constant":
             return constant(attribute(operation, "value"), result_type)
         rule: Callable[..., ir.Value] | None = FORMULA_LOWERING.get(op_name)
@@ -179,8 +214,19 @@ class _Conversion:
         return rule(*operands, **attributes)
 
 
+def _sweep_axes(reduce_op: Any) -> tuple[str, str]:
+    """Name the axis of the rows and that of the columns of a sweep; the rows of a table are its slow axis."""
+    axis = attribute(reduce_op, "axis")
+    if name_of(reduce_op) == "reduction.tabulate":
+        slow, fast = axis
+        return slow, fast
+    return _row_axis(reduce_op), axis
+
+
 def _row_axis(reduce_op: Any) -> str:
     """Name the axis that a reduction keeps; "" where its result is a single row."""
+    if name_of(reduce_op) == "reduction.tabulate":
+        return "ij"
     result_type = ir.RankedTensorType(reduce_op.results[0].type)
     if not result_type.is_dynamic_dim(0):
         return ""

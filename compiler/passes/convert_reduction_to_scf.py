@@ -6,6 +6,7 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.cpu_column_lanes import ColumnLaneNest
 from pylazy.compiler.nests.cpu_nests import MapNest, MergeNest, ReduceNest
+from pylazy.compiler.nests.cpu_ranges import RangedNest
 from pylazy.compiler.target import Target
 
 
@@ -14,7 +15,8 @@ def convert_reduction_to_scf(module: ir.Module, *, target: Target) -> None:
 
     Runs after reduction-vectorize, which fixed the lanes, and before lower-math. Each function has the signature of a
     kernel entry (pointers, extents, first tile, last tile) and says in attributes how the runtime has to launch it:
-    the axes of its rows and columns, rows per tile, and whether its columns may be split. A splittable kernel writes
+    the axes of its rows and columns, rows per tile, which table lists its tiles, and whether its columns may be split.
+    A splittable kernel writes
     unfinished states to scratch when it is split; the function after it merges them. The buffers of the program are
     kept in the module's attribute `reduction.buffers`.
     """
@@ -28,6 +30,12 @@ def _is_kernel(function: Any) -> bool:
 
 
 _KERNEL_OPS = frozenset({"reduction.map", "reduction.map_reduce"})
+
+
+def _reduce_nest(operation: Any) -> type[ReduceNest]:
+    if len(operation.operands):
+        return RangedNest
+    return ColumnLaneNest if attribute(operation, "lane_axis", "rows") == "columns" else ReduceNest
 
 
 class _Program:
@@ -49,8 +57,7 @@ class _Program:
                 if name_of(operation) == "reduction.map":
                     MapNest(self, operation, name).build()
                 else:
-                    lane_axis = attribute(operation, "lane_axis", "rows")
-                    nest = (ColumnLaneNest if lane_axis == "columns" else ReduceNest)(self, operation, name)
+                    nest = _reduce_nest(operation)(self, operation, name)
                     nest.build()
                     if nest.splittable:
                         MergeNest(self, operation, f"{name}_merge", nest.partials).build()

@@ -41,7 +41,7 @@ def _fusable(kernels: list[Any], operation: Any) -> "Any | None":
     """Find the last earlier kernel with the same axes that nothing written since keeps apart."""
     reads = _buffers(operation, {"reduction.load"})
     for kernel in reversed(kernels):
-        if reads & _buffers(kernel, {"reduction.accumulate", "reduction.store"}):
+        if reads & _buffers(kernel, {"reduction.accumulate", "reduction.store", "reduction.store_pair"}):
             return None
         if name_of(kernel) == "reduction.map_reduce" and _axes(kernel) == _axes(operation):
             return kernel

@@ -6,10 +6,10 @@ from pylazy.compiler import schedule
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.kernel_builder import emit
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyAxes, inner_dim
+from pylazy.compiler.nests.body_elements import LOADS, BodyAxes, inner_dim
 from pylazy.compiler.target import Target
 
-_MOVES = frozenset({"reduction.load", "arith.constant", "vector.broadcast", "vector.extract_strided_slice",
+_MOVES = frozenset({*LOADS, "arith.constant", "vector.broadcast", "vector.extract_strided_slice",
                     "reduction.concat_rows", "reduction.accumulate", "reduction.yield"})  # fmt: skip
 
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.gpu_accumulators import index_type, partial_slots
 from pylazy.compiler.nests.gpu_nests import MapNest, MergeNest, Partials, ReduceNest, integer_attribute
 from pylazy.compiler.target import Target
+from pylazy.runtime.errors import UnsupportedError
 
 
 def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
@@ -27,7 +29,7 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
     buffers.
 
     Raises:
-        UnsupportedError: an accumulation whose state does not fit in registers.
+        UnsupportedError: an accumulation whose state does not fit in registers, or a sweep over the pairs of a table.
     """
     for function in list(module.body.operations):
         if name_of(function) == "func.func" and _is_kernel(function):
@@ -66,6 +68,7 @@ class _Program:
                 if name_of(operation) == "reduction.map":
                     MapNest(self.arguments, operation, name, self.target).build()
                 else:
+                    self._refuse_table(operation)
                     ReduceNest(self.arguments, operation, name, self.target, scratch).build()
                     MergeNest(self.arguments, operation, f"{name}_merge", self.target, scratch).build()
         entries = zip(self.entries, self.arguments, strict=True)
@@ -73,6 +76,15 @@ class _Program:
             [_describe_buffer(entry, argument) for entry, argument in entries]
         )
         self.function.operation.erase()
+
+    def _refuse_table(self, operation: Any) -> None:
+        if len(operation.operands):
+            raise UnsupportedError(
+                at_source_line(
+                    f"ranges are not there on {self.target.name}: reduce without ranges, or for a CPU",
+                    operation.location,
+                )
+            )
 
     def _add_partials(self, operation: Any, position: int) -> Partials:
         """Add scratch for the unfinished states of each accumulation of an op."""

@@ -26,8 +26,9 @@ def reduction_simplify(module: ir.Module, *, target: Target) -> None:
     to cse.
 
     NaN and infinities keep their places: there is no `x - x` to 0 and no `x * 0` to 0. Values keep their bits, with
-    four exceptions: the sign of a zero (`x + 0` is `x`), `pow` with a small integer exponent becomes a product, `pow`
-    with exponent 0.5 becomes `sqrt` (they differ at -inf), and the order of addition inside one inner product.
+    five exceptions: the sign of a zero (`x + 0` is `x`), `pow` with a small integer exponent becomes a product, `pow`
+    with exponent 0.5 becomes `sqrt` (they differ at -inf), the order of addition inside one inner product, and the sum
+    of equal components, which is a product.
     """
     del target  # algebra is the same on all machines
     patterns = rewrite.RewritePatternSet()
@@ -291,6 +292,15 @@ def turn_sum_of_squares_into_norm(op: Any) -> "ir.Value | None":
     return None if square is None else emit_formula_op("sqnorm2", square.operands[0])
 
 
+def turn_sum_of_broadcast_into_multiplication(op: Any) -> "ir.Value | None":
+    """Rewrite inner_sum of D times x -> x * D."""
+    wide = _defined_by(op.operands[0], "broadcast")
+    if wide is None:
+        return None
+    value = wide.operands[0]
+    return emit_formula_op("mul", value, _constant_like(float(attribute(wide, "size")), value))
+
+
 def turn_sum_of_products_into_dot(op: Any) -> "ir.Value | None":
     """Rewrite inner_sum(x * y) -> dot(x, y), where x and y have one dimension."""
     product = _defined_by(op.operands[0], "mul")
@@ -324,6 +334,15 @@ def compute_inner_reduction_of_one_component(op: Any) -> "ir.Value | None":
 
 
 # Structure
+
+
+def choose_branch_of_constant_condition(op: Any) -> "ir.Value | None":
+    """Rewrite where(1, x, y) -> x, where(0, x, y) -> y, the same for ifelse."""
+    number = _number(op.operands[0])
+    if number is None:
+        return None
+    holds = number >= 0 if op.name == "reduction.ifelse" else number != 0
+    return _widened(op.operands[1 if holds else 2], lazy_dim(op.results[0]))
 
 
 def drop_extract_of_everything(op: Any) -> "ir.Value | None":
@@ -421,6 +440,7 @@ _FORMS: Mapping[str, tuple[Rewrite, ...]] = {
     "powi": (turn_small_power_into_its_formula,),
     "inner_sum": (
         compute_inner_reduction_of_one_component,
+        turn_sum_of_broadcast_into_multiplication,
         turn_sum_of_squares_into_norm,
         turn_sum_of_products_into_dot,
     ),
@@ -430,6 +450,8 @@ _FORMS: Mapping[str, tuple[Rewrite, ...]] = {
     "norm2": (compute_inner_reduction_of_one_component,),
     "dot": (compute_inner_reduction_of_one_component, turn_dot_with_itself_into_norm),
     "sqdist": (compute_inner_reduction_of_one_component,),
+    "where": (choose_branch_of_constant_condition,),
+    "ifelse": (choose_branch_of_constant_condition,),
     "extract": (drop_extract_of_everything, look_through_concat, merge_extracts, shrink_extracted_broadcast),
     "concat": (join_neighbouring_extracts,),
     "broadcast": (drop_broadcast_to_one,),

@@ -17,7 +17,7 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
     tile, `column_step` columns a block, `column_chunk` columns the first level of a sum; on a GPU `rows_per_thread`
     rows stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in workgroup memory. An
     op that has an attribute already keeps it. The function's attribute `reduction.few_rows` names axes with less rows
-    than lanes: reductions that keep them get `lane_axis = "columns"`.
+    than lanes: reductions that keep them get `lane_axis = "columns"`, unless a table lists their pairs.
     """
     for function in module.body.operations:
         if name_of(function) != "func.func":
@@ -28,7 +28,8 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
                     _attach(operation, schedule.nvidia_schedule(operation, target))
                 else:
                     few_rows = attribute(operation, "rows") in {*attribute(function, "reduction.few_rows", ""), ""}
-                    _attach(operation, schedule.cpu_schedule(operation, target, few_rows=few_rows))
+                    listed = len(operation.operands) > 0  # by a table, whose tiles are of rows
+                    _attach(operation, schedule.cpu_schedule(operation, target, few_rows=few_rows and not listed))
 
 
 def _attach(operation: Any, chosen: schedule.CpuSchedule | schedule.NvidiaSchedule) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
+from pylazy.compiler.nests.body_elements import LOADS
 from pylazy.compiler.target import Target
 
 
@@ -39,6 +40,7 @@ class _Vectorization:
         with self.operation.location, ir.InsertionPoint(self.operation):
             new = ir.Operation.create(
                 name_of(self.operation),
+                operands=list(self.operation.operands),
                 attributes={key: self.operation.attributes[key] for key in self.operation.attributes},
                 regions=1,
             )
@@ -68,13 +70,13 @@ class _Vectorization:
             result = _with_lanes(operation.results[0].type, 1)
             attributes["value"] = _reshape(operation.attributes["value"], result)
             types = [result]
-        elif name == "reduction.load":
-            varies = len(operands) > 1 and operands[1] == self.lane_index
+        elif name in LOADS:
+            varies = self.lane_index in operands
             types = [_with_lanes(operation.results[0].type, self.lanes if varies else 1)]
         else:
             vectors = [value for value in operands if isinstance(value.type, ir.VectorType)]
             lanes = max((ir.VectorType(value.type).shape[1] for value in vectors), default=1)
-            if name not in {"reduction.accumulate", "reduction.store"}:
+            if name not in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}:
                 operands = [self._widen(value, lanes) for value in operands]
             types = [_with_lanes(value.type, lanes) for value in operation.results]
         created = ir.Operation.create(name, results=types, operands=operands, attributes=attributes)

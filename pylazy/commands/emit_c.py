@@ -1,7 +1,8 @@
 """A bundle as C: a header, one source file with every CPU kernel in it, libraries, a file for CMake.
 
 Code of kernels is laid into the program's own text by the assembler, so nothing is mapped at run time. One source file
-serves x86-64 and 64-bit Arm on Linux, and x86-64 on macOS: the compiler's macros choose.
+serves x86-64 and 64-bit Arm on Linux, macOS and Windows, for compilers that understand GCC's assembly: their macros
+choose.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from pylazy.runtime.kernel import Buffer, KernelImage
     from pylazy.runtime.manifest import Function, Kernel
 
-_MACROS = {"x86-64": "defined(__x86_64__) && (defined(__linux__) || defined(__APPLE__))",
-           "aarch64": "defined(__aarch64__) && defined(__linux__)"}  # fmt: skip
+_MACROS = {"x86-64": "defined(__x86_64__)", "aarch64": "defined(__aarch64__)"}
 _LEVELS = {"x86-64": 1, "x86-64-v3": 3, "x86-64-v4": 4, "aarch64": 1}
 _AXES = {"": "PLZ_NONE", "i": "PLZ_I", "j": "PLZ_J"}
 _ROLES = {"input": "PLZ_INPUT", "output": "PLZ_OUTPUT", "scratch": "PLZ_SCRATCH"}
@@ -281,8 +281,9 @@ def _buffer_text(buffer: Buffer, name: str) -> str:
 
 def _phases_text(image: KernelImage, label: str) -> str:
     rows = [
-        f"    {{INT64_C({phase.entry}), INT64_C({phase.rows_per_tile}), INT64_C({phase.max_columns_per_split}), "
-        f"{phase.cost!r}, {_AXES[phase.rows]}, {_AXES[phase.columns]}, {int(phase.splittable)}, {int(phase.merges)}}},"
+        f"    {{PLZ_ENTRY(INT64_C({phase.entry}), INT64_C({phase.windows_entry})), INT64_C({phase.rows_per_tile}), "
+        f"INT64_C({phase.max_columns_per_split}), {phase.cost!r}, {_AXES[phase.rows]}, {_AXES[phase.columns]}, "
+        f"{int(phase.splittable)}, {int(phase.merges)}}},"
         for phase in image.phases
     ]
     return f"static const plz_phase {label}_phases[] = {{\n" + "\n".join(rows) + "\n};"

@@ -10,11 +10,25 @@
 #include <cpuid.h>
 #endif
 
+#if defined(_WIN32)
+#define PLZ_WEAK /* has no such symbols: a program links one file of kernels */
+#define PLZ_HIDDEN
+#else
 #define PLZ_WEAK __attribute__((weak))
 #define PLZ_HIDDEN __attribute__((visibility("hidden")))
+#endif
 
-/* How kernels are laid into the text of the program. */
-#if defined(__APPLE__)
+/* How kernels are laid into the text of the program, and which of their entries takes arguments as this system does. */
+#if defined(_WIN32) && defined(__x86_64__)
+#define PLZ_ENTRY(entry, windows_entry) (windows_entry)
+#else
+#define PLZ_ENTRY(entry, windows_entry) (entry)
+#endif
+#if defined(_WIN32)
+#define PLZ_TEXT_SECTION ".text\n"
+#define PLZ_SYMBOL(name) name
+#define PLZ_END_SECTION ""
+#elif defined(__APPLE__)
 #define PLZ_TEXT_SECTION ".section __TEXT,__text,regular,pure_instructions\n"
 #define PLZ_SYMBOL(name) "_" name
 #define PLZ_END_SECTION ""

@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* Grows by one whenever a function or a layout of this file changes. */
-#define PLZ_ABI_VERSION 1
+#define PLZ_ABI_VERSION 3
 
 /* The largest number of buffers of one program. */
 #define PLZ_MAX_BUFFERS 256
@@ -37,10 +37,13 @@ typedef enum plz_status {
   PLZ_UNSUPPORTED = 4
 } plz_status;
 
-typedef enum plz_role { PLZ_ROLE_INPUT = 0, PLZ_ROLE_OUTPUT = 1, PLZ_ROLE_SCRATCH = 2 } plz_role;
+/* A table lists the tiles of phases over the rows of its axis, in int64 words: the number of tiles; the number of pairs
+ * in all of them; for each tile {first row, row after its last, word where its columns begin, word where they end}; then
+ * columns as {first, after the last}. Nothing checks that the tiles lie within the extents of a launch. */
+typedef enum plz_role { PLZ_ROLE_INPUT = 0, PLZ_ROLE_OUTPUT = 1, PLZ_ROLE_SCRATCH = 2, PLZ_ROLE_TABLE = 3 } plz_role;
 
-/* Which extent: one element, the M rows of x, the N rows of y. */
-typedef enum plz_axis { PLZ_AXIS_NONE = 0, PLZ_AXIS_I = 1, PLZ_AXIS_J = 2 } plz_axis;
+/* Which extent: one element, the M rows of x, the N rows of y; of inputs and outputs also all M * N pairs. */
+typedef enum plz_axis { PLZ_AXIS_NONE = 0, PLZ_AXIS_I = 1, PLZ_AXIS_J = 2, PLZ_AXIS_IJ = 3 } plz_axis;
 
 typedef struct plz_buffer {
   int32_t role;
@@ -59,9 +62,12 @@ typedef struct plz_phase {
   int32_t columns_axis;
   int32_t splittable;
   int32_t merges; /* merges the splits of the last splittable phase; skipped when there is one split */
+  int32_t tile_table; /* number of the buffer that lists the tiles; -1: they are cut from the extents */
+  int32_t reserved;   /* zero */
 } plz_phase;
 
-/* What a launch does with one phase: a pure function of the phase, the extents and the number of batch elements. */
+/* What a launch does with one phase: a pure function of the phase, the extents and the number of batch elements; and,
+ * for the number of tiles, of the phase's table if it has one. */
 typedef struct plz_geometry {
   int64_t rows;
   int64_t columns;
@@ -95,13 +101,14 @@ PLZ_API int32_t plz_program_create(const void *code, int64_t code_bytes, const p
 /* Free a program that no thread runs. A null program is ignored. */
 PLZ_API void plz_program_destroy(plz_program *program);
 
-/* What a launch with these extents would do with one phase. */
+/* What a launch with these extents would do with one phase; 0 tiles where a table says it. */
 PLZ_API int32_t plz_phase_geometry(const plz_program *program, int32_t phase, int64_t m, int64_t n,
                                    int64_t batch_count, plz_geometry *geometry);
 
 /* Run every phase, in order, for every batch element.
  *
- * pointers: the base of each input and output, in the order of the program's buffers, scratch left out.
+ * pointers: the base of each input, output and table, in the order of the program's buffers, scratch left out. A table
+ * is one for all batch elements.
  * batch_strides: bytes, `batch_rank` of them for the first of those buffers, then for the second, ...; zero broadcasts.
  */
 PLZ_API int32_t plz_run(const plz_program *program, void *const *pointers, int64_t m, int64_t n, int32_t batch_rank,

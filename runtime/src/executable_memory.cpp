@@ -6,7 +6,9 @@
 
 #if defined(_WIN32)
 #  define WIN32_LEAN_AND_MEAN
-#  define NOMINMAX
+#  if !defined(NOMINMAX)
+#    define NOMINMAX
+#  endif
 #  include <windows.h>
 #else
 #  include <cerrno>
@@ -29,7 +31,8 @@ ExecutableMemory::~ExecutableMemory() {
 plz_status ExecutableMemory::load(const void *code, size_t bytes) noexcept {
   base_ = VirtualAlloc(nullptr, bytes, MEM_COMMIT | MEM_RESERVE, PAGE_READWRITE);
   if (base_ == nullptr) {
-    return fail(PLZ_OUT_OF_MEMORY, "cannot allocate %zu bytes for code: system error %lu", bytes, GetLastError());
+    return fail(PLZ_OUT_OF_MEMORY, "cannot allocate %llu bytes for code: system error %lu",
+                static_cast<unsigned long long>(bytes), GetLastError());
   }
   bytes_ = bytes;
   std::memcpy(base_, code, bytes);

@@ -12,6 +12,7 @@ constexpr int64_t kEnoughTiles = 64;           // columns are cut only while the
 constexpr int64_t kColumnBlock = 1024;         // cuts fall between the blocks of a two-level sum
 constexpr int64_t kMaxLeastColumns = 8192;     // a cut of this size always pays
 constexpr double kLeastSplitCycles = 1 << 17;  // about 40 us: the work that outweighs the merge of one more split
+constexpr int kTableTiles = 0, kTablePairs = 1;  // words of a table
 constexpr int64_t kMaxTiles = int64_t{1} << 61;  // leaves room for counters that run past the end
 
 // The fewest columns worth a split of their own: cheap pairs need more of them.
@@ -39,10 +40,15 @@ int64_t choose_columns_per_split(const plz_phase &phase, int64_t columns, int64_
 }  // namespace
 
 int64_t axis_extent(int32_t axis, int64_t m, int64_t n) noexcept {
+  if (axis == PLZ_AXIS_IJ) return saturating_multiply(m, n);
   return axis == PLZ_AXIS_I ? m : axis == PLZ_AXIS_J ? n : 1;
 }
 
-double tile_cycles(const plz_phase &phase, const plz_geometry &geometry) noexcept {
+double tile_cycles(const plz_phase &phase, const plz_geometry &geometry, const int64_t *table) noexcept {
+  if (table != nullptr) {
+    const double pairs = static_cast<double>(table[kTablePairs]);
+    return pairs / static_cast<double>(std::max<int64_t>(geometry.tiles, 1)) * phase.cost;
+  }
   // A merge reads one state for each split.
   const int64_t columns = phase.merges ? geometry.splits : std::min(geometry.columns, geometry.columns_per_split);
   return static_cast<double>(phase.rows_per_tile) * static_cast<double>(columns) * phase.cost;
@@ -74,13 +80,23 @@ plz_status make_geometry(const plz_phase *phases, int phase_count, int64_t m, in
       }
       out.columns_per_split = std::max<int64_t>(out.columns, 1);
       out.splits = 1;
-      out.tiles = row_tiles;
+      out.tiles = phase.tile_table < 0 ? row_tiles : 0;
     }
     if (saturating_multiply(out.tiles, batch_count) > kMaxTiles) {
       return fail(PLZ_INVALID_ARGUMENT, "phase %d has more than 2^61 tiles for M = %lld, N = %lld and %lld batches",
                   index, static_cast<long long>(m), static_cast<long long>(n), static_cast<long long>(batch_count));
     }
   }
+  return PLZ_OK;
+}
+
+plz_status take_tiles(const int64_t *table, int64_t batch_count, plz_geometry *geometry) noexcept {
+  const int64_t tiles = table[kTableTiles];
+  if (tiles < 0 || saturating_multiply(tiles, batch_count) > kMaxTiles) {
+    return fail(PLZ_INVALID_ARGUMENT, "a table has %lld tiles, for %lld batches", static_cast<long long>(tiles),
+                static_cast<long long>(batch_count));
+  }
+  geometry->tiles = tiles;
   return PLZ_OK;
 }
 

@@ -99,6 +99,10 @@ struct PhaseLoop {
   }
 };
 
+const int64_t *table_of(const plz_phase &phase, const BufferPlan &plan) noexcept {
+  return phase.tile_table < 0 ? nullptr : reinterpret_cast<const int64_t *>(plan.base[phase.tile_table]);
+}
+
 plz_status check_batch(int32_t rank, const int64_t *sizes, Batch *batch) noexcept {
   if (rank < 0 || rank > kMaxBatchRank) {
     return fail(PLZ_INVALID_ARGUMENT, "launch has %d batch dimensions: expected at most %d", static_cast<int>(rank),
@@ -170,7 +174,7 @@ void run_phase(const plz_program &program, int index, const plz_geometry &geomet
                  &batch,
                  &plan};
   const int64_t tiles = geometry.tiles * elements;
-  const double cycles = std::max(tile_cycles(phase, geometry), 1.0);
+  const double cycles = std::max(tile_cycles(phase, geometry, table_of(phase, plan)), 1.0);
   if (cycles * static_cast<double>(tiles) < kSerialCycles) {
     PhaseLoop::compute(&loop, 0, tiles);
     return;
@@ -206,6 +210,11 @@ plz_status run(const plz_program &program, void *const *arguments, int64_t m, in
   BufferPlan plan;
   if (const plz_status status = plan_buffers(program, geometry, arguments, m, n, batch, batch_strides, &plan)) {
     return status;
+  }
+  for (int phase = 0; phase < program.phase_count; ++phase) {
+    const int64_t *table = table_of(program.phases.get()[phase], plan);
+    if (table == nullptr) continue;
+    if (const plz_status status = take_tiles(table, batch.count, &geometry[phase])) return status;
   }
   int64_t group = batch.count;
   AlignedMemory scratch;

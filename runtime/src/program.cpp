@@ -20,15 +20,24 @@ plz_status check_buffers(const plz_buffer *buffers, int count) noexcept {
   }
   for (int index = 0; index < count; ++index) {
     const plz_buffer &buffer = buffers[index];
-    const bool is_role = buffer.role >= PLZ_ROLE_INPUT && buffer.role <= PLZ_ROLE_SCRATCH;
-    if (!is_role || !is_axis(buffer.axis) || buffer.row_bytes <= 0) {
+    const bool is_role = buffer.role >= PLZ_ROLE_INPUT && buffer.role <= PLZ_ROLE_TABLE;
+    const bool is_stored = buffer.role == PLZ_ROLE_INPUT || buffer.role == PLZ_ROLE_OUTPUT;
+    const bool is_pairs = buffer.axis == PLZ_AXIS_IJ && is_stored;
+    if (!is_role || !(is_axis(buffer.axis) || is_pairs) || buffer.row_bytes <= 0) {
       return fail(PLZ_INVALID_ARGUMENT, "buffer %d of the program is malformed", index);
     }
   }
   return PLZ_OK;
 }
 
-plz_status check_phases(const plz_phase *phases, int count, int64_t code_bytes) noexcept {
+bool is_table_of(const plz_phase &phase, const plz_buffer *buffers, int buffer_count) noexcept {
+  if (phase.tile_table >= buffer_count || phase.splittable || phase.merges) return false;
+  const plz_buffer &table = buffers[phase.tile_table];
+  return table.role == PLZ_ROLE_TABLE && table.axis == phase.rows_axis;
+}
+
+plz_status check_phases(const plz_phase *phases, int count, const plz_buffer *buffers, int buffer_count,
+                        int64_t code_bytes) noexcept {
   if (count < 1 || count > kMaxPhases) {
     return fail(PLZ_INVALID_ARGUMENT, "program has %d phases: expected 1 to %d", count, kMaxPhases);
   }
@@ -43,6 +52,10 @@ plz_status check_phases(const plz_phase *phases, int count, int64_t code_bytes) 
         phase.max_columns_per_split < 0 || !std::isfinite(phase.cost) || phase.cost < 0) {
       return fail(PLZ_INVALID_ARGUMENT, "phase %d of the program is malformed", index);
     }
+    if (phase.tile_table >= 0 && !is_table_of(phase, buffers, buffer_count)) {
+      return fail(PLZ_INVALID_ARGUMENT, "phase %d cannot take its tiles from buffer %d", index,
+                  static_cast<int>(phase.tile_table));
+    }
     if (phase.merges && (phase.splittable || split == nullptr || split->rows_axis != phase.rows_axis)) {
       return fail(PLZ_INVALID_ARGUMENT, "phase %d merges, but no splittable phase over the same rows is before it",
                   index);
@@ -56,7 +69,7 @@ plz_status create(const void *code, int64_t code_bytes, const plz_buffer *buffer
                   const plz_phase *phases, int phase_count, plz_program **program) {
   if (code == nullptr || code_bytes <= 0) return fail(PLZ_INVALID_ARGUMENT, "program has no code");
   if (const plz_status status = check_buffers(buffers, buffer_count)) return status;
-  if (const plz_status status = check_phases(phases, phase_count, code_bytes)) return status;
+  if (const plz_status status = check_phases(phases, phase_count, buffers, buffer_count, code_bytes)) return status;
   auto made = std::make_unique<plz_program>();
   made->buffer_count = buffer_count;
   made->phase_count = phase_count;

@@ -15,7 +15,12 @@
 #include "processor.h"
 
 #if defined(_WIN32)
-#  include <system_error>
+#  define WIN32_LEAN_AND_MEAN
+#  if !defined(NOMINMAX)
+#    define NOMINMAX
+#  endif
+#  include <process.h>
+#  include <windows.h>
 #else
 #  include <pthread.h>
 #  include <signal.h>
@@ -79,7 +84,10 @@ class ThreadPool {
   int sleepers_ = 0;
 
 #if defined(_WIN32)
-  static void worker_main(ThreadPool *pool) noexcept { pool->work(); }
+  static unsigned __stdcall worker_main(void *pool) noexcept {
+    static_cast<ThreadPool *>(pool)->work();
+    return 0;
+  }
 #else
   static void *worker_main(void *pool) noexcept {
     static_cast<ThreadPool *>(pool)->work();
@@ -103,12 +111,11 @@ bool spin_until(Condition condition) noexcept {
 
 bool ThreadPool::start_worker() noexcept {
 #if defined(_WIN32)
-  try {
-    std::thread(worker_main, this).detach();
-    return true;
-  } catch (const std::system_error &) {
-    return false;
-  }
+  const uintptr_t thread = _beginthreadex(nullptr, static_cast<unsigned>(kWorkerStackBytes), worker_main, this,
+                                          STACK_SIZE_PARAM_IS_A_RESERVATION, nullptr);
+  if (thread == 0) return false;
+  CloseHandle(reinterpret_cast<HANDLE>(thread));
+  return true;
 #else
   pthread_attr_t attributes;
   if (pthread_attr_init(&attributes) != 0) return false;

@@ -43,9 +43,19 @@ def _evaluate(operation: Any, operands: list[Array], rows: int, columns: int) ->
     name = name_of(operation).removeprefix("reduction.")
     if name == "var":
         tensor = operands[0]
-        return {"i": tensor[:, None], "j": tensor[None], "": tensor[:1, None]}[attribute(operation, "axis")]
+        views = {"i": (-1, 1), "j": (1, -1), "": (1, 1), "ij": (rows, columns), "ji": (columns, rows)}
+        axis = attribute(operation, "axis")
+        value = tensor[:1, None] if not axis else tensor.reshape(*views[axis], tensor.shape[1])
+        return value.swapaxes(0, 1) if axis == "ji" else value
+    if name == "index":
+        count, view = (rows, (-1, 1, 1)) if attribute(operation, "axis") == "i" else (columns, (1, -1, 1))
+        return np.arange(count, dtype=np.float64).reshape(view)
     if name == "constant":
         return np.full((1, 1, 1), attribute(operation, "value"))
+    if name == "tabulate":
+        value = np.broadcast_to(operands[0], (rows, columns, operands[0].shape[-1]))
+        value = value if attribute(operation, "axis") == "ij" else value.swapaxes(0, 1)
+        return value.reshape(-1, value.shape[-1])
     if name == "reduce":
         return _reduce(operation, operands, rows, columns)
     names = FORMULA_OPS[name].attributes

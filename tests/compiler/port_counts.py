@@ -13,8 +13,8 @@ from cpu_formulas import Variables, request_of, traced
 
 from pylazy import LazyTensor
 from pylazy.compiler.compile import stages_as_text
-from pylazy.reductions import GradientRequest
-from pylazy.trace import Traced, trace_gradient
+from pylazy.reductions import gradient_request
+from pylazy.trace import Traced, trace
 
 RECORD = Path(__file__).with_name("port_counts.json")
 LEVEL = "x86-64-v4"
@@ -73,7 +73,7 @@ def trace_case(case: Case) -> Traced:
     """Trace the reduction of a case, or its gradient."""
     reduction = case.formula(Variables(5, 50, case.dtype))
     if case.gradient:
-        return trace_gradient(GradientRequest(request_of(reduction), (0,)))
+        return trace(gradient_request(request_of(reduction), (0,)))
     return traced(reduction)
 
 

@@ -13,9 +13,9 @@ import test_cpu_targets as cpu
 import test_lower_math as accuracy
 from cpu_formulas import FORMULAS, LEAST_COLUMNS, SPECIAL, Variables, inputs_of, request_of, traced
 
-from pylazy.reductions import GradientRequest
+from pylazy.reductions import gradient_request
 from pylazy.runtime.launch import Program
-from pylazy.trace import trace_gradient
+from pylazy.trace import trace
 
 pytestmark = pytest.mark.skipif(not emulation.can_emulate(), reason="AVX-512 is emulated with AVX2")
 
@@ -274,7 +274,7 @@ def test_gradient_matches_dense_formula(name: str, dim: int, dtype: str) -> None
     formula, derivative = GRADIENTS[name]
     v = Variables(rows, columns, dtype_of(dtype))
     reduction = (formula(v.x(dim).sqdist(v.y(dim))) * v.weights(1)).sum(axis=1, call=False)
-    traced_gradient = trace_gradient(GradientRequest(request_of(reduction), (0,)))
+    traced_gradient = trace(gradient_request(request_of(reduction), (0,)))
     cotangent = np.linspace(0.5, 1.5, rows)[:, None].astype(dtype)
     x, y, b = inputs_of(reduction)
     (found,) = cpu.run(Program(emulation.compile_emulated(traced_gradient)), [x, y, b, cotangent], rows, columns)

@@ -173,7 +173,8 @@ def test_results_on_few_rows_match_oracle(name: str, dtype: Any, level: str) -> 
 
 # Every operation and every kind of reduction, in modules made by hand
 
-DIMS = (("i", 3), ("j", 3), ("j", 1))
+#: The last one is a vector that the second derivative of soft-DTW by the other three is multiplied with.
+DIMS = (("i", 3), ("j", 3), ("j", 1), ("i", 7))
 #: The contraction is the product of all components with all components, transposed.
 ATTRIBUTES = {
     "exponent": 3, "start": 1, "size": 2, "sizes": (3, 3), "left": (0,), "right": (1,), "kept": (1, 0),
@@ -182,7 +183,7 @@ K = 2
 
 
 def build(dtype: Any, emit_results: Callable[[list[ir.Value]], list[ir.Value]]) -> Traced:
-    """Build a function of three variables, whose shapes are `DIMS`."""
+    """Build a function of four variables, whose shapes are `DIMS`."""
     with compilation():
         element = ir.F32Type.get() if dtype is np.float32 else ir.F64Type.get()
         module = ir.Module.create()
@@ -209,7 +210,7 @@ def emit_every_operation(views: list[ir.Value]) -> list[ir.Value]:
 
 def operands_of(name: str, views: Sequence[Any]) -> Sequence[Any]:
     """Choose as many operands as the op takes; what repeats a component is given one that is single."""
-    return views[2:] if FORMULA_OPS[name].result == "broadcast" else views[: FORMULA_OPS[name].arity]
+    return views[2:3] if FORMULA_OPS[name].result == "broadcast" else views[: FORMULA_OPS[name].arity]
 
 
 def attributes_of(name: str) -> dict[str, Any]:
@@ -262,7 +263,7 @@ def check_operations(found: Sequence[Array], arrays: Sequence[Array], *, dtype: 
 
 
 def check_reductions(found: Sequence[Array], arrays: Sequence[Array], *, dtype: Any) -> None:
-    x, y, _ = dense_views(arrays)
+    x, y, *_ = dense_views(arrays)
     results = iter(found)
     for kind in sorted(REDUCTIONS):
         of = [((x - y) ** 2).sum(-1, keepdims=True), y] if kind in WEIGHTED_REDUCTIONS else [x - y]

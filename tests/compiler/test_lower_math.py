@@ -1,5 +1,6 @@
 """Every math operation: accuracy against extended precision, special values, and no call of a library anywhere."""
 
+import math
 import subprocess
 import sys
 import time
@@ -143,6 +144,27 @@ def test_error_functions_agree_with_tables(level: str) -> None:
         assert error <= limit, message
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ["erf", "erfc"])
+def test_error_functions_of_f32_are_within_two_ulp(name: str, level: str) -> None:
+    near = np.random.default_rng(1).uniform(-11, 11, 5000).astype(np.float32)
+    x = np.concatenate([_inputs("float32", 3000, 0), near])
+    result = harness.compile_function(name, dtype="float32", level=level, lanes=CpuTarget(level).lanes(32))(x)
+    exact = np.array([getattr(math, name)(float(value)) for value in x])
+    error, message = _worst(name, [x], result, exact)
+    assert error <= LIMIT_ULP, message
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_tangent_of_f32_is_right_near_its_zeros_and_poles(level: str) -> None:
+    multiples = np.arange(1, 20000) * (np.pi / 2)
+    x = multiples.astype(np.float32)
+    x = np.concatenate([np.nextafter(x, np.float32(0)), x, -x, x * np.float32(1.7)])
+    result = harness.compile_function("tan", dtype="float32", level=level, lanes=CpuTarget(level).lanes(32))(x)
+    error, message = _worst("tan", [x], result, np.tan(x.astype(np.float64)))
+    assert error <= LIMIT_ULP, message
+
+
 SPECIAL_VALUES = [
     ("exp", (-INFINITY,), 0.0),
     ("exp", (INFINITY,), INFINITY),
@@ -162,7 +184,31 @@ SPECIAL_VALUES = [
     ("floor", (-0.0,), -0.0),
     ("expm1", (-0.0,), -0.0),
     ("log1p", (-1.0,), -INFINITY),
+    ("log1p", (-0.0,), -0.0),
+    ("log1p", (INFINITY,), INFINITY),
+    ("log1p", (-2.0,), NAN),
+    ("sinh", (-0.0,), -0.0),
+    ("sinh", (-INFINITY,), -INFINITY),
+    ("sinh", (NAN,), NAN),
+    ("cosh", (-INFINITY,), INFINITY),
+    ("cosh", (0.0,), 1.0),
+    ("tan", (-0.0,), -0.0),
+    ("tan", (INFINITY,), NAN),
+    ("asin", (-0.0,), -0.0),
+    ("asin", (1.5,), NAN),
+    ("acos", (1.0,), 0.0),
+    ("acos", (-INFINITY,), NAN),
+    ("atan", (-0.0,), -0.0),
+    ("cbrt", (-0.0,), -0.0),
+    ("cbrt", (-INFINITY,), -INFINITY),
+    ("cbrt", (-27.0,), -3.0),
     ("erf", (-INFINITY,), -1.0),
+    ("erf", (-0.0,), -0.0),
+    ("erf", (NAN,), NAN),
+    ("erfc", (-INFINITY,), 2.0),
+    ("erfc", (INFINITY,), 0.0),
+    ("erfc", (-0.0,), 1.0),
+    ("erfc", (NAN,), NAN),
     ("powf", (0.0, -3.0), INFINITY),
     ("powf", (-0.0, -3.0), -INFINITY),
     ("powf", (-0.0, 3.0), -0.0),

@@ -89,7 +89,8 @@ _SPECIAL = {
     "one_hot": "{size = 3 : i64}",
     "contract": "{sizes = [3, 3], left = [0], right = [1], kept = [1, 0]}",
 }
-_UNARY = set(FORMULA_OPS) - _BINARY - _COMPARISONS - _TERNARY - set(_SPECIAL)
+_ON_CPU_ONLY = {"soft_dtw", "soft_dtw_gradient", "soft_dtw_hessian"}
+_UNARY = set(FORMULA_OPS) - _BINARY - _COMPARISONS - _TERNARY - set(_SPECIAL) - _ON_CPU_ONLY
 _GROUP = 6
 
 

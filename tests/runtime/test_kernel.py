@@ -5,6 +5,7 @@ import hashlib
 import json
 import pickle
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -147,6 +148,7 @@ def test_malformed_header_is_refused(text, rule):
         (("buffers", 0, "role"), "inout", "role of buffer 0 is 'inout'"),
         (("buffers", 0, "axis"), "k", "axis of buffer 0 is 'k'"),
         (("buffers", 0, "axis"), ["i"], "axis of buffer 0"),
+        (("buffers", 1, "axis"), "ij", "buffer 1 is scratch and has a row for each pair"),
         (("buffers", 0, "dtype"), "float31", "dtype of buffer 0 is 'float31'"),
         (("buffers", 0, "dim"), 0, "dim of buffer 0 is 0"),
         (("buffers", 0, "dim"), True, "dim of buffer 0 is True"),
@@ -184,6 +186,40 @@ def test_broken_rule_is_named(path, value, rule):
     with pytest.raises(KernelFormatError) as caught:
         KernelImage.from_bytes(with_header(set_path(*path, value=value)))
     assert rule in str(caught.value)
+
+
+TABLE = Buffer("ranges_i", "table", "i", "int64", 1)
+RANGED = replace(IMAGE, buffers=(INPUT, TABLE), phases=(replace(MAP, rows="i", tile_table=1),))
+
+
+def test_image_with_a_table_survives_the_round_trip():
+    assert KernelImage.from_bytes(RANGED.to_bytes()) == RANGED
+    assert RANGED.arguments == (INPUT, TABLE)
+
+
+def test_image_without_tables_is_written_as_before_there_were_any():
+    assert b"tile_table" not in DATA
+    assert b"tile_table" in RANGED.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("phase", "rule"),
+    [
+        ({"tile_table": 2}, "tile_table of phase 0 is 2, expected an integer from -1 to 1"),
+        ({"tile_table": 0}, "tile_table of phase 0 is a buffer of role 'input' and axis 'i', expected a table of axis"),
+        ({"rows": "j"}, "tile_table of phase 0 is a buffer of role 'table' and axis 'i', expected a table of axis 'j'"),
+        ({"splittable": True}, "phase 0 has a tile_table, and is splittable or merges"),
+    ],
+)
+def test_phase_with_another_table_is_refused(phase, rule):
+    with pytest.raises(KernelFormatError) as caught:
+        replace(RANGED, phases=(replace(RANGED.phases[0], **phase),))
+    assert rule in str(caught.value)
+
+
+def test_table_of_floats_is_refused():
+    with pytest.raises(KernelFormatError, match="buffer 1 is a table of float64, expected int64"):
+        replace(RANGED, buffers=(INPUT, replace(TABLE, dtype="float64")))
 
 
 @pytest.mark.parametrize("code", [b"", bytearray(b"c" * 32), "c" * 32])

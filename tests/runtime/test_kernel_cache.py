@@ -73,6 +73,17 @@ def test_folder_and_entry_are_the_users_own_and_no_temporary_file_stays(folder, 
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_clearing_removes_entries_and_nothing_else(folder, image):
+    cache = KernelCache(directory=folder)
+    cache.put(KEY, image)
+    (folder / "note.txt").write_text("not an entry")
+    cache.clear()
+    assert cache.get(KEY) is None
+    assert [path.name for path in folder.iterdir()] == ["note.txt"]
+    KernelCache(directory=folder / "none").clear()
+    KernelCache(directory=None).clear()
+
+
 def test_damaged_entry_is_missing_and_overwritten(folder, image):
     path = stored(folder, image)
     whole = path.read_bytes()

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machine_code import COPY_IN, COPY_OUT, STORE_SCRATCH_ADDRESS, make_image, make_phase, make_product_sum
+from machine_code import (
+    COPY_IN,
+    COPY_OUT,
+    COUNT_VISITS,
+    STORE_SCRATCH_ADDRESS,
+    make_image,
+    make_phase,
+    make_product_sum,
+)
 
 from pylazy.runtime.errors import DeviceError, InternalError, UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS, Buffer
@@ -141,6 +149,33 @@ def test_many_small_batch_elements_are_all_computed(product_sum):
     out = np.full((4000, 6), np.nan)
     product_sum.run([x.ctypes.data, y.ctypes.data, out.ctypes.data], 6, 6, (4000,), [[48]] * 3)
     np.testing.assert_allclose(out, x * y.sum(-1, keepdims=True), rtol=0, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def listed_visits():
+    """Counts the visits of each row; a table says how many tiles, of one row each, there are."""
+    buffers = (Buffer("visits", "output", "i", "int64", 1), Buffer("ranges_i", "table", "i", "int64", 1))
+    return Program.load(make_image([(make_phase("visit", tile_table=1, cost=1e6), COUNT_VISITS)], buffers))
+
+
+@pytest.mark.parametrize(("tiles", "pairs"), [(0, 0), (1, 1), (5, 10), (100, 1), (100, 10**12)])
+def test_table_says_how_many_tiles_there_are(listed_visits, tiles, pairs):
+    table = np.array([tiles, pairs])
+    visits = np.zeros((3, 100), np.int64)
+    listed_visits.run([visits.ctypes.data, table.ctypes.data], 100, 1, (3,), [[800], [0]])
+    assert (visits == (np.arange(100) < tiles)).all()
+    assert listed_visits.geometry(0, 100, 1).tiles == 0
+
+
+def test_impossible_tables_are_refused(listed_visits):
+    visits, table = np.zeros(4, np.int64), np.array([-1, 0])
+    with pytest.raises(InternalError, match="a table has -1 tiles"):
+        listed_visits.run([visits.ctypes.data, table.ctypes.data], 4, 1)
+    with pytest.raises(InternalError, match="buffer 1 is null"):
+        listed_visits.run([visits.ctypes.data, 0], 4, 1)
+    table[0] = 2**60
+    with pytest.raises(InternalError, match="a table has 1152921504606846976 tiles, for 8 batches"):
+        listed_visits.run([visits.ctypes.data, table.ctypes.data], 4, 1, (8,), [[0], [0]])
 
 
 def copy_through_scratch_image(scratch_dim):

@@ -19,6 +19,7 @@ from pylazy.compiler.dialects.reduction.dialect import (
     lazy_type,
     lazy_vector,
 )
+from pylazy.compiler.dialects.reduction.summation import NO_WISHES, fault_of_summation, summation_for
 from pylazy.compiler.mlir import ext, ir
 
 
@@ -27,8 +28,9 @@ class Signature:
     """How many operands an op takes, and which inner dimension its result has.
 
     `result` is "elementwise" (operands have dimension D or 1, the result D), "first" (as the first operand),
-    "scalar" (any D gives 1), "pair" (as elementwise, then 1), "concat", "extract", "broadcast" (1 gives `size`), or
-    "contract". Attributes are integers, in the last case tuples of integers.
+    "scalar" (any D gives 1), "pair" (as elementwise, then 1), "concat", "extract", "broadcast" (1 gives `size`),
+    "contract", "soft_dtw" (1) or "soft_dtw_derivative" (the components of both series and of gamma). Attributes are
+    integers, those of "contract" tuples of integers.
     """
 
     arity: int
@@ -56,6 +58,10 @@ FORMULA_OPS: Mapping[str, Signature] = {
     **_rows("extract", Signature(1, "extract", ("start", "size"))),
     **_rows("broadcast one_hot", Signature(1, "broadcast", ("size",))),
     **_rows("contract", Signature(2, "contract", ("sizes", "left", "right", "kept"))),
+    # Two series and gamma; then the derivative by all of these, and the Hessian times the vector of the last operand.
+    **_rows("soft_dtw", Signature(3, "soft_dtw")),
+    **_rows("soft_dtw_gradient", Signature(3, "soft_dtw_derivative")),
+    **_rows("soft_dtw_hessian", Signature(4, "soft_dtw_derivative")),
 }
 
 #: The value of an attribute of a formula op.
@@ -95,6 +101,10 @@ def result_dim(op_name: str, dims: "list[int]", **attributes: Any) -> "int | Non
     start, size = attributes.get("start", 0), attributes.get("size", 0)
     if rule == "contract":
         return contracted_dim(dims, attributes)
+    if rule.startswith("soft_dtw"):
+        total = sum(dims[:3])
+        fits = dims[2] == 1 and all(dim == total for dim in dims[3:])
+        return (1 if rule == "soft_dtw" else total) if fits else None
     if rule in {"elementwise", "pair"}:
         widest = max(dims)
         if any(dim not in {1, widest} for dim in dims):
@@ -146,13 +156,35 @@ def emit_constant(value: float, element: ir.Type) -> ir.Value:
 
 
 def emit_var(tensor: ir.Value, axis: str) -> ir.Value:
-    """Build the lazy view of a tensor whose rows are indexed by `axis` ("": one row for all pairs)."""
+    """Build the lazy view of a tensor whose rows are indexed by `axis`; see `VarOp`."""
     tensor_type = ir.RankedTensorType(tensor.type)
     vector = ir.VectorType.get([tensor_type.shape[1]], tensor_type.element_type)
     operation = ir.Operation.create(
         "reduction.var",
-        results=[lazy_type(axis, vector)],
+        results=[lazy_type(join_axes([axis]), vector)],
         operands=[tensor],
+        attributes={"axis": ir.StringAttr.get(axis)},
+    )
+    return operation.results[0]
+
+
+def emit_index(axis: str, element: ir.Type) -> ir.Value:
+    """Build the number of the row (`axis` "i") or of the column ("j") of a pair, counted from 0."""
+    operation = ir.Operation.create(
+        "reduction.index",
+        results=[lazy_type(axis, ir.VectorType.get([1], element))],
+        attributes={"axis": ir.StringAttr.get(axis)},
+    )
+    return operation.results[0]
+
+
+def emit_tabulate(value: ir.Value, axis: str) -> ir.Value:
+    """Build the tensor that has the value of every pair in a row of its own; `axis` as for `VarOp`: "ij" or "ji"."""
+    vector = lazy_vector(value)
+    operation = ir.Operation.create(
+        "reduction.tabulate",
+        results=[ir.RankedTensorType.get([ir.ShapedType.get_dynamic_size(), lazy_dim(value)], vector.element_type)],
+        operands=[value],
         attributes={"axis": ir.StringAttr.get(axis)},
     )
     return operation.results[0]
@@ -165,23 +197,47 @@ def reduced_dim(kind: str, dim: int, weight_dim: "int | None", k: int) -> int:
     return dim * k if kind in K_REDUCTIONS else dim
 
 
-def emit_reduce(value: ir.Value, *, kind: str, axis: str, weight: "ir.Value | None" = None, k: int = 0) -> ir.Value:
-    """Build a reduction over `axis`; the result is a tensor with one row for each index of the other axis."""
-    return _emit_reduce(value, ir.ShapedType.get_dynamic_size(), kind=kind, axis=axis, weight=weight, k=k)
+def emit_reduce(
+    value: ir.Value,
+    *,
+    kind: str,
+    axis: str,
+    weight: "ir.Value | None" = None,
+    k: int = 0,
+    summation: Mapping[str, ir.Attribute] = NO_WISHES,
+) -> ir.Value:
+    """Build a reduction over `axis`; the result is a tensor with one row for each index of the other axis.
+
+    `summation` are the attributes that say how to add up, see `summation`; a kind takes those it has.
+    """
+    rows = ir.ShapedType.get_dynamic_size()
+    return _emit_reduce(value, rows, kind=kind, axis=axis, weight=weight, k=k, summation=summation)
 
 
-def emit_reduce_to_one_row(value: ir.Value, *, kind: str, axis: str) -> ir.Value:
+def emit_reduce_to_one_row(
+    value: ir.Value, *, kind: str, axis: str, summation: Mapping[str, ir.Attribute] = NO_WISHES
+) -> ir.Value:
     """Build a reduction over `axis` of a value that varies with no other axis; the result is a tensor of one row."""
-    return _emit_reduce(value, 1, kind=kind, axis=axis, weight=None, k=0)
+    return _emit_reduce(value, 1, kind=kind, axis=axis, weight=None, k=0, summation=summation)
 
 
-def _emit_reduce(value: ir.Value, rows: int, *, kind: str, axis: str, weight: "ir.Value | None", k: int) -> ir.Value:
+def _emit_reduce(
+    value: ir.Value,
+    rows: int,
+    *,
+    kind: str,
+    axis: str,
+    weight: "ir.Value | None",
+    k: int,
+    summation: Mapping[str, ir.Attribute],
+) -> ir.Value:
     index = kind in INDEX_REDUCTIONS
     element = ir.IntegerType.get_signless(64) if index else lazy_vector(value).element_type
     dim = reduced_dim(kind, lazy_dim(value), None if weight is None else lazy_dim(weight), k)
     attributes = {"kind": ir.StringAttr.get(kind), "axis": ir.StringAttr.get(axis)}
     if kind in K_REDUCTIONS:
         attributes["k"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), k)
+    attributes.update(summation_for(kind, summation))
     operation = ir.Operation.create(
         "reduction.reduce",
         results=[ir.RankedTensorType.get([rows, dim], element)],
@@ -262,7 +318,11 @@ FORMULA_CLASSES: Mapping[str, type] = {name: _make_class(name, signature) for na
 
 
 class VarOp(Reduction.Operation, name="var", traits=[ext.Pure]):
-    """Rows of a tensor as a lazy value: `axis` says which index of the pair selects the row."""
+    """Rows of a tensor as a lazy value: `axis` says which index of the pair selects the row.
+
+    With axis "ij" the tensor has a row for each pair: pair (i, j) reads row `i * N + j`, N the number of indices j;
+    with axis "ji" row `j * M + i`, M the number of indices i.
+    """
 
     tensor: ext.Operand[Any]
     axis: ir.StringAttr
@@ -272,8 +332,10 @@ class VarOp(Reduction.Operation, name="var", traits=[ext.Pure]):
     def verify_invariants(self) -> bool:
         """Check that the view has the axis, the dimension and the element type of the tensor's rows."""
         axis = attribute(self.operation, "axis")
-        if axis not in {"i", "j", ""}:
-            self.operation.location.emit_error(f'\'reduction.var\' op has axis "{axis}", expected "i", "j" or ""')
+        if axis not in {"i", "j", "", "ij", "ji"}:
+            self.operation.location.emit_error(
+                f'\'reduction.var\' op has axis "{axis}", expected "i", "j", "ij", "ji" or ""'
+            )
             return False
         if (
             not isinstance(self.tensor.type, ir.RankedTensorType)
@@ -285,7 +347,7 @@ class VarOp(Reduction.Operation, name="var", traits=[ext.Pure]):
         if tensor_type.is_dynamic_dim(1):
             self.operation.location.emit_error(f"'reduction.var' op views {tensor_type}, expected a static row length")
             return False
-        expected = lazy_type(axis, ir.VectorType.get([tensor_type.shape[1]], tensor_type.element_type))
+        expected = lazy_type(join_axes([axis]), ir.VectorType.get([tensor_type.shape[1]], tensor_type.element_type))
         if self.result.type != expected:
             self.operation.location.emit_error(f"'reduction.var' op has result {self.result.type}, expected {expected}")
             return False
@@ -314,6 +376,56 @@ class ConstantOp(Reduction.Operation, name="constant", traits=[ext.Pure]):
         return True
 
 
+class IndexOp(Reduction.Operation, name="index", traits=[ext.Pure]):
+    """The number of the row (axis "i") or of the column (axis "j") of a pair, counted from 0, as a float."""
+
+    axis: ir.StringAttr
+    result: ext.Result[Any]
+
+    @_at_its_location
+    def verify_invariants(self) -> bool:
+        """Check the axis and that the result is one float that varies with it."""
+        axis = attribute(self.operation, "axis")
+        if axis not in {"i", "j"}:
+            self.operation.location.emit_error(f'\'reduction.index\' op has axis "{axis}", expected "i" or "j"')
+            return False
+        result = self.result
+        fits = is_lazy(result.type) and lazy_axes(result) == axis and lazy_dim(result) == 1
+        if not fits or not isinstance(lazy_vector(result).element_type, ir.FloatType):
+            self.operation.location.emit_error(
+                f"'reduction.index' op has result {result.type}, expected one float that varies with its axis"
+            )
+            return False
+        return True
+
+
+class TabulateOp(Reduction.Operation, name="tabulate", traits=[ext.Pure]):
+    """The value of every pair, in a tensor with a row for each: what `var` of the same axis views."""
+
+    value: ext.Operand[Any]
+    axis: ir.StringAttr
+    result: ext.Result[Any]
+
+    @_at_its_location
+    def verify_invariants(self) -> bool:
+        """Check the axis and the shape of the result."""
+        axis, value = attribute(self.operation, "axis"), self.operation.operands[0]
+        if axis not in {"ij", "ji"} or not is_lazy(value.type):
+            found = f'axis "{axis}" and operand {value.type}'
+            self.operation.location.emit_error(
+                f'\'reduction.tabulate\' op has {found}, expected "ij" or "ji" and a formula'
+            )
+            return False
+        rows = ir.ShapedType.get_dynamic_size()
+        expected = ir.RankedTensorType.get([rows, lazy_dim(value)], lazy_vector(value).element_type)
+        if self.result.type != expected:
+            self.operation.location.emit_error(
+                f"'reduction.tabulate' op has result {self.result.type}, expected {expected}"
+            )
+            return False
+        return True
+
+
 def weight_of(reduce_op: Any) -> "ir.Value | None":
     """Give the weight of a `reduce` op; the bindings' accessor wants segment sizes even for one optional operand."""
     operands = reduce_op.operation.operands
@@ -323,7 +435,8 @@ def weight_of(reduce_op: Any) -> "ir.Value | None":
 class ReduceOp(Reduction.Operation, name="reduce", traits=[ext.Pure]):
     """Reduce a formula over one axis: one row of results for each index of the other.
 
-    A formula that varies with the reduced axis at most may have a result of type `tensor<1xDxT>`: one row in all.
+    A formula that varies with the reduced axis at most may have a result of type `tensor<1xDxT>`: one row in all. The
+    attributes `accumulator` and `scheme` say how to add up; see `summation`.
     """
 
     value: ext.Operand[Any]
@@ -361,6 +474,9 @@ class ReduceOp(Reduction.Operation, name="reduce", traits=[ext.Pure]):
             return 'of kind "softmax" needs a weight'
         if kind in WEIGHTED_REDUCTIONS and lazy_dim(value) != 1:
             return f'of kind "{kind}" reduces inner dimension {lazy_dim(value)}, expected 1'
+        fault = fault_of_summation(self.operation, lazy_vector(value).element_type)
+        if fault:
+            return fault
         if not isinstance(self.result.type, ir.RankedTensorType):
             return f"has result {self.result.type}, expected a tensor"
         result_type = ir.RankedTensorType(self.result.type)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction.dialect import Reduction, attribute
 from pylazy.compiler.dialects.reduction.formula_ops import contracted_dim
+from pylazy.compiler.dialects.reduction.summation import fault_of_summation
 from pylazy.compiler.mlir import ext, ir
 
 #: How an accumulation combines pairs; `min` to `kmax` may give values, indices or both.
@@ -28,12 +29,14 @@ def _has_index_arguments(op: Any, count: int) -> bool:
 class MapReduceOp(Reduction.Operation, name="map_reduce"):
     """One sweep over all pairs (row, column): `rows` is the parallel axis, `columns` the reduced one.
 
-    With `rows = ""` there is one row: a reduction of what a kernel before it reduced already.
+    With `rows = ""` there is one row: a reduction of what a kernel before it reduced already. With a `table` the sweep
+    is over the pairs that the table lists; see the role "table" in pylazy.runtime.kernel.
     """
 
     rows: ir.StringAttr
     columns: ir.StringAttr
     body: ext.Region
+    table: ext.Operand[Any] | None = None
 
     def verify_region_invariants(self) -> bool:
         """Check the axes and that the body is one block over two indices."""
@@ -42,6 +45,8 @@ class MapReduceOp(Reduction.Operation, name="map_reduce"):
             return _refuse(
                 self, f'has rows "{rows}" and columns "{columns}", expected two axes of "i", "j", or no rows'
             )
+        if any(str(operand.type) != "memref<?x1xi64>" for operand in self.operation.operands):
+            return _refuse(self, f"has a table of {self.operation.operands[0].type}, expected memref<?x1xi64>")
         if not _has_index_arguments(self, 2):
             return _refuse(self, "has a body that does not take two indices (row, column)")
         return True
@@ -77,6 +82,36 @@ class LoadOp(Reduction.Operation, name="load", traits=[ext.Pure]):
         return True
 
 
+class LoadPairOp(Reduction.Operation, name="load_pair", traits=[ext.Pure]):
+    """The row of a pair: row `slow * F + fast` of a buffer with a row for each pair, F the extent of the fast index."""
+
+    buffer: ext.Operand[Any]
+    slow: ext.Operand[Any]
+    fast: ext.Operand[Any]
+    result: ext.Result[Any]
+
+    def verify_invariants(self) -> bool:
+        """Check that the vector has the row's length and element type."""
+        buffer, vector = ir.MemRefType(self.operation.operands[0].type), ir.VectorType(self.result.type)
+        if buffer.shape[1] != vector.shape[0] or buffer.element_type != vector.element_type:
+            return _refuse(self, f"reads pairs of {buffer} as {vector}")
+        return True
+
+
+class IndexValueOp(Reduction.Operation, name="index_value", traits=[ext.Pure]):
+    """A row or column index as a float."""
+
+    index: ext.Operand[Any]
+    result: ext.Result[Any]
+
+    def verify_invariants(self) -> bool:
+        """Check that the result is one float."""
+        vector = ir.VectorType(self.result.type)
+        if vector.shape[0] != 1 or not isinstance(vector.element_type, ir.FloatType):
+            return _refuse(self, f"gives {vector}, expected one float")
+        return True
+
+
 class StoreOp(Reduction.Operation, name="store"):
     """Write one row of a buffer."""
 
@@ -92,11 +127,28 @@ class StoreOp(Reduction.Operation, name="store"):
         return True
 
 
+class StorePairOp(Reduction.Operation, name="store_pair"):
+    """Write the row of a pair: row `slow * F + fast`, as `load_pair` reads it."""
+
+    value: ext.Operand[Any]
+    buffer: ext.Operand[Any]
+    slow: ext.Operand[Any]
+    fast: ext.Operand[Any]
+
+    def verify_invariants(self) -> bool:
+        """Check that the vector has the row's length and element type."""
+        buffer, vector = ir.MemRefType(self.buffer.type), ir.VectorType(self.value.type)
+        if buffer.shape[1] != vector.shape[0] or buffer.element_type != vector.element_type:
+            return _refuse(self, f"writes {vector} into pairs of {buffer}")
+        return True
+
+
 class AccumulateOp(Reduction.Operation, name="accumulate"):
     """Combine the pair's value into the row's result: the only way out of a `map_reduce`.
 
     `values` and `indices` are the buffers that receive the finished results; `min`, `max`, `kmin` and `kmax` may have
-    either or both, all others have `values`. `weight` belongs to `logsumexp` and `softmax`.
+    either or both, all others have `values`. `weight` belongs to `logsumexp` and `softmax`. The attributes
+    `accumulator` and `scheme` are those of `reduce`.
     """
 
     value: ext.Operand[Any]
@@ -116,7 +168,8 @@ class AccumulateOp(Reduction.Operation, name="accumulate"):
             return _refuse(self, "has no buffer for its result")
         if self.weight is not None and kind not in {"logsumexp", "softmax"}:
             return _refuse(self, f'of kind "{kind}" takes no weight')
-        return True
+        fault = fault_of_summation(self.operation, ir.VectorType(self.value.type).element_type)
+        return not fault or _refuse(self, fault)
 
 
 class InnerReduceOp(Reduction.Operation, name="inner_reduce", traits=[ext.Pure]):
@@ -172,6 +225,31 @@ class ContractOp(Reduction.Operation, name="contract_rows", traits=[ext.Pure]):
         dim = contracted_dim([vector.shape[0] for vector in types[:2]], labels) if complete else None
         if dim is None or types[2].shape != [dim, *types[0].shape[1:]]:
             return _refuse(self, f"contracts {types[0]} and {types[1]} to {types[2]}, which its labels do not say")
+        return True
+
+
+class SoftDtwOp(Reduction.Operation, name="soft_dtw_rows", traits=[ext.Pure]):
+    """Soft dynamic time warping of two series: its value (order 0), or its derivative by x, y and gamma (order 1).
+
+    With a vector `along` (order 2) the derivative of that derivative along it: the Hessian times the vector.
+    """
+
+    x: ext.Operand[Any]
+    y: ext.Operand[Any]
+    gamma: ext.Operand[Any]
+    order: ir.IntegerAttr
+    result: ext.Result[Any]
+    along: ext.Operand[Any] | None = None
+
+    def verify_invariants(self) -> bool:
+        """Check that the vectors have the dimensions that the order asks for."""
+        order = attribute(self.operation, "order")
+        values = [*self.operation.operands, self.operation.results[0]]
+        dims = [ir.VectorType(value.type).shape[0] for value in values]
+        total = sum(dims[:3])
+        expected = {0: [1], 1: [total], 2: [total, total]}.get(order)
+        if expected is None or dims[2] != 1 or dims[3:] != expected:
+            return _refuse(self, f"of order {order} has operands and result of dimensions {dims}")
         return True
 
 

@@ -498,6 +498,31 @@ module {
       %6 = irdl.any
       irdl.results(result: %6)
     }
+    irdl.operation @soft_dtw {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      irdl.operands(operand0: %0, operand1: %1, operand2: %2)
+      %3 = irdl.any
+      irdl.results(result: %3)
+    }
+    irdl.operation @soft_dtw_gradient {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      irdl.operands(operand0: %0, operand1: %1, operand2: %2)
+      %3 = irdl.any
+      irdl.results(result: %3)
+    }
+    irdl.operation @soft_dtw_hessian {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      %3 = irdl.any
+      irdl.operands(operand0: %0, operand1: %1, operand2: %2, operand3: %3)
+      %4 = irdl.any
+      irdl.results(result: %4)
+    }
     irdl.operation @var {
       %0 = irdl.any
       irdl.operands(tensor: %0)
@@ -512,6 +537,20 @@ module {
       %1 = irdl.any
       irdl.results(result: %1)
     }
+    irdl.operation @index {
+      %0 = irdl.base "#builtin.string" 
+      irdl.attributes {"axis" = %0}
+      %1 = irdl.any
+      irdl.results(result: %1)
+    }
+    irdl.operation @tabulate {
+      %0 = irdl.any
+      irdl.operands(value: %0)
+      %1 = irdl.base "#builtin.string" 
+      irdl.attributes {"axis" = %1}
+      %2 = irdl.any
+      irdl.results(result: %2)
+    }
     irdl.operation @reduce {
       %0 = irdl.any
       %1 = irdl.any
@@ -523,11 +562,13 @@ module {
       irdl.results(result: %4)
     }
     irdl.operation @map_reduce {
-      %0 = irdl.base "#builtin.string" 
+      %0 = irdl.any
+      irdl.operands(table: optional %0)
       %1 = irdl.base "#builtin.string" 
-      irdl.attributes {"rows" = %0, "columns" = %1}
-      %2 = irdl.region
-      irdl.regions(body: %2)
+      %2 = irdl.base "#builtin.string" 
+      irdl.attributes {"rows" = %1, "columns" = %2}
+      %3 = irdl.region
+      irdl.regions(body: %3)
     }
     irdl.operation @map {
       %0 = irdl.base "#builtin.string" 
@@ -542,11 +583,32 @@ module {
       %2 = irdl.any
       irdl.results(result: %2)
     }
+    irdl.operation @load_pair {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      irdl.operands(buffer: %0, slow: %1, fast: %2)
+      %3 = irdl.any
+      irdl.results(result: %3)
+    }
+    irdl.operation @index_value {
+      %0 = irdl.any
+      irdl.operands(index: %0)
+      %1 = irdl.any
+      irdl.results(result: %1)
+    }
     irdl.operation @store {
       %0 = irdl.any
       %1 = irdl.any
       %2 = irdl.any
       irdl.operands(value: %0, buffer: %1, index: %2)
+    }
+    irdl.operation @store_pair {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      %3 = irdl.any
+      irdl.operands(value: %0, buffer: %1, slow: %2, fast: %3)
     }
     irdl.operation @accumulate {
       %0 = irdl.any
@@ -583,6 +645,17 @@ module {
       irdl.attributes {"sizes" = %2, "left" = %3, "right" = %4, "kept" = %5}
       %6 = irdl.any
       irdl.results(result: %6)
+    }
+    irdl.operation @soft_dtw_rows {
+      %0 = irdl.any
+      %1 = irdl.any
+      %2 = irdl.any
+      %3 = irdl.any
+      irdl.operands(x: %0, y: %1, gamma: %2, along: optional %3)
+      %4 = irdl.base "#builtin.integer" 
+      irdl.attributes {"order" = %4}
+      %5 = irdl.any
+      irdl.results(result: %5)
     }
     irdl.operation @positions {
       %0 = irdl.any

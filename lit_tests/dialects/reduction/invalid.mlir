@@ -94,7 +94,7 @@ func.func @f(%x: tensor<?x3xf32>) {
 
 func.func @f(%x: tensor<?x3xf32>) {
   %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
-  // expected-error@below {{'reduction.var' op has axis "k", expected "i", "j" or ""}}
+  // expected-error@below {{'reduction.var' op has axis "k", expected "i", "j", "ij", "ji" or ""}}
   %1 = "reduction.var"(%x) {axis = "k"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
   return
 }
@@ -220,6 +220,33 @@ func.func @f(%x: tensor<?x3xf32>) {
   %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
   // expected-error@below {{'reduction.reduce' op of kind "logsumexp" reduces inner dimension 3, expected 1}}
   %1 = "reduction.reduce"(%0) {axis = "j", kind = "logsumexp"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' op of kind "max" takes no accumulator}}
+  %1 = "reduction.reduce"(%0) {accumulator = f64, axis = "j", kind = "max"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' op adds up f32 in f32, expected f32 in f64}}
+  %1 = "reduction.reduce"(%0) {accumulator = f32, axis = "j", kind = "sum"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.reduce' op of kind "prod" has no scheme "kahan"}}
+  %1 = "reduction.reduce"(%0) {axis = "j", kind = "prod", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
   return
 }
 
@@ -378,6 +405,20 @@ func.func @f(%x: memref<?x3xf32>, %p: memref<?x1xf32>, %n: memref<?x1xi64>) {
 
 // -----
 
+func.func @f(%x: memref<?x3xf32>, %p: memref<?x1xf32>, %n: memref<?x1xi64>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%x, %i) : (memref<?x3xf32>, index) -> vector<3xf32>
+    %1 = "reduction.inner_reduce"(%0) {kind = "add"} : (vector<3xf32>) -> vector<1xf32>
+    // expected-error@below {{'reduction.accumulate' op of kind "min" has no scheme "direct"}}
+    "reduction.accumulate"(%1, %p) {kind = "min", operandSegmentSizes = array<i32: 1, 0, 1, 0>, scheme = "direct"} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
 func.func @f() {
   // expected-error@below {{'reduction.map_reduce' op has rows "i" and columns "i", expected two axes of "i", "j", or no rows}}
   "reduction.map_reduce"() ({
@@ -458,5 +499,112 @@ func.func @f(%x: memref<?x6xf32>, %y: memref<?x3xf32>) {
 func.func @f() {
   // expected-error@below {{'reduction.positions' op counts in vector<3xi64>, expected floats}}
   %0 = "reduction.positions"() : () -> vector<3xi64>
+  return
+}
+
+// -----
+
+func.func @f(%x: memref<?x3xf32>, %p: memref<?x1xf32>) {
+  // expected-error@below {{'reduction.map_reduce' op has a table of memref<?x3xf32>, expected memref<?x1xi64>}}
+  "reduction.map_reduce"(%x) ({
+  ^bb0(%i: index, %j: index):
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : (memref<?x3xf32>) -> ()
+  return
+}
+
+// -----
+
+func.func @f() {
+  // expected-error@below {{'reduction.index' op has axis "ij", expected "i" or "j"}}
+  %0 = "reduction.index"() {axis = "ij"} : () -> !reduction.lazy<"ij", vector<1xf32>>
+  return
+}
+
+// -----
+
+func.func @f() {
+  // expected-error@below {{'reduction.index' op has result !reduction.lazy<"j", vector<1xf32>>, expected one float that varies with its axis}}
+  %0 = "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"j", vector<1xf32>>
+  return
+}
+
+// -----
+
+func.func @f() {
+  // expected-error@below {{'reduction.index' op has result !reduction.lazy<"i", vector<1xi64>>, expected one float that varies with its axis}}
+  %0 = "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xi64>>
+  return
+}
+
+// -----
+
+func.func @f(%a: memref<?x2xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    // expected-error@below {{'reduction.load_pair' op reads pairs of memref<?x2xf32> as vector<3xf32>}}
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x2xf32>, index, index) -> vector<3xf32>
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
+func.func @f() {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    // expected-error@below {{'reduction.index_value' op gives vector<2xf32>, expected one float}}
+    %0 = "reduction.index_value"(%i) : (index) -> vector<2xf32>
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// -----
+
+// Gamma is one number.
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.soft_dtw' op has operands of inner dimensions [3, 3, 3], which do not fit together}}
+  %1 = "reduction.soft_dtw"(%0, %0, %0) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"i", vector<3xf32>>) -> !reduction.lazy<"i", vector<1xf32>>
+  return
+}
+
+// -----
+
+func.func @f(%x: vector<3xf32>, %gamma: vector<1xf32>) {
+  // expected-error@below {{'reduction.soft_dtw_rows' op of order 2 has operands and result of dimensions [3, 3, 1, 7]}}
+  %0 = "reduction.soft_dtw_rows"(%x, %x, %gamma) {order = 2 : i64} : (vector<3xf32>, vector<3xf32>, vector<1xf32>) -> vector<7xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.tabulate' op has axis "i" and operand !reduction.lazy<"i", vector<3xf32>>, expected "ij" or "ji" and a formula}}
+  %1 = "reduction.tabulate"(%0) {axis = "i"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  // expected-error@below {{'reduction.tabulate' op has result tensor<?x2xf32>, expected tensor<?x3xf32>}}
+  %1 = "reduction.tabulate"(%0) {axis = "ij"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x2xf32>
+  return
+}
+
+// -----
+
+func.func @f(%a: memref<?x2xf32>, %v: vector<3xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    // expected-error@below {{'reduction.store_pair' op writes vector<3xf32> into pairs of memref<?x2xf32>}}
+    "reduction.store_pair"(%v, %a, %i, %j) : (vector<3xf32>, memref<?x2xf32>, index, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
   return
 }

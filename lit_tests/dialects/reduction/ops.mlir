@@ -421,3 +421,105 @@ func.func @kernel(%x: memref<?x3xf32>, %y: memref<?x3xf32>, %p: memref<1x3xf32>,
   }) {columns = "j", rows = "i"} : () -> ()
   return
 }
+
+// CHECK-LABEL: @listed_pairs
+// CHECK-SAME: [[TABLE:%[a-z0-9]+]]: memref<?x1xi64>
+// CHECK: "reduction.map_reduce"([[TABLE]]) ({
+// CHECK: {columns = "i", rows = "j"} : (memref<?x1xi64>) -> ()
+func.func @listed_pairs(%x: memref<?x1xf32>, %sum: memref<?x1xf32>, %table: memref<?x1xi64>) {
+  "reduction.map_reduce"(%table) ({
+  ^bb0(%j: index, %i: index):
+    %column = "reduction.load"(%x, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.accumulate"(%column, %sum) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "i", rows = "j"} : (memref<?x1xi64>) -> ()
+  return
+}
+
+// How sums are added up: the type of the running sum, and the scheme.
+// CHECK-LABEL: func.func @sums(
+// CHECK: "reduction.reduce"([[X:%.+]]) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"}
+// CHECK: "reduction.reduce"([[X]]) {axis = "j", kind = "mean", scheme = "direct"}
+// CHECK: "reduction.reduce"([[X]]) {accumulator = f64, axis = "j", kind = "prod"}
+func.func @sums(%x: tensor<?x3xf32>) -> (tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x3xf32>) {
+  %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %1 = "reduction.reduce"(%0) {accumulator = f64, axis = "j", kind = "sum", scheme = "kahan"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  %2 = "reduction.reduce"(%0) {axis = "j", kind = "mean", scheme = "direct"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  %3 = "reduction.reduce"(%0) {accumulator = f64, axis = "j", kind = "prod"} : (!reduction.lazy<"i", vector<3xf32>>) -> tensor<?x3xf32>
+  return %1, %2, %3 : tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x3xf32>
+}
+
+// What varies with the pair but belongs to no row and no column: numbers of indices, and dense arrays of both layouts.
+// CHECK-LABEL: @indices_and_pairs
+// CHECK: "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xf32>>
+// CHECK: "reduction.var"({{.*}}) {axis = "ij"} : (tensor<?x2xf32>) -> !reduction.lazy<"ij", vector<2xf32>>
+// CHECK: "reduction.var"({{.*}}) {axis = "ji"} : (tensor<?x2xf32>) -> !reduction.lazy<"ij", vector<2xf32>>
+func.func @indices_and_pairs(%a: tensor<?x2xf32>, %b: tensor<?x2xf32>) -> (tensor<?x2xf32>, tensor<?x1xf32>) {
+  %i = "reduction.index"() {axis = "i"} : () -> !reduction.lazy<"i", vector<1xf32>>
+  %u = "reduction.var"(%a) {axis = "ij"} : (tensor<?x2xf32>) -> !reduction.lazy<"ij", vector<2xf32>>
+  %v = "reduction.var"(%b) {axis = "ji"} : (tensor<?x2xf32>) -> !reduction.lazy<"ij", vector<2xf32>>
+  %w = "reduction.add"(%u, %v) : (!reduction.lazy<"ij", vector<2xf32>>, !reduction.lazy<"ij", vector<2xf32>>) -> !reduction.lazy<"ij", vector<2xf32>>
+  %r = "reduction.reduce"(%w) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<2xf32>>) -> tensor<?x2xf32>
+  %s = "reduction.reduce"(%i) {axis = "i", kind = "max"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
+  return %r, %s : tensor<?x2xf32>, tensor<?x1xf32>
+}
+
+// CHECK-LABEL: @pairs_of_a_kernel
+// CHECK: "reduction.load_pair"({{.*}}) : (memref<?x1xf32>, index, index) -> vector<1xf32>
+// CHECK: "reduction.index_value"({{.*}}) : (index) -> vector<1xf32>
+func.func @pairs_of_a_kernel(%a: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load_pair"(%a, %i, %j) : (memref<?x1xf32>, index, index) -> vector<1xf32>
+    %1 = "reduction.index_value"(%j) : (index) -> vector<1xf32>
+    %2 = arith.mulf %0, %1 : vector<1xf32>
+    "reduction.accumulate"(%2, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// Two series of three and two elements, and gamma: the value, its derivative by all six numbers, and the Hessian times
+// a vector.
+// CHECK-LABEL: @soft_dtw
+// CHECK: "reduction.soft_dtw"({{.*}}) -> !reduction.lazy<"ij", vector<1xf32>>
+// CHECK: "reduction.soft_dtw_gradient"({{.*}}) -> !reduction.lazy<"ij", vector<6xf32>>
+// CHECK: "reduction.soft_dtw_hessian"({{.*}}) -> !reduction.lazy<"ij", vector<6xf32>>
+func.func @soft_dtw(%xs: tensor<?x3xf32>, %ys: tensor<?x2xf32>, %gammas: tensor<1x1xf32>) -> (tensor<?x1xf32>, tensor<?x6xf32>) {
+  %x = "reduction.var"(%xs) {axis = "i"} : (tensor<?x3xf32>) -> !reduction.lazy<"i", vector<3xf32>>
+  %y = "reduction.var"(%ys) {axis = "j"} : (tensor<?x2xf32>) -> !reduction.lazy<"j", vector<2xf32>>
+  %gamma = "reduction.var"(%gammas) {axis = ""} : (tensor<1x1xf32>) -> !reduction.lazy<"", vector<1xf32>>
+  %v = "reduction.soft_dtw"(%x, %y, %gamma) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"j", vector<2xf32>>, !reduction.lazy<"", vector<1xf32>>) -> !reduction.lazy<"ij", vector<1xf32>>
+  %g = "reduction.soft_dtw_gradient"(%x, %y, %gamma) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"j", vector<2xf32>>, !reduction.lazy<"", vector<1xf32>>) -> !reduction.lazy<"ij", vector<6xf32>>
+  %h = "reduction.soft_dtw_hessian"(%x, %y, %gamma, %g) : (!reduction.lazy<"i", vector<3xf32>>, !reduction.lazy<"j", vector<2xf32>>, !reduction.lazy<"", vector<1xf32>>, !reduction.lazy<"ij", vector<6xf32>>) -> !reduction.lazy<"ij", vector<6xf32>>
+  %r = "reduction.reduce"(%v) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<1xf32>>) -> tensor<?x1xf32>
+  %s = "reduction.reduce"(%h) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<6xf32>>) -> tensor<?x6xf32>
+  return %r, %s : tensor<?x1xf32>, tensor<?x6xf32>
+}
+
+// CHECK-LABEL: @soft_dtw_of_a_kernel
+// CHECK: "reduction.soft_dtw_rows"({{.*}}) {order = 2 : i64} : (vector<3xf32>, vector<2xf32>, vector<1xf32>, vector<6xf32>) -> vector<6xf32>
+func.func @soft_dtw_of_a_kernel(%x: vector<3xf32>, %y: vector<2xf32>, %gamma: vector<1xf32>, %u: vector<6xf32>) {
+  %0 = "reduction.soft_dtw_rows"(%x, %y, %gamma, %u) {order = 2 : i64} : (vector<3xf32>, vector<2xf32>, vector<1xf32>, vector<6xf32>) -> vector<6xf32>
+  return
+}
+
+// CHECK-LABEL: @table
+// CHECK: "reduction.tabulate"({{.*}}) {axis = "ij"} : (!reduction.lazy<"i", vector<2xf32>>) -> tensor<?x2xf32>
+func.func @table(%a: tensor<?x2xf32>) -> tensor<?x2xf32> {
+  %u = "reduction.var"(%a) {axis = "i"} : (tensor<?x2xf32>) -> !reduction.lazy<"i", vector<2xf32>>
+  %r = "reduction.tabulate"(%u) {axis = "ij"} : (!reduction.lazy<"i", vector<2xf32>>) -> tensor<?x2xf32>
+  return %r : tensor<?x2xf32>
+}
+
+// CHECK-LABEL: @table_of_a_kernel
+// CHECK: "reduction.store_pair"({{.*}}) : (vector<1xf32>, memref<?x1xf32>, index, index) -> ()
+func.func @table_of_a_kernel(%a: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%a, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.store_pair"(%0, %out, %i, %j) : (vector<1xf32>, memref<?x1xf32>, index, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}

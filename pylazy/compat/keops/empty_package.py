@@ -1,0 +1,1 @@
+"""A package of pykeops that holds modules and no names."""

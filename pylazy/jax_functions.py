@@ -1,0 +1,54 @@
+"""Reductions as functions of JAX arrays."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from pylazy.expression import at_user_line
+from pylazy.runtime.errors import UnsupportedError
+from pylazy.stages import Reduction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pylazy.genred import Genred
+
+
+def jax_function(reduction: Reduction | Genred) -> Callable[..., Any]:
+    """Make a function of JAX arrays of a reduction with symbolic variables.
+
+    For example::
+
+        gaussian = pylazy.jax_function(((-Vi(0, 3).sqdist(Vj(1, 3))).exp() * Vj(2, 1)).sum(axis=1))
+        gradient = jax.jit(jax.grad(lambda x, y, b: gaussian(x, y, b).sum()))(x, y, b)
+
+    Args:
+        reduction: a `Reduction` of a formula of Vi(0, 3), Vj(1, 3) and the like, or a `Genred`. Data that is stored in
+            the formula is a constant.
+
+    Returns:
+        A function of an array for each variable, in the order of their positions, of shape (*batch, M, D), (*batch, N,
+        D) or (*batch, D), which gives an array, or a tuple of them where the reduction has several results. It can be
+        transformed by jit, vmap, grad, vjp, jvp, and these by each other. Dtypes of results are what JAX makes of those
+        of the reduction: 32 bits for 64, unless `jax_enable_x64` is set. `min`, `max` and K-min have no derivatives.
+
+    Raises:
+        UnsupportedError: the reduction has no symbolic variables, or has ranges or complex numbers; or there is no JAX.
+    """
+    if find_spec("jax") is None:
+        raise UnsupportedError(at_user_line("JAX is not installed: install it, as by pip install 'pylazy[jax]'"))
+    if not isinstance(reduction, Reduction):
+        reduction = reduction._reduction
+    template = reduction._template
+    if reduction.is_complex or template is None or template._ranges is not None:
+        found = "complex numbers" if reduction.is_complex else "its data" if template is None else "ranges"
+        raise UnsupportedError(
+            at_user_line(
+                f"the reduction has {found}, expected one of real symbolic variables, as Vi(0, 3), over all pairs"
+            )
+        )
+    from pylazy.jax_primitive import call
+
+    return partial(call, template, is_single=reduction.is_single)

@@ -1,0 +1,273 @@
+"""Symmetric systems: how they are to be solved, what they are solved with, and the operator of a formula."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pylazy import arrays
+from pylazy.expression import at_user_line, resolve, user_position
+from pylazy.krylov import METHODS, ConvergenceWarning, first_not_finite, refined
+from pylazy.lazy_formula import read_index
+from pylazy.preconditioners import NAMED
+from pylazy.runtime.errors import DtypeError, NonFiniteError, ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pylazy.execute import Job
+    from pylazy.krylov import Product
+    from pylazy.lazy_formula import LazyFormula
+    from pylazy.templates import Template
+
+_LEAST_ITERATIONS = 100
+_MOST_ITERATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to solve a system.
+
+    Attributes:
+        alpha: added to the diagonal; a number or a torch tensor of one.
+        eps: tolerance on the root mean square of the residual of each right-hand side, in the unit of the right-hand
+            sides.
+        max_iterations: None for ten times the number of rows, at least 100 and at most 10,000.
+        method: a row of `METHODS`.
+        preconditioner: None, a row of `NAMED`, or a function from residuals (*batch, N, E) to as many vectors.
+        rank: of the preconditioner "nystrom".
+    """
+
+    alpha: Any = 1e-10
+    eps: float = 1e-6
+    max_iterations: int | None = None
+    method: str = "cg"
+    preconditioner: str | Callable[[Any], Any] | None = None
+    rank: int | None = None
+
+
+def as_number(value: Any) -> float:
+    """The value of a number, or of an array or tensor of one."""
+    return float(value.detach() if arrays.is_tensor(value) else value)
+
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """Check what can be checked without data.
+
+    Raises:
+        DtypeError: a number is none.
+        ShapeError: a number is out of its range.
+        UnsupportedError: there is no such method or preconditioner.
+    """
+    settings = Settings(**given)
+    for name, low in (("alpha", -math.inf), ("eps", 0.0)):
+        value = getattr(settings, name)
+        try:
+            number = as_number(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise DtypeError(at_user_line(f"{name} is {type(value).__name__}, expected a number")) from None
+        if not (math.isfinite(number) and number >= low):
+            expected = "a finite number" if low < 0 else "a finite number of at least 0"
+            raise ShapeError(at_user_line(f"{name} is {number}, expected {expected}"))
+    if settings.max_iterations is not None and read_index(settings.max_iterations, "max_iterations") < 0:
+        raise ShapeError(at_user_line(f"max_iterations is {settings.max_iterations}, expected at least 0"))
+    if settings.method not in METHODS:
+        raise UnsupportedError(
+            at_user_line(f"method is {settings.method!r}, expected one of {', '.join(map(repr, METHODS))}")
+        )
+    if not (settings.preconditioner is None or callable(settings.preconditioner) or settings.preconditioner in NAMED):
+        raise UnsupportedError(
+            at_user_line(
+                f"preconditioner is {settings.preconditioner!r}, expected None, a function, or one of "
+                f"{', '.join(map(repr, NAMED))}"
+            )
+        )
+    return settings
+
+
+class Operator(Protocol):
+    """A square linear map of vectors, which are arrays of shape (*batch, N, E)."""
+
+    def parameters(self) -> tuple[Any, ...]:
+        """The tensors that the map depends on and whose gradient is wanted."""
+
+    def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
+        """Apply the map, on these tensors in the place of its parameters if they are given."""
+
+
+class System:
+    """An operator with all that is needed to solve with it, for any right-hand side."""
+
+    def __init__(self, operator: Operator, settings: Settings, precondition: Product | None) -> None:
+        self.operator = operator
+        self._settings = settings
+        self._precondition = precondition
+
+    def solve(self, b: Any) -> Any:
+        """Solve without a word to autograd; a warning says where the tolerance is not met."""
+        place = first_not_finite(b)
+        if place is not None:
+            raise NonFiniteError(
+                at_user_line(f"b is {float(b[place])} at index {place}, expected finite numbers in right-hand sides")
+            )
+        settings = self._settings
+        most = settings.max_iterations
+        if most is None:
+            most = min(max(10 * b.shape[-2], _LEAST_ITERATIONS), _MOST_ITERATIONS)
+        # Only products are rounded to the dtype of the formula: they cost N times what the rest does.
+        product = _in_dtype_of(b, self.operator.product)
+        precondition = None if self._precondition is None else _in_dtype_of(b, self._precondition)
+        with np.errstate(all="ignore"):  # what is not finite is an error, which names the place
+            found = refined(
+                METHODS[settings.method],
+                product,
+                _in_double(b),
+                eps=float(settings.eps),
+                max_iterations=most,
+                precondition=precondition,
+            )
+        if not found.converged:
+            remedy = "raise max_iterations, alpha or eps, or give a preconditioner"
+            if found.is_indefinite:
+                remedy = "the operator is not positive definite: use method='minres', or raise alpha"
+            _warn(
+                f"{settings.method} stopped after {found.iterations} iterations with a residual of root mean square "
+                f"{found.residual:.3g}, above eps = {settings.eps:g}: {remedy}",
+                residual=found.residual,
+                iterations=found.iterations,
+            )
+        return _like(b, found.solution)
+
+
+def _in_dtype_of(b: Any, product: Product) -> Product:
+    return lambda v: _in_double(product(_like(b, v)))
+
+
+def _in_double(values: Any) -> Any:
+    return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
+
+
+def _like(b: Any, values: Any) -> Any:
+    return values.astype(b.dtype) if isinstance(b, np.ndarray) else values.to(b.dtype)
+
+
+def solve_system(system: System, b: Any) -> Any:
+    """Solve a system, in a node of the graph of autograd where a tensor requires a gradient."""
+    if not isinstance(b, np.ndarray) and sys.modules["torch"].is_grad_enabled():
+        parameters = system.operator.parameters()
+        if parameters or b.requires_grad:
+            from pylazy.torch_solve import solve_differentiable
+
+            return solve_differentiable(system, b, parameters)
+    return system.solve(b)
+
+
+class FormulaOperator:
+    """The shifted product `alpha * v + sum of the formula, which is linear in v`."""
+
+    def __init__(self, template: Template, data: Sequence[Any], place: int, alpha: Any) -> None:
+        """Bind a formula to its data.
+
+        Args:
+            template: the sum, with the vector as one of its arguments.
+            data: all arguments, some vector among them.
+            place: of the vector among the arguments.
+            alpha: a number, or a tensor of one.
+
+        Raises:
+            ShapeError: the operator is not square, or the arguments do not fit.
+        """
+        self._template = template
+        self._data = list(data)
+        self._place = place
+        job = template.bind(data)
+        extents = job.extents
+        if extents.rows != extents.columns:
+            raise ShapeError(
+                at_user_line(
+                    f"the operator has {extents.rows} rows and {extents.columns} columns, expected a square one"
+                )
+            )
+        dim = template.arguments[place].dim
+        if job.shapes[0][-1] != dim:
+            raise ShapeError(
+                at_user_line(
+                    f"the operator maps vectors of {dim} components to {job.shapes[0][-1]}, expected as many: "
+                    "K is of one component, or of those of b"
+                )
+            )
+        self.dtype = job.dtype
+        self.shape = job.shapes[0]
+        is_learnt = arrays.is_tensor(alpha) and alpha.requires_grad
+        self.kind = arrays.TORCH if is_learnt else arrays.check_devices(job.sources)
+        self._alpha = alpha if is_learnt else as_number(alpha)
+        own = template.inputs_of(place)
+        self._numbers = [
+            number
+            for number, source in enumerate(job.sources)
+            if source.kind == arrays.TORCH and number not in own and source.array.requires_grad
+        ]
+        self._tensors = [job.sources[number].array for number in self._numbers] + ([alpha] if is_learnt else [])
+
+    def parameters(self) -> tuple[Any, ...]:
+        """The tensors of the formula, and alpha, that require a gradient; in the dtype of the formula."""
+        dtype = getattr(sys.modules["torch"], self.dtype)
+        return tuple(tensor.to(dtype) for tensor in self._tensors)
+
+    def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
+        """See `Operator`."""
+        data = self._data
+        data[self._place] = v
+        job = self._template.bind(data)
+        alpha = self._alpha
+        if parameters is not None:
+            _substitute(job, self._numbers, parameters)
+            if len(parameters) > len(self._numbers):
+                alpha = parameters[-1]
+        result = job.run()[0]
+        if isinstance(alpha, float) and alpha == 0.0:
+            return result
+        return result + alpha * v
+
+    def prepare(self, b: Any) -> Any:
+        """Give right-hand sides the kind, dtype and shape of the vectors."""
+        if self.kind == arrays.NUMPY:
+            return np.array(np.broadcast_to(b, self.shape), dtype=self.dtype)
+        torch = sys.modules["torch"]
+        return torch.as_tensor(b).to(getattr(torch, self.dtype)).expand(self.shape).contiguous()
+
+
+def _substitute(job: Job, numbers: Sequence[int], tensors: Sequence[Any]) -> None:
+    for number, tensor in zip(numbers, tensors, strict=False):
+        old = job.sources[number]
+        job.sources[number] = arrays.Source(
+            arrays.TORCH, tensor, batch=old.batch, dtype=job.dtype, weak=old.weak, view=""
+        )
+
+
+def named_preconditioner(name: str, formula: LazyFormula, settings: Settings, like: Any) -> Product:
+    """Make a preconditioner from the entries of a formula, apart from autograd."""
+    options = {"alpha": as_number(settings.alpha), "like": like, "rank": settings.rank}
+    if isinstance(like, np.ndarray):
+        return NAMED[name](formula, **options)
+    with sys.modules["torch"].no_grad():
+        return NAMED[name](formula, **options)
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Tell what is meant for the solver from what is meant for its reductions."""
+    names = {field.name for field in fields(Settings)}
+    own = {name: value for name, value in options.items() if name in names}
+    return read_settings(own), {name: value for name, value in options.items() if name not in names}
+
+
+def _warn(message: str, *, residual: float, iterations: int) -> None:
+    place = resolve(user_position())
+    warnings.warn_explicit(
+        ConvergenceWarning(message, residual=residual, iterations=iterations), None, place.filename, place.line
+    )

@@ -1,0 +1,241 @@
+"""Reductions as functions of JAX: under every transformation the same as dense JAX."""
+
+import numpy as np
+import pytest
+
+import pylazy
+from pylazy import Genred, Pm, ShapeError, UnsupportedError, Vi, Vj, jax_function
+
+jax = pytest.importorskip("jax", reason="jax is not installed")
+jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
+
+
+@pytest.fixture(autouse=True, name="_wide")
+def compute_in_float64():
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+X, Y, B, P = (np.random.default_rng(0).random(shape) for shape in ((7, 3), (5, 3), (5, 2), (3,)))
+SCORES = -((Vi(0, 3) - Vj(1, 3)) * Pm(3, 3)).sqnorm2()
+LAZY = {
+    "sum": (SCORES.exp() * Vj(2, 2)).sum(axis=1),
+    "mean": (SCORES.exp() * Vj(2, 2)).mean(axis=1),
+    "logsumexp": SCORES.logsumexp(axis=1, weight=Vj(2, 2)),
+    "softmax": SCORES.sumsoftmaxweight(Vj(2, 2), axis=1),
+    "prod": (SCORES.exp() + Vj(2, 2)).prod(axis=1),
+}
+
+
+def dense(reduce):
+    def f(x, y, b, p):
+        scores = -(((x[..., :, None, :] - y[..., None, :, :]) * p[..., None, None, :]) ** 2).sum(-1, keepdims=True)
+        return reduce(scores, b[..., None, :, :])
+
+    return f
+
+
+DENSE = {
+    "sum": dense(lambda s, b: (jnp.exp(s) * b).sum(-2)),
+    "mean": dense(lambda s, b: (jnp.exp(s) * b).mean(-2)),
+    "logsumexp": dense(lambda s, b: jnp.log((jnp.exp(s) * b).sum(-2))),
+    "softmax": dense(lambda s, b: (jax.nn.softmax(s, -2) * b).sum(-2)),
+    "prod": dense(lambda s, b: (jnp.exp(s) + b).prod(-2)),
+}
+
+
+def arrays(dtype=np.float64):
+    return tuple(jnp.asarray(array, dtype) for array in (X, Y, B, P))
+
+
+def both(name):
+    return jax_function(LAZY[name]), DENSE[name]
+
+
+def assert_trees_close(found, expected, rtol=1e-9):
+    leaves, others = jax.tree.leaves(found), jax.tree.leaves(expected)
+    assert len(leaves) == len(others)
+    for leaf, other in zip(leaves, others, strict=True):
+        assert leaf.shape == other.shape
+        assert leaf.dtype == other.dtype
+        np.testing.assert_allclose(leaf, other, rtol=rtol, atol=rtol)
+
+
+def squares(f):
+    return lambda *args: (f(*args) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, np.float64) for name in LAZY), ("sum", np.float32), ("logsumexp", np.float32)]
+)
+def test_values_and_gradients_under_jit_match_dense_jax(name, dtype):
+    lazy, reference = both(name)
+    found = jax.jit(jax.value_and_grad(squares(lazy), argnums=(0, 1, 2, 3)))(*arrays(dtype))
+    expected = jax.value_and_grad(squares(reference), argnums=(0, 1, 2, 3))(*arrays(dtype))
+    assert_trees_close(found, expected, rtol=1e-9 if dtype == np.float64 else 1e-4)
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_forward_mode_matches_dense_jax(name):
+    lazy, reference = both(name)
+    tangents = tuple(array + 1 for array in arrays())
+    assert_trees_close(jax.jvp(lazy, arrays(), tangents), jax.jvp(reference, arrays(), tangents))
+
+
+@pytest.mark.parametrize("name", ["logsumexp"])
+def test_second_derivatives_match_dense_jax_in_every_mode(name):
+    lazy, reference = both(name)
+
+    def seconds(f):
+        number = squares(f)
+        return (
+            jax.hessian(number)(*arrays()),
+            jax.jit(jax.jacrev(jax.grad(number, argnums=3), argnums=0))(*arrays()),
+        )
+
+    assert_trees_close(seconds(lazy), seconds(reference), rtol=1e-8)
+
+
+def test_third_derivative_matches_dense_jax():
+    lazy, reference = both("sum")
+
+    def third(f):
+        def of_p(p):
+            return squares(f)(*arrays()[:3], p)
+
+        return jax.grad(lambda p: jax.grad(lambda p: jax.grad(of_p)(p).sum())(p).sum())(arrays()[3])
+
+    assert_trees_close(third(lazy), third(reference))
+
+
+@pytest.mark.parametrize("in_axes", [(0, None, None, None), (None, 1, 2, 0)])
+def test_vmap_makes_a_batch_dimension(in_axes):
+    lazy, reference = both("logsumexp")
+    stacked = tuple(
+        array if axis is None else jnp.stack([array, array / 2, array * 2], axis=axis)
+        for array, axis in zip(arrays(), in_axes, strict=True)
+    )
+    for transform in (lambda f: f, jax.jit, lambda f: jax.grad(squares(f), argnums=(0, 2))):
+        found = jax.vmap(transform(lazy), in_axes)(*stacked)
+        assert_trees_close(found, jax.vmap(transform(reference), in_axes)(*stacked))
+    nested = jax.vmap(jax.vmap(lazy, (0, None, None, None)), (None, None, None, 0))
+    x, y, b, p = arrays()
+    xs, ps = jnp.stack([x, 2 * x]), jnp.stack([p, p / 2, p / 3])
+    assert_trees_close(nested(xs, y, b, ps), jnp.stack([jnp.stack([reference(x, y, b, p) for x in xs]) for p in ps]))
+
+
+def test_batch_dimensions_broadcast_and_gradients_are_summed_over_them():
+    lazy, reference = both("sum")
+    x, y, b, p = arrays()
+    inputs = (jnp.stack([x, 2 * x])[:, None], jnp.stack([y, y + 1, y - 1]), b, p)
+    found = jax.value_and_grad(squares(lazy), argnums=(0, 1, 2, 3))(*inputs)
+    expected = jax.value_and_grad(squares(reference), argnums=(0, 1, 2, 3))(*inputs)
+    assert_trees_close(found, expected)
+
+
+def test_linear_functions_are_transposed():
+    lazy, reference = both("sum")
+    x, y, b, p = arrays()
+    cotangent = jnp.ones((7, 2))
+
+    def transposed(f):
+        linear = jax.linearize(lambda b: f(x, y, b, p), b)[1]
+        back = jax.linear_transpose(linear, b)
+        return back(cotangent), jax.linear_transpose(lambda c: back(c)[0], cotangent)(b)
+
+    assert_trees_close(transposed(lazy), transposed(reference))
+
+
+def test_without_64_bits_results_are_of_32():
+    jax.config.update("jax_enable_x64", False)
+    lazy, reference = both("sum")
+    x, y, b, p = arrays(np.float32)
+    assert lazy(x, y, b, p).dtype == jnp.float32
+    assert_trees_close(lazy(x, y, b.astype(int), p), reference(x, y, b.astype(int), p), rtol=1e-5)
+    assert jax.jit(jax_function(SCORES.argmax(axis=1)))(x, y, p).dtype == jnp.int32
+
+
+def test_genred_several_results_and_positions():
+    x, y, b, _ = arrays()
+    gaussian = jax_function(Genred("Exp(-SqDist(x, y)) * b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"], axis=1))
+    kernel = jnp.exp(-((x[:, None] - y[None]) ** 2).sum(-1))
+    assert_trees_close(jax.jit(gaussian)(x, y, b), kernel @ b)
+    smallest, position = jax.jit(jax_function(Vi(0, 3).sqdist(Vj(1, 3)).min_argmin(axis=1)))(x, y)
+    squared = ((x[:, None] - y[None]) ** 2).sum(-1, keepdims=True)
+    assert_trees_close((smallest, position), (squared.min(1), squared.argmin(1)))
+    count = jax_function((Vi(0, 3) > Vj(1, 3)).count(axis=1))
+    assert_trees_close(count(x, y), (x[:, None] > y[None]).sum(1))
+    assert not jax.grad(lambda x: count(x, y).astype(float).sum())(x).any()
+
+
+def test_numbers_and_stored_data_are_constants():
+    x, y, _, _ = arrays()
+    scaled = jax_function((-Vi(0, 3).sqdist(Vj(np.asarray(Y))) * Pm(1, 1) * 0.5).exp().sum(axis=1))
+
+    def reference(x, scale):
+        return jnp.exp(-0.5 * scale * ((x[:, None] - y[None]) ** 2).sum(-1)).sum(1, keepdims=True)
+
+    for transform in (lambda f: f, lambda f: jax.grad(lambda *args: f(*args).sum(), argnums=(0, 1))):
+        assert_trees_close(transform(scaled)(x, 0.3), transform(reference)(x, 0.3))
+
+
+@pytest.mark.parametrize("sizes", [(0, 5), (1, 1), (300, 270)], ids=str)
+def test_odd_sizes(sizes):
+    lazy, reference = both("sum")
+    random = np.random.default_rng(1)
+    x, y, b = (jnp.asarray(random.random(shape)) for shape in ((sizes[0], 3), (sizes[1], 3), (sizes[1], 2)))
+    transform = jax.jit(jax.value_and_grad(lambda *args: lazy(*args).sum(), argnums=(0, 1, 2)))
+    expected = jax.value_and_grad(lambda *args: reference(*args).sum(), argnums=(0, 1, 2))(x, y, b, P)
+    assert_trees_close(transform(x, y, b, jnp.asarray(P)), expected)
+
+
+def test_selections_are_refused_when_they_are_differentiated():
+    x, y, _, _ = arrays()
+    smallest = jax_function(Vi(0, 3).sqdist(Vj(1, 3)).min(axis=1))
+    with pytest.raises(UnsupportedError, match=r"min has no derivative in JAX"):
+        jax.grad(lambda x: smallest(x, y).sum())(x)
+
+
+def test_wrong_arguments_are_refused_at_the_users_line():
+    x, y, b, p = arrays()
+    lazy, _ = both("sum")
+
+    def called(*args):
+        return lazy(*args)
+
+    for call, error, message in (
+        (lambda: jax.jit(called)(x, y), TypeError, "called with 2 arrays, expected 4"),
+        (lambda: lazy(x, y[:, :2], b, p), ShapeError, "inner dimension 2 in its shape"),
+        (lambda: jax.jit(called)(x, y, b[1:], p), ShapeError, "arrays of axis j have one size"),
+        (lambda: jax_function((Vi(X) * Vj(Y)).sum(axis=1, call=False)), UnsupportedError, "has its data"),
+        (lambda: jax_function((Vi(0, 1) * 1j).sum(axis=1)), UnsupportedError, "has complex numbers"),
+    ):
+        with pytest.raises(error, match=message) as raised:
+            call()
+        assert "test_jax.py" in str(raised.value)
+
+
+def test_ranges_are_refused():
+    ranges = ([[0, 7]], [1], [[0, 5]], [[0, 5]], [1], [[0, 7]])
+    reduction = (Vi(0, 3) * Vj(1, 3)).sum(axis=1, ranges=tuple(np.array(part, dtype=np.int32) for part in ranges))
+    with pytest.raises(UnsupportedError, match="the reduction has ranges"):
+        jax_function(reduction)
+
+
+def test_import_of_pylazy_does_not_import_jax():
+    import subprocess
+    import sys
+
+    program = "import sys, pylazy; pylazy.jax_function; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert callable(pylazy.jax_function)
+
+
+def test_vmap_of_reverse_over_forward_mode_matches_dense_jax():
+    x, y, b, p = arrays()
+    lazy, reference = both("softmax")
+    xs = jnp.stack([x, 2 * x])
+    found = jax.vmap(jax.grad(lambda x: jax.jvp(lambda b: lazy(x, y, b, p), (b,), (b,))[1].sum()))(xs)
+    expected = jax.vmap(jax.grad(lambda x: jax.jvp(lambda b: reference(x, y, b, p), (b,), (b,))[1].sum()))(xs)
+    assert_trees_close(found, expected)
