@@ -270,7 +270,7 @@ def check_all_operations(formula, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", STORED)
 def test_all_operations_on_pairs_of_every_dtype(dtype, layout, rng):
     x, y = (STORED[dtype](odd_eighths(rng, (*shape, D))) for shape in LAYOUTS[layout])
     both, y = LazyTensor(x) * 0.5 + LazyTensor(y), LazyTensor(y)
@@ -278,8 +278,11 @@ def test_all_operations_on_pairs_of_every_dtype(dtype, layout, rng):
 
 
 @pytest.mark.parametrize("dtype", STORED)
-def test_all_operations_on_rows_columns_and_parameters_of_every_dtype(dtype, rng):
+@pytest.mark.parametrize("turn", range(3))
+def test_all_operations_on_rows_columns_and_parameters_of_every_dtype(dtype, turn, rng):
     arrays = [STORED[dtype](odd_eighths(rng, shape)) for shape in ((M, D), (N, D), (D,))]
     places = [Vi(arrays[0]), Vj(arrays[1]), Pm(arrays[2])]
-    formula = all_operations(x_of=lambda number: places[number % 3], y_of=lambda number: places[(number + 1) % 3])
+    formula = all_operations(
+        x_of=lambda number: places[(number + turn) % 3], y_of=lambda number: places[(number + turn + 1) % 3]
+    )
     check_all_operations(formula, dtype)
