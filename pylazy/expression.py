@@ -358,12 +358,15 @@ class Flattened:
             stack = [expression]
             while stack:
                 node = stack[-1]
-                if id(node) in numbers:
-                    stack.pop()
-                    continue
                 entry: Entry
                 operands = node.operands
-                if operands:
+                if len(operands) == 1:  # most nodes, so without the lists of the general case
+                    number = numbers.get(id(operands[0]))
+                    if number is None:
+                        stack.append(operands[0])
+                        continue
+                    entry = (node.op, (number,), node.attributes)
+                elif operands:
                     # An explicit stack: formulas built in a loop are deeper than Python may recurse.
                     pending = [operand for operand in operands if id(operand) not in numbers]
                     if pending:
@@ -380,7 +383,7 @@ class Flattened:
                         self.sources.append(node.source)
                     entry = ("var", number, axis, node.dim)
                 elif node.op == "index":
-                    self.indices += node.axes
+                    self.indices += node.axes if node.axes not in self.indices else ""
                     entry = ("index", node.axes)
                 else:
                     value = node.source if node.op == "constant" else node.source.number

@@ -197,7 +197,7 @@ def reduce_or_postpone(
     flat = flatten(expressions)
     chosen = ranges_of(options, ranges)
     single = len(wanted) == 1
-    postponed = any(source.kind == arrays.SYMBOL for source in flat.sources)
+    postponed = arrays.SYMBOL in [source.kind for source in flat.sources]
     read = None
     if options or backend is not None:
         dtype = None if postponed else formula_dtype(expressions, flat.sources)
