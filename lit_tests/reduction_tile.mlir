@@ -141,3 +141,39 @@ func.func @pairs(%a: memref<?x1xf32>, %out: memref<?x1xf32>, %other: memref<?x1x
   }) {columns = "i", rows = "j"} : () -> ()
   return
 }
+
+// A block holds few copies of long functions: they overlap by themselves, and compile slowly.
+// CHECK-LABEL: func.func @short_function(
+// AVX2: column_step = 2 : i64
+// CHECK-LABEL: func.func @long_function(
+// SSE: column_step = 1 : i64
+// SSE-SAME: row_vectors = 1 : i64
+// AVX2: column_step = 1 : i64
+// AVX2-SAME: row_vectors = 1 : i64
+// AVX512: column_step = 1 : i64
+// AVX512-SAME: row_vectors = 1 : i64
+// NEON: column_step = 1 : i64
+// NEON-SAME: row_vectors = 1 : i64
+// GPU-LABEL: func.func @long_function(
+// GPU: block_threads
+func.func @short_function(%ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    %e = math.exp %y : vector<1xf32>
+    "reduction.accumulate"(%e, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+func.func @long_function(%ys: memref<?x3xf32>, %out: memref<?x3xf32>) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x3xf32>, index) -> vector<3xf32>
+    %t = math.tan %y : vector<3xf32>
+    "reduction.accumulate"(%t, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<3xf32>, memref<?x3xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
