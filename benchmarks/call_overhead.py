@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from harness import Worker, interleave, median_cpu, median_wall, read_arguments, save, threads
+from harness import read_arguments, save, time_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,26 +80,11 @@ def main() -> None:
     arguments = read_arguments(__doc__)
     repeats, count = (5, 50) if arguments.quick else (25, 400)
     repeats = arguments.repeats or repeats
-    rows = []
-    for name, function, packages, kind in ROWS:
-        if arguments.only not in name:
-            continue
-        workers = [Worker(package, threads(1)) for package in packages if importlib.util.find_spec(package)]
-        for worker in workers:
-            worker.prepare(f"call_overhead:{function}", worker.name, kind)
-            worker.run(count)
-        samples = interleave(workers, repeats=repeats, count=count)
-        figures = {
-            worker.name: {
-                "wall_microseconds": median_wall(samples[worker.name]) * 1e6,
-                "cpu_microseconds": median_cpu(samples[worker.name]) * 1e6,
-            }
-            for worker in workers
-        }
-        for worker in workers:
-            worker.close()
-        rows.append({"name": name, "contenders": figures, "calls": repeats * count})
-        print(name, {package: f"{figure['wall_microseconds']:.1f} us" for package, figure in figures.items()})
+    rows = [
+        time_calls(name, f"call_overhead:{function}", packages, kind, repeats=repeats, count=count)
+        for name, function, packages, kind in ROWS
+        if arguments.only in name
+    ]
     save("call_overhead", rows, arguments)
 
 

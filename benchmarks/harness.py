@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -149,6 +150,40 @@ def interleave(workers: Sequence[Worker], *, repeats: int, count: int = 1) -> di
         for worker in workers:
             samples[worker.name].append(worker.run(count))
     return samples
+
+
+def time_calls(
+    name: str, function: str, packages: Sequence[str], *arguments: Any, repeats: int, count: int
+) -> dict[str, Any]:
+    """Time small calls on one thread, the packages that are installed in turn, and print a line.
+
+    Args:
+        name: of the row.
+        function: "module:function" that makes the call, from the name of a package and `arguments`.
+        packages: the contenders.
+        *arguments: what else the function takes.
+        repeats: samples of each.
+        count: calls in a sample.
+
+    Returns:
+        The row: medians of wall and processor time of one call, in microseconds.
+    """
+    workers = [Worker(package, threads(1)) for package in packages if importlib.util.find_spec(package)]
+    for worker in workers:
+        worker.prepare(function, worker.name, *arguments)
+        worker.run(count)
+    samples = interleave(workers, repeats=repeats, count=count)
+    figures = {
+        worker.name: {
+            "wall_microseconds": median_wall(samples[worker.name]) * 1e6,
+            "cpu_microseconds": median_cpu(samples[worker.name]) * 1e6,
+        }
+        for worker in workers
+    }
+    for worker in workers:
+        worker.close()
+    print(name, {package: f"{figure['wall_microseconds']:.1f} us" for package, figure in figures.items()})
+    return {"name": name, "contenders": figures, "calls": repeats * count}
 
 
 def median_wall(samples: Sequence[Sample]) -> float:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from harness import Worker, interleave, median_cpu, median_wall, read_arguments, save, threads
+from harness import read_arguments, save, time_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,28 +78,12 @@ def main() -> None:
     arguments = read_arguments(__doc__)
     repeats, count = (5, 30) if arguments.quick else (25, 200)
     repeats = arguments.repeats or repeats
-    packages = [package for package in ("pylazy", "pykeops", "torch") if importlib.util.find_spec(package)]
-    rows = []
-    for function in ROWS:
-        name = function.__name__.replace("_", " ")
-        if arguments.only not in name:
-            continue
-        workers = [Worker(package, threads(1)) for package in packages]
-        for worker in workers:
-            worker.prepare(f"torch_overhead:{function.__name__}", worker.name)
-            worker.run(count)
-        samples = interleave(workers, repeats=repeats, count=count)
-        figures = {
-            worker.name: {
-                "wall_microseconds": median_wall(samples[worker.name]) * 1e6,
-                "cpu_microseconds": median_cpu(samples[worker.name]) * 1e6,
-            }
-            for worker in workers
-        }
-        for worker in workers:
-            worker.close()
-        rows.append({"name": name, "contenders": figures, "calls": repeats * count})
-        print(name, {package: f"{figure['wall_microseconds']:.1f} us" for package, figure in figures.items()})
+    names = {function.__name__: function.__name__.replace("_", " ") for function in ROWS}
+    rows = [
+        time_calls(name, f"torch_overhead:{function}", ("pylazy", "pykeops", "torch"), repeats=repeats, count=count)
+        for function, name in names.items()
+        if arguments.only in name
+    ]
     save("torch_overhead", rows, arguments)
 
 
