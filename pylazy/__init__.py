@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
-    from pylazy.complex_lazy_tensor import ComplexLazyTensor
+    from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
     from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
     from pylazy.gradients import grad, jvp, value_and_grad, vjp
     from pylazy.jax_functions import jax_function
-    from pylazy.kernel_solve import KernelSolve
-    from pylazy.krylov import ConvergenceWarning
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
-    from pylazy.linear_operators import LinearOperator, aslinearoperator, identity
+    from pylazy.linear_algebra.kernel_solve import KernelSolve
+    from pylazy.linear_algebra.krylov import ConvergenceWarning
+    from pylazy.linear_algebra.linear_operators import LinearOperator, aslinearoperator, identity
     from pylazy.masks import band, band_ranges, causal, causal_ranges, diagonal, diagonal_ranges
     from pylazy.pair_variables import Vij, column_index, row_index
     from pylazy.runtime.errors import (
@@ -92,13 +92,13 @@ _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
-    "pylazy.complex_lazy_tensor": ("ComplexLazyTensor",),
+    "pylazy.complex_numbers.complex_lazy_tensor": ("ComplexLazyTensor",),
     "pylazy.fused_reductions": ("evaluate",),
     "pylazy.jax_functions": ("jax_function",),
-    "pylazy.kernel_solve": ("KernelSolve",),
-    "pylazy.krylov": ("ConvergenceWarning",),
+    "pylazy.linear_algebra.kernel_solve": ("KernelSolve",),
+    "pylazy.linear_algebra.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
-    "pylazy.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
+    "pylazy.linear_algebra.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
     "pylazy.masks": ("band", "band_ranges", "causal", "causal_ranges", "diagonal", "diagonal_ranges"),
     "pylazy.pair_variables": ("Vij", "column_index", "row_index"),
     "pylazy.stages": ("Reduction",),

@@ -195,7 +195,7 @@ class Job:
             kind: what `check_devices` says.
         """
         if kind == arrays.TORCH:
-            from pylazy.torch_reductions import run_tensors
+            from pylazy.pytorch.torch_reductions import run_tensors
 
             return run_tensors(self)
         return self.compute(kind)

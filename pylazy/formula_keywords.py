@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pylazy.complex_lazy_tensor import from_interleaved, interleaved
+from pylazy.complex_numbers.complex_lazy_tensor import from_interleaved, interleaved
 from pylazy.expression import at_user_line
 from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
 from pylazy.runtime.errors import ShapeError

@@ -180,7 +180,7 @@ def apply_complex(op: str, operands: tuple[_T, ...], attributes: Attributes = ()
     Raises:
         UnsupportedError: the operation has no meaning for complex numbers.
     """
-    from pylazy import complex_lazy_tensor
+    from pylazy.complex_numbers import complex_lazy_tensor
 
     made: _T = complex_lazy_tensor.apply_rule(op, operands, attributes)
     return made

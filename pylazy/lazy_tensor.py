@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylazy import arrays
-from pylazy.complex_methods import ComplexMethods
-from pylazy.derivative_methods import DerivativeMethods
+from pylazy.complex_numbers.complex_methods import ComplexMethods
 from pylazy.execute import Wanted
 from pylazy.expression import TRANSPOSED, Expression, at_user_line, index, replace_leaves, variable
 from pylazy.lazy_formula import new
-from pylazy.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
+from pylazy.methods.derivative_methods import DerivativeMethods
+from pylazy.methods.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
+from pylazy.methods.statistic_methods import StatisticMethods
+from pylazy.methods.tensor_methods import TensorMethods
 from pylazy.runtime.errors import ShapeError
-from pylazy.statistic_methods import StatisticMethods
-from pylazy.tensor_methods import TensorMethods
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,7 +48,7 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
     def __new__(cls, x: Any = None, axis: int | None = None) -> Self:  # noqa: ARG004  the arguments of __init__
         """Choose the class by the data."""
         if cls is LazyTensor and is_complex(x):
-            from pylazy.complex_lazy_tensor import ComplexLazyTensor
+            from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
 
             return object.__new__(ComplexLazyTensor)  # type: ignore[return-value]
         return object.__new__(cls)
@@ -79,12 +79,12 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
         wanted = (Wanted("sum", (0,)),)
         if isinstance(v, LazyTensor):
             if v._axes == "ij":
-                from pylazy.linear_operators import aslinearoperator
+                from pylazy.linear_algebra.linear_operators import aslinearoperator
 
                 return aslinearoperator(self) @ v
             return combine("mul", self, v)._reduce("j", wanted, options)
         if is_complex(v):
-            from pylazy.complex_lazy_tensor import matrix_product
+            from pylazy.complex_numbers.complex_lazy_tensor import matrix_product
 
             return matrix_product(self, v, options)
         if isinstance(v, list | tuple):
@@ -127,7 +127,7 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
             NonFiniteError: b, or what comes up on the way, is not finite.
             UnsupportedError: there is no such method or preconditioner.
         """
-        from pylazy.solve import solve
+        from pylazy.linear_algebra.solve import solve
 
         return solve(self, b, var, call=call, options=options)
 
@@ -151,7 +151,7 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
         Raises:
             UnsupportedError: a variable is symbolic.
         """
-        from pylazy.materialise import dense
+        from pylazy.linear_algebra.materialise import dense
 
         return dense(self)
 
@@ -161,7 +161,7 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
         Raises:
             UnsupportedError: a variable is symbolic.
         """
-        from pylazy.materialise import diagonal
+        from pylazy.linear_algebra.materialise import diagonal
 
         return diagonal(self)
 

@@ -10,7 +10,7 @@ from pylazy import arrays
 from pylazy.expression import at_user_line, index, variable
 from pylazy.lazy_formula import new
 from pylazy.lazy_tensor import LazyTensor
-from pylazy.operands import checked_dim, is_complex
+from pylazy.methods.operands import checked_dim, is_complex
 from pylazy.runtime.errors import AxisError, DtypeError
 
 

@@ -90,7 +90,7 @@ def find_by_text(text: str) -> Executable:
     """
     executable = _BY_TEXT.get(text)
     if executable is None:
-        from pylazy.request_reader import read_request
+        from pylazy.pytorch.request_reader import read_request
 
         made = Executable(read_request(text))
         made.text()

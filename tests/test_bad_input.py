@@ -19,7 +19,7 @@ from pylazy import (
     Vi,
     Vj,
 )
-from pylazy.reduction_methods import ReductionMethods
+from pylazy.methods.reduction_methods import ReductionMethods
 
 M, N, D = 7, 5, 3
 X, Y = np.ones((M, D)), np.ones((N, D))

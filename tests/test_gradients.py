@@ -7,8 +7,8 @@ import pylazy
 import reference
 from pylazy import AxisError, DtypeError, Genred, LazyTensor, Pm, ShapeError, UnsupportedError, Vi, Vij, Vj
 from pylazy.compiler.compile import stages_as_text
+from pylazy.pytorch.request_reader import read_request
 from pylazy.reductions import DerivedRequest, Order
-from pylazy.request_reader import read_request
 from pylazy.trace import trace
 
 SIZES = (7, 5)

@@ -122,7 +122,7 @@ def test_module_with_parameters_learns_compiled():
 
 
 _RELOAD = """
-import sys, torch, pylazy.torch_ops
+import sys, torch, pylazy.pytorch.torch_ops
 program = torch.export.load(sys.argv[1]).module()
 x, y, b = torch.load(sys.argv[2])
 torch.save(program(x, y, b), sys.argv[3])

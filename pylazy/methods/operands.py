@@ -88,7 +88,7 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
         DtypeError: this is no array, or of a dtype that no formula reads.
     """
     if is_complex(x):
-        from pylazy import complex_lazy_tensor
+        from pylazy.complex_numbers import complex_lazy_tensor
 
         return complex_lazy_tensor.from_complex_data(x, axis)  # type: ignore[return-value]
     if isinstance(x, np.ndarray) or arrays.is_tensor(x) or x.__class__ is arrays.Imported:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy.operands import combine, operand
-from pylazy.operators import Operators
+from pylazy.methods.operands import combine, operand
+from pylazy.methods.operators import Operators
 
 if TYPE_CHECKING:
-    from pylazy.complex_lazy_tensor import ComplexLazyTensor
+    from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
 
 
 class ComplexMethods(Operators):
@@ -18,19 +18,19 @@ class ComplexMethods(Operators):
 
     def real2complex(self) -> ComplexLazyTensor:
         """The same numbers, as complex ones."""
-        from pylazy.complex_lazy_tensor import complex_of
+        from pylazy.complex_numbers.complex_lazy_tensor import complex_of
 
         return complex_of(self, None)
 
     def imag2complex(self) -> ComplexLazyTensor:
         """The numbers times the imaginary unit."""
-        from pylazy.complex_lazy_tensor import complex_of
+        from pylazy.complex_numbers.complex_lazy_tensor import complex_of
 
         return complex_of(None, self)
 
     def exp1j(self) -> ComplexLazyTensor:
         """The point cos(x) + 1j sin(x) of the unit circle."""
-        from pylazy.complex_lazy_tensor import complex_of
+        from pylazy.complex_numbers.complex_lazy_tensor import complex_of
 
         numbers: Any = self
         return complex_of(numbers.cos(), numbers.sin())

@@ -10,17 +10,23 @@ from pylazy import arrays
 from pylazy.execute import Wanted, flatten
 from pylazy.expression import at_user_line
 from pylazy.lazy_formula import LazyFormula
-from pylazy.operands import combine, symbolic
-from pylazy.preconditioners import checked
+from pylazy.linear_algebra.preconditioners import checked
+from pylazy.linear_algebra.symmetric_systems import (
+    FormulaOperator,
+    System,
+    named_preconditioner,
+    solve_system,
+    split_options,
+)
+from pylazy.methods.operands import combine, symbolic
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError, UnsupportedError
-from pylazy.symmetric_systems import FormulaOperator, System, named_preconditioner, solve_system, split_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pylazy.krylov import Product
+    from pylazy.linear_algebra.krylov import Product
+    from pylazy.linear_algebra.symmetric_systems import Settings
     from pylazy.stages import Reduction
-    from pylazy.symmetric_systems import Settings
 
 
 class LinearSystem:

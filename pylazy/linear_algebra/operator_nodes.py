@@ -13,8 +13,8 @@ from pylazy.dtypes import promote
 from pylazy.execute import flatten
 from pylazy.expression import Expression, at_user_line, replace_leaves
 from pylazy.lazy_formula import new
+from pylazy.linear_algebra.symmetric_systems import as_number
 from pylazy.runtime.errors import ShapeError, UnsupportedError
-from pylazy.symmetric_systems import as_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

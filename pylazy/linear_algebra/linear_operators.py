@@ -13,16 +13,16 @@ from pylazy.execute import flatten
 from pylazy.expression import at_user_line
 from pylazy.lazy_formula import read_index
 from pylazy.lazy_tensor import LazyTensor
-from pylazy.operator_nodes import Identity, Kernel, Multiple, Node, Sum, added, composed
-from pylazy.preconditioners import checked, inverse_of_diagonal
+from pylazy.linear_algebra.operator_nodes import Identity, Kernel, Multiple, Node, Sum, added, composed
+from pylazy.linear_algebra.preconditioners import checked, inverse_of_diagonal
+from pylazy.linear_algebra.solve import read_right_side, solve
+from pylazy.linear_algebra.symmetric_systems import System, solve_system, split_options
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
-from pylazy.solve import read_right_side, solve
-from pylazy.symmetric_systems import System, solve_system, split_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pylazy.symmetric_systems import Settings
+    from pylazy.linear_algebra.symmetric_systems import Settings
 
 _NUMBERS = (int, float, np.integer, np.floating)
 
@@ -273,7 +273,7 @@ def _solve(node: Node, b: Any, settings: Settings) -> Any:
 
 
 class _BoundOperator:
-    """An operator as the solver sees it; see `pylazy.symmetric_systems.Operator`."""
+    """An operator as the solver sees it; see `pylazy.linear_algebra.symmetric_systems.Operator`."""
 
     def __init__(self, node: Node) -> None:
         self._node = node

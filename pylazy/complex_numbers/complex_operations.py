@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pylazy.expression import at_user_line, constant
 from pylazy.lazy_formula import new
 from pylazy.lazy_tensor import LazyTensor
-from pylazy.operands import combine
+from pylazy.methods.operands import combine
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pylazy.expression import at_user_line
 from pylazy.lazy_formula import read_index, unary
-from pylazy.operands import combine, operand
+from pylazy.methods.operands import combine, operand
+from pylazy.methods.vector_methods import VectorMethods
 from pylazy.runtime.errors import ShapeError
-from pylazy.vector_methods import VectorMethods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

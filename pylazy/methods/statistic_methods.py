@@ -13,10 +13,10 @@ from pylazy.dtypes import arithmetic_dtype
 from pylazy.execute import Wanted, prepare
 from pylazy.expression import Expression, apply, at_user_line, variable
 from pylazy.lazy_formula import axis_of, new, outer_axis, read_index, unary
-from pylazy.operands import combine
+from pylazy.methods.operands import combine
+from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
-from pylazy.reduction_methods import ReductionMethods
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 
 from pylazy import arrays
-from pylazy.complex_arrays import (
+from pylazy.complex_numbers.complex_arrays import (
     complex_array,
     delivered,
     from_parts_in_turn,
@@ -16,15 +16,15 @@ from pylazy.complex_arrays import (
     polar,
     with_parts_in_turn,
 )
-from pylazy.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
+from pylazy.complex_numbers.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
 from pylazy.execute import Wanted, flatten
 from pylazy.expression import apply, at_user_line
 from pylazy.formula_text import as_html, bytes_as_text, formula_as_latex, formula_as_text
 from pylazy.lazy_formula import LazyFormula, axis_of, unary
 from pylazy.lazy_tensor import LazyTensor, column_of
-from pylazy.operands import combine, from_data, is_symbol, operand, symbolic
+from pylazy.methods.operands import combine, from_data, is_symbol, operand, symbolic
+from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import read_options
-from pylazy.reduction_methods import ReductionMethods
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
 

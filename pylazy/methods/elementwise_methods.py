@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pylazy.lazy_formula import read_index, unary
-from pylazy.operands import combine, operand
-from pylazy.operators import Operators
+from pylazy.methods.operands import combine, operand
+from pylazy.methods.operators import Operators
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,7 +8,7 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.lazy_formula import LazyFormula, unary
-from pylazy.operands import combine, operand
+from pylazy.methods.operands import combine, operand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

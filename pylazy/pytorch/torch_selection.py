@@ -16,8 +16,8 @@ from pylazy import arrays
 from pylazy.execute import Job, Wanted, find_executable, flatten, prepare, result_shapes
 from pylazy.expression import Expression, at_user_line, replace_leaves
 from pylazy.programs import Extents
+from pylazy.pytorch.torch_reductions import run_as_constant, run_tensors
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.torch_reductions import run_as_constant, run_tensors
 
 if TYPE_CHECKING:
     from pylazy.arrays import Source

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy.elementwise_methods import ElementwiseMethods
 from pylazy.expression import at_user_line
 from pylazy.lazy_formula import axis_of, read_index, unary
-from pylazy.operands import combine, operand
+from pylazy.methods.elementwise_methods import ElementwiseMethods
+from pylazy.methods.operands import combine, operand
 from pylazy.runtime.errors import AxisError, ShapeError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class VectorMethods(ElementwiseMethods):
         if isinstance(key, tuple):
             rows, columns, key = self._read_indices(key)
             if not (_is_whole(rows) and _is_whole(columns)):
-                from pylazy.materialise import restrict
+                from pylazy.linear_algebra.materialise import restrict
 
                 self = restrict(self, rows, columns)  # noqa: PLW0642
             if _is_whole(key):

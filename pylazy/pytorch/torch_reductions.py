@@ -14,9 +14,9 @@ from torch.autograd import forward_ad
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, launch
 from pylazy.expression import at_user_line
+from pylazy.pytorch.torch_ops import pull_back, run
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.torch_ops import pull_back, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def run_tensors(job: Job) -> tuple[Any, ...]:
     if plain and not (torch.is_grad_enabled() and _requires_grad(job.sources)):
         return job.compute(arrays.TORCH)
     if job.reduced_extent and any(wanted.kind in SELECTIONS for wanted in job.wanted):
-        from pylazy.torch_selection import select
+        from pylazy.pytorch.torch_selection import select
 
         return select(job)
     return _record(job) if plain else dispatch(job)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pylazy.expression import at_user_line, constant
 from pylazy.lazy_formula import LazyFormula, joint_extents, new, refuse_unbound, unary
-from pylazy.operands import operand
+from pylazy.methods.operands import operand
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:

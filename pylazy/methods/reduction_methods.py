@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pylazy.execute import Wanted
 from pylazy.expression import at_user_line
 from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, joint_ranges, outer_axis, read_index, unary
-from pylazy.operands import combine, operand
-from pylazy.operators import Operators
+from pylazy.methods.operands import combine, operand
+from pylazy.methods.operators import Operators
 from pylazy.options import read_options
 from pylazy.programs import Extents
 from pylazy.runtime.errors import ShapeError, UnsupportedError
@@ -259,7 +259,7 @@ def _reduce_scalar(
             )
         )
     if any(operand.is_complex for operand in operands):
-        from pylazy import complex_lazy_tensor
+        from pylazy.complex_numbers import complex_lazy_tensor
 
         return complex_lazy_tensor.reduce_exponentials(kind, operands, where, keepdim=keepdim, options=options)
     return reduce_or_postpone(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from pylazy.expression import at_user_line
 from pylazy.formula_parser import parse_alias
 from pylazy.genred import Genred
+from pylazy.linear_algebra.solve import LinearSystem
+from pylazy.linear_algebra.symmetric_systems import read_settings
 from pylazy.options import read_options
 from pylazy.runtime.errors import AxisError, FormulaError
-from pylazy.solve import LinearSystem
-from pylazy.symmetric_systems import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,17 +12,17 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.expression import at_user_line, resolve, user_position
-from pylazy.krylov import METHODS, ConvergenceWarning, first_not_finite, refined
 from pylazy.lazy_formula import read_index
-from pylazy.preconditioners import NAMED
+from pylazy.linear_algebra.krylov import METHODS, ConvergenceWarning, first_not_finite, refined
+from pylazy.linear_algebra.preconditioners import NAMED
 from pylazy.runtime.errors import DtypeError, NonFiniteError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pylazy.execute import Job
-    from pylazy.krylov import Product
     from pylazy.lazy_formula import LazyFormula
+    from pylazy.linear_algebra.krylov import Product
     from pylazy.templates import Template
 
 _LEAST_ITERATIONS = 100
@@ -161,7 +161,7 @@ def solve_system(system: System, b: Any) -> Any:
     if not isinstance(b, np.ndarray) and sys.modules["torch"].is_grad_enabled():
         parameters = system.operator.parameters()
         if parameters or b.requires_grad:
-            from pylazy.torch_solve import solve_differentiable
+            from pylazy.pytorch.torch_solve import solve_differentiable
 
             return solve_differentiable(system, b, parameters)
     return system.solve(b)

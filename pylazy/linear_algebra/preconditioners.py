@@ -9,7 +9,7 @@ import numpy as np
 
 from pylazy.expression import at_user_line
 from pylazy.lazy_formula import read_index
-from pylazy.materialise import diagonal, restrict
+from pylazy.linear_algebra.materialise import diagonal, restrict
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:

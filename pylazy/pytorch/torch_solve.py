@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from pylazy.symmetric_systems import System
+    from pylazy.linear_algebra.symmetric_systems import System
 
 
 def solve_differentiable(system: System, b: torch.Tensor, parameters: tuple[torch.Tensor, ...]) -> torch.Tensor:

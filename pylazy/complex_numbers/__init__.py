@@ -1,0 +1,1 @@
+"""Formulas of complex numbers: two real ones each."""

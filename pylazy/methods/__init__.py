@@ -1,0 +1,1 @@
+"""The methods of `LazyTensor`, by what they make."""

@@ -1,0 +1,1 @@
+"""What torch sees: one op, closed under differentiation, and the rules around it."""
