@@ -136,22 +136,20 @@ def launch_arrays(
 
 
 def tables_of(
-    program: GpuProgram, ranges: Ranges | None, extents: Extents, upload: Callable[[Any], Located]
+    program: GpuProgram, ranges: Ranges | None, extents: Extents, *, device: str, place: Callable[[Any], Located]
 ) -> list[Table]:
-    """Bring the tables that a program reads to a device.
+    """Bring the tables that a program reads to a device: copied there by the first launch.
 
     Args:
         program: has the axes of its tables.
         ranges: the pairs to reduce, None for all.
         extents: sizes.
-        upload: copies an array of words to the device.
+        device: its name, and that of the library that has its memory.
+        place: copies words to the device.
     """
     if ranges is None:
         return []
-    tables = []
-    for buffer in program.image.arguments:
-        if buffer.role == "table":
-            words = ranges.table(buffer.axis, extents.rows or 1, extents.columns or 1).words
-            located = upload(words)
-            tables.append(Table(located.pointer, int(words[0]), located.keep))
-    return tables
+    sizes = (extents.rows or 1, extents.columns or 1)
+    axes = [buffer.axis for buffer in program.image.arguments if buffer.role == "table"]
+    placed = [ranges.placed(axis, *sizes, device=device, place=place) for axis in axes]
+    return [Table(located.pointer, tiles, located.keep) for located, tiles in placed]

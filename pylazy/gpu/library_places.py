@@ -145,7 +145,8 @@ class StreamPlace:
                 memory = self._namespace.empty((size,), dtype=np.dtype(np.uint8))
                 return Located(int(memory.__cuda_array_interface__["data"][0]), (), (), memory)
 
-            tables = tables_of(program, ranges, extents, upload)
+            name = f"{self._namespace.__name__} {self._device}"
+            tables = tables_of(program, ranges, extents, device=name, place=upload)
             written = [Written(self._pointer(result), tuple(result.shape), result.dtype.itemsize) for result in results]
             target = Target(self._device, self._stream(), allocate)
             launch_arrays(target, program, inputs, written, tables, extents)
@@ -219,7 +220,7 @@ class ExchangePlace:
             memory = self._allocate(size)
             return Located(memory.address, (), (), memory)
 
-        tables = tables_of(program, ranges, extents, self._copied)
+        tables = tables_of(program, ranges, extents, device=f"driver {self._device}", place=self._copied)
         written = [Written(result.memory.address, result.shape, result.item_bytes) for result in results]
         launch_arrays(Target(self._device, _LEGACY_STREAM, allocate), program, inputs, written, tables, extents)
         synchronize(self._device, _LEGACY_STREAM)

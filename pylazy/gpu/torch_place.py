@@ -25,7 +25,7 @@ class TorchPlace:
     """A GPU of torch: its current stream, its allocator.
 
     Everything is launched on the current stream of the tensors' device, in its order; nothing waits, and nothing is
-    copied from the host but the tables of ranges.
+    copied from the host but the tables of ranges, once for each `Ranges`.
     """
 
     def __init__(self, device: Any) -> None:
@@ -97,13 +97,13 @@ class TorchPlace:
         """Launch a program; nothing is waited for."""
         del indices
 
-        def upload(words: Any) -> Located:
-            table = self._torch.from_numpy(words).to(self._device)
-            return Located(table.data_ptr(), (), (), table)
-
-        tables = tables_of(program, ranges, extents, upload)
+        tables = tables_of(program, ranges, extents, device=f"torch {self._device}", place=self._copied)
         written = [Written(result.data_ptr(), tuple(result.shape), result.element_size()) for result in results]
         launch_arrays(self._target(), program, inputs, written, tables, extents)
+
+    def _copied(self, words: Any) -> Located:
+        table = self._torch.from_numpy(words).to(self._device)
+        return Located(table.data_ptr(), (), (), table)
 
     def _target(self) -> Target:
         torch = self._torch
