@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pylazy.arrays import Located, Source
+    from pylazy.gpu.places import Place
+    from pylazy.options import Backend
     from pylazy.ranges import Ranges, Table
+    from pylazy.runtime.gpu_launch import GpuProgram
     from pylazy.runtime.launch import Program
 
 _MAX_EXTENT = 2**63 - 1
@@ -58,9 +61,11 @@ class Job:
         wanted: the results.
         shapes: of the results, in order.
         ranges: the pairs that are reduced, or None for all.
+        backend: where to run; None for where the arrays lie.
     """
 
     __slots__ = (
+        "backend",
         "dtype",
         "executable",
         "expressions",
@@ -86,7 +91,9 @@ class Job:
         shapes: tuple[tuple[int, ...], ...],
         ranges: Ranges | None = None,
         storage: str | None = None,
+        backend: Backend | None = None,
     ) -> None:
+        self.backend = backend
         self.executable = executable
         self.sources = sources
         self.expressions = expressions
@@ -115,6 +122,7 @@ class Job:
             wanted=wanted,
             shapes=shapes,
             ranges=self.ranges,
+            backend=self.backend,
         )
 
     @property
@@ -131,7 +139,7 @@ class Job:
         shape = (-1, 1, 1) if is_kept and self.reduced == "j" else (-1, 1)
         return arrays.array_like(result, counts.reshape(shape))
 
-    def check_tables(self, program: Program) -> None:
+    def check_tables(self, program: Program | GpuProgram) -> None:
         """Check that a gradient program may use both halves of ranges, where it does.
 
         Raises:
@@ -158,6 +166,7 @@ class Job:
         if kind == arrays.DLPACK:
             library = arrays.library_of(self.sources)
             if hasattr(library, "postpone"):  # a function is being differentiated; see pylazy.primals
+                self._refuse_gpu()
                 postponed: tuple[Any, ...] = library.postpone(self)
                 return postponed
         if out is not None:
@@ -176,6 +185,16 @@ class Job:
         for array, result in zip(out, results, strict=True):
             array[...] = result
         return tuple(out)
+
+    def _refuse_gpu(self) -> None:
+        """Refuse a function of NumPy arrays that is differentiated, and asks for a GPU."""
+        if self.backend is not None and self.backend.name == "GPU":
+            raise UnsupportedError(
+                at_user_line(
+                    "backend is 'GPU' in a function of NumPy arrays that is differentiated, whose programs run on the "
+                    "CPU: leave it out, or use tensors of torch"
+                )
+            )
 
     def rounded(self, results: tuple[Any, ...]) -> tuple[Any, ...]:
         """Convert results from the dtype of the arithmetic to that of the formula, where it has another."""
@@ -209,6 +228,9 @@ class Job:
         """
         executable = self.executable
         outputs = executable.reductions.outputs
+        place = arrays.place_of(kind, self.sources, self.backend)
+        if place is not None:
+            return self._compute_on(place, tensors)
         results = [
             arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)
         ]
@@ -220,13 +242,46 @@ class Job:
             launch(executable.load(self.few), located, results, self.extents, self.ranges)
         return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
 
+    def _compute_on(self, place: Place, tensors: Mapping[int, Any] | None) -> tuple[Any, ...]:
+        """As `compute`, on a GPU."""
+        batch, rows, columns = self.extents
+        if rows and columns and 0 not in batch:
+            outputs = self.executable.reductions.outputs
+            made = [place.empty(shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)]
+            self.launch_on(place, self.executable, self.locate_on(place, tensors), made)
+            results = [place.delivered(result) for result in made]
+        else:
+            results = self.full_on(place)
+        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+
+    def full_on(self, place: Place) -> list[Any]:
+        """Make the results over nothing, on a GPU."""
+        outputs = self.executable.reductions.outputs
+        return [
+            place.full(shape, REDUCTIONS[wanted.kind].empty or 0.0, spec.dtype)
+            for shape, spec, wanted in zip(self.shapes, outputs, self.wanted, strict=True)
+        ]
+
+    def launch_on(
+        self, place: Place, executable: Executable, inputs: Sequence[Located], results: Sequence[Any]
+    ) -> None:
+        """Run a program on a GPU: that of the job, or of one of its derivatives."""
+        program = place.load(executable)
+        self.check_tables(program)
+        indices = executable.reductions.indices
+        place.launch(program, inputs, results, self.extents, self.ranges, indices=indices)
+
+    def locate_on(self, place: Place, tensors: Mapping[int, Any] | None = None) -> list[Located]:
+        """Find the data of every input for a GPU."""
+        given = tensors or {}
+        return [place.locate(source, self.dtype, given.get(number)) for number, source in enumerate(self.sources)]
+
     def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
         if not REDUCTIONS[kind].program:
             return result
         if kind == "mean":
-            result[...] = arrays.quotient(result, self.terms(result))
-            return result
+            return arrays.quotient(result, self.terms(result))
         if kind == "any" and self.ranges is not None:
             result = result > 0  # the largest of no value is -inf
         return arrays.converted(result, REDUCTIONS[kind].dtype)
@@ -304,6 +359,7 @@ def prepare(
     drop_inner: bool = False,
     flat: Flattened | None = None,
     ranges: Ranges | None = None,
+    backend: Backend | None = None,
 ) -> Job:
     """Find or make the program of a reduction, and bind it to its data.
 
@@ -316,6 +372,7 @@ def prepare(
         drop_inner: leave an inner dimension of 1 out of the shape of the results.
         flat: the expressions in canonical form, where the caller has it already.
         ranges: the pairs to reduce, None for all.
+        backend: where to run; None for where the arrays lie.
 
     Raises:
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
@@ -346,6 +403,7 @@ def prepare(
         shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
         ranges=ranges,
         storage=storage,
+        backend=backend,
     )
 
 

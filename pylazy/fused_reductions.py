@@ -10,13 +10,14 @@ from pylazy.execute import Job, flatten, launch, request_outputs
 from pylazy.expression import at_user_line
 from pylazy.programs import Executable
 from pylazy.reductions import Output, ReductionRequest
-from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction, stage_as_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.expression import Expression
+    from pylazy.options import Backend
 
 _MAX_EXECUTABLES = 4096
 _EXECUTABLES: dict[tuple[Any, ...], Executable] = {}
@@ -38,6 +39,7 @@ def evaluate(*reductions: Reduction, call: bool = True) -> Any:
     Raises:
         DtypeError: something else than a Reduction was given, or the dtypes differ.
         ShapeError: the reductions are over different pairs.
+        DeviceError: they are asked to run in different places.
         UnsupportedError: a reduction has symbolic variables.
     """
     fused = FusedReductions(reductions)
@@ -92,16 +94,25 @@ class FusedReductions:
         first = jobs[0]
         shapes = [shape for job in jobs for shape in job.shapes]
         outputs = self._executable.reductions.outputs
-        made = [arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
         batch, rows, columns = first.extents
         is_empty = not (rows and columns) or 0 in batch
-        if not is_empty:
-            located = [source.locate(first.dtype) for source in self._sources]
-            launch(self._executable.load(first.few), located, made, first.extents, first.ranges)
+        place = arrays.place_of(kind, self._sources, first.backend)
+        if place is not None and is_empty:
+            made = [result for job in jobs for result in job.full_on(place)]
+        elif place is not None:
+            made = [place.empty(shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
+            inputs = [place.locate(source, first.dtype) for source in self._sources]
+            first.launch_on(place, self._executable, inputs, made)
+            made = [place.delivered(result) for result in made]
+        else:
+            made = [arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
+            if not is_empty:
+                located = [source.locate(first.dtype) for source in self._sources]
+                launch(self._executable.load(first.few), located, made, first.extents, first.ranges)
         results = []
         for job, reduction in zip(jobs, self._reductions, strict=True):
             own, made = made[: len(job.shapes)], made[len(job.shapes) :]
-            if is_empty:
+            if is_empty and place is None:
                 job.fill_empty(own)
             finished = tuple(job.finish(result, wanted.kind) for result, wanted in zip(own, job.wanted, strict=True))
             finished = job.rounded(finished)
@@ -161,6 +172,13 @@ def _check_pair(first: Job, job: Job, number: int) -> None:
         raise ShapeError(
             at_user_line(f"argument {number} has other ranges than argument 0, expected the same: give both one tuple")
         )
+    if job.backend != first.backend:
+        raise DeviceError(
+            at_user_line(
+                f"argument {number} has backend {_named(job.backend)}, and argument 0 {_named(first.backend)}: "
+                "reductions that share a sweep run in one place"
+            )
+        )
     if job.dtype != first.dtype:
         raise DtypeError(
             at_user_line(
@@ -168,3 +186,7 @@ def _check_pair(first: Job, job: Job, number: int) -> None:
                 "the inputs of one of them"
             )
         )
+
+
+def _named(backend: Backend | None) -> str:
+    return "'auto'" if backend is None else f"{backend.name!r} with device_id {backend.device_id}"
