@@ -10,6 +10,7 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
+from pylazy.compiler.nests.cpu_accumulators import accumulator_type
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
 from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
@@ -204,6 +205,10 @@ def _cycles(body: Any) -> float:
 _BLOCK_THREADS = 128
 #: Threads of a block whose rows lie in workgroup memory.
 _LONG_ROW_THREADS = 64
+#: Threads of a block, and rows of a thread, that go over the pairs of a table: a block has a tile of it, whose rows are
+#: often few, and more than there are would be computed for nothing.
+_RANGED_THREADS = 64
+_RANGED_ROWS = 2
 #: Loads of 16 bytes from each of them in one turn of a loop.
 _LONG_INNER_LOADS = 4
 #: Blocks that fit on a multiprocessor: with 65536 registers, 128 for each thread.
@@ -256,6 +261,8 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
         rows_per_thread, column_step = _thread_block(body, words, threads)
         if attribute(operation, "rows") == "":
             rows_per_thread = 1
+        if len(operation.operands):
+            threads, rows_per_thread = _RANGED_THREADS, min(rows_per_thread, _RANGED_ROWS)
     return NvidiaSchedule(
         block_threads=threads,
         blocks_per_processor=_BLOCKS_PER_PROCESSOR * _BLOCK_THREADS // threads,
@@ -264,7 +271,7 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
         tile_columns=_tile_columns(body),
         unroll_limit=UNROLL_LIMIT,
         inner_step=_INNER_BYTES // 4 // words * (_LONG_INNER_LOADS if threads < _BLOCK_THREADS else 1),
-        result_chunk=_result_chunk(body, words),
+        result_chunk=_result_chunk(body),
         row_panel_bytes=_ROW_PANEL_BYTES,
     )
 
@@ -287,9 +294,15 @@ def _threads(body: Any, words: int) -> int:
     return _LONG_ROW_THREADS if fits and results == 1 else _BLOCK_THREADS
 
 
-def _result_chunk(body: Any, words: int) -> int:
+def _state_words(body: Any) -> int:
+    """Give the registers that one number of a state takes."""
+    accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
+    return max((int(accumulator_type(op).width) // 32 for op in accumulations), default=1)
+
+
+def _result_chunk(body: Any) -> int:
     """Choose the elements of a long result for one sweep: fewer where rows take registers for their addresses."""
-    return _RESULT_REGISTERS // words // (2 if _long_row_bytes(body, words) else 1)
+    return _RESULT_REGISTERS // _state_words(body) // (2 if _long_row_bytes(body, _value_bits(body) // 32) else 1)
 
 
 def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
@@ -301,19 +314,20 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
     kinds = {attribute(op, "kind") for op in accumulations}
     widths = [inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand)]
-    chunk = _result_chunk(body, words)
+    chunk = _result_chunk(body)
+    state_words = _state_words(body)
     results = sum(min(width, chunk) for width in widths)
     row_dims, column_dims = _loaded_dims(body, 0), _loaded_dims(body, 1)
     widest = max(row_dims + column_dims + [1])
-    # Two-level sums keep two states; a long row takes the two registers of its address.
-    per_row = words * (sum(dim for dim in row_dims if dim <= UNROLL_LIMIT) + 2 * results + 3)
+    # Two-level sums keep two states, compensated ones a correction; a long row takes two registers for its address.
+    per_row = words * (sum(dim for dim in row_dims if dim <= UNROLL_LIMIT) + 3) + state_words * 2 * results
     per_row += 2 * sum(dim > UNROLL_LIMIT for dim in row_dims)
     per_column = words * (sum(dim for dim in column_dims if dim <= UNROLL_LIMIT) + 1)
     if kinds & _SELECTIONS:
         listed = words * max(attribute(op, "k", 1) for op in accumulations)
         rows, columns = (2, 8) if words == 1 and listed <= _LISTED_REGISTERS else (1, 8 // words)
     elif max(widths, default=1) > chunk:
-        rows, columns = 4, 4 // words
+        rows, columns = 4, 4 // state_words
     elif threads < _BLOCK_THREADS:
         rows, columns = 2, 16
     elif widest > UNROLL_LIMIT:
@@ -321,7 +335,7 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     elif kinds <= {"sum", "mean", "prod"}:
         rows, columns = 4, 8
     elif kinds <= {"logsumexp", "softmax"}:
-        rows, columns = (4, 8) if words == 1 else (1, 4)
+        rows, columns = (4, 8) if state_words == 1 else (1, 4)
     else:
         rows, columns = (4, 8) if words == 1 else (2, 4)
     instructions = _gpu_instructions(body, words)

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 NAMES = ("ranges_i", "slices_i", "redranges_j", "ranges_j", "slices_j", "redranges_i")
 _EXPECTED = f"({', '.join(NAMES)})"
 _OTHER_AXIS = {"i": "j", "j": "i"}
-_TILE_ROWS = 96
+CPU_TILE_ROWS = 96
 """A multiple of most numbers of rows that kernels take at once, and small enough to share a launch among threads."""
+GPU_TILE_ROWS = 128
+"""What a block of threads takes at once; kernels take tiles of any size."""
 _HEADER_WORDS, _TILE_WORDS = 2, 4
 _MAX_TABLES = 8
 
@@ -93,21 +95,27 @@ class Ranges:
         self.halves = {"i": Half(NAMES[:3], "i", *read[:3]), "j": Half(NAMES[3:], "j", *read[3:])}
         for half in self.halves.values():
             _check_slices(half)
-        self._tables: dict[tuple[str, int, int], Table] = {}
+        self._tables: dict[tuple[str, int, int, int], Table] = {}
 
-    def table(self, kept: str, rows: int, columns: int) -> Table:
+    def table(self, kept: str, rows: int, columns: int, *, tile_rows: int = CPU_TILE_ROWS) -> Table:
         """The table for reductions that keep axis `kept` of a formula of these sizes; made once.
+
+        Args:
+            kept: "i" or "j".
+            rows: of the formula.
+            columns: of the formula.
+            tile_rows: the most rows of a tile.
 
         Raises:
             ShapeError: a block or an interval is out of bounds, or two of them overlap.
         """
-        key = (kept, rows, columns)
+        key = (kept, rows, columns, tile_rows)
         table = self._tables.get(key)
         if table is None:
             sizes = (rows, columns) if kept == "i" else (columns, rows)
             while len(self._tables) >= _MAX_TABLES:
                 self._tables.pop(next(iter(self._tables)), None)
-            table = self._tables[key] = _make_table(self.halves[kept], *sizes)
+            table = self._tables[key] = _make_table(self.halves[kept], *sizes, tile_rows)
         return table
 
     def check_transposes(self, rows: int, columns: int, position: Position) -> None:
@@ -287,13 +295,14 @@ def _check_bounds(name: str, pairs: Integers, extent: int, axis: str) -> None:
         )
 
 
-def _make_table(half: Half, count: int, length: int) -> Table:
+def _make_table(half: Half, count: int, length: int, tile_rows: int) -> Table:
     """Cut the rows into tiles, and bring the intervals of each block into order.
 
     Args:
         half: what to cut.
         count: the size of its axis.
         length: the size of the other axis.
+        tile_rows: the most rows of a tile.
     """
     _check_bounds(half.names[0], half.blocks, count, half.axis)
     _check_bounds(half.names[2], half.intervals, length, _OTHER_AXIS[half.axis])
@@ -306,18 +315,18 @@ def _make_table(half: Half, count: int, length: int) -> Table:
     terms = np.append(block_terms, 0)[owners]
     first = np.append(bounds[:-1], 0)[owners]
     last = np.append(bounds[1:], 0)[owners]
-    pieces = -(-lengths // _TILE_ROWS)
+    pieces = -(-lengths // tile_rows)
     tiles = int(pieces.sum())
     run = np.repeat(np.arange(len(runs)), pieces)
     place = np.arange(tiles) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    begin = runs[run, 0] + place * _TILE_ROWS
+    begin = runs[run, 0] + place * tile_rows
     words = np.empty(_HEADER_WORDS + _TILE_WORDS * tiles + 2 * len(intervals), np.int64)
     pairs = int((lengths * terms).sum())
     words[:_HEADER_WORDS] = tiles, pairs
     first_word = _HEADER_WORDS + _TILE_WORDS * tiles
     listed = words[_HEADER_WORDS:first_word].reshape(tiles, _TILE_WORDS)
     listed[:, 0] = begin
-    listed[:, 1] = np.minimum(begin + _TILE_ROWS, runs[run, 1])
+    listed[:, 1] = np.minimum(begin + tile_rows, runs[run, 1])
     listed[:, 2] = first_word + 2 * first[run]
     listed[:, 3] = first_word + 2 * last[run]
     words[first_word:] = intervals.ravel()

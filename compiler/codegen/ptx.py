@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pylazy.compiler.target import NvidiaTarget
@@ -50,6 +51,7 @@ class PtxKernel:
         splittable: whether the columns may be cut into splits; the next kernel then merges them.
         merges: whether this kernel merges the splits of the one before; not launched when there is one split.
         workgroup_bytes: static workgroup memory of a block, for information.
+        tile_table: number of the buffer that lists the rows of each block; -1 where they are cut from the extent.
     """
 
     name: str
@@ -62,6 +64,7 @@ class PtxKernel:
     splittable: bool
     merges: bool
     workgroup_bytes: int
+    tile_table: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,11 @@ _MOST_COLUMNS_OF_A_SPLIT = 1 << 30
 
 
 def launch_geometry(
-    kernels: Sequence[PtxKernel], extents: Mapping[str, int], *, processors: int
+    kernels: Sequence[PtxKernel],
+    extents: Mapping[str, int],
+    *,
+    processors: int,
+    tiles: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[Geometry, ...]:
     """Choose how the kernels of a program are launched, in their order: as many splits as fill the processors.
 
@@ -100,6 +107,7 @@ def launch_geometry(
         kernels: of a `PtxModule`.
         extents: rows of each axis: "i", "j", and 1 for "".
         processors: multiprocessors of the device.
+        tiles: number of a buffer that is a table -> the tiles that it lists, its first word.
 
     Returns:
         One geometry for each kernel; its grid is empty where nothing is to be launched. Scratch with `per_split` has
@@ -108,7 +116,7 @@ def launch_geometry(
     chosen: list[Geometry] = []
     for kernel in kernels:
         rows, columns = extents[kernel.rows], extents[kernel.columns] if kernel.columns else 0
-        row_blocks = -(-rows // kernel.rows_per_block)
+        row_blocks = -(-rows // kernel.rows_per_block) if kernel.tile_table < 0 else tiles[kernel.tile_table]
         if kernel.merges:
             before = chosen[-1]
             grid = (row_blocks, 1 if before.splits > 1 and row_blocks else 0)

@@ -9,7 +9,7 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.dialects.reduction.summation import summation_of
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import gpu, ir, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_memory import iadd, imin, imul, isub, number
@@ -162,9 +162,13 @@ class Nest:
             if self.workgroup_bytes:
                 self.tile_start = workgroup_address(f"{self.name}_workgroup")
                 self.panel_start = byte_address(self.tile_start, offset=self.tile.bytes)
-            self._place_rows()
-            self.fill()
+            self.emit_block()
             gpu.ReturnOp([])
+
+    def emit_block(self) -> None:
+        """Build what a block of threads does: `rows_per_block` rows, those that its number says."""
+        self.place_rows(imul(block_index(), number(self.rows_per_block)), self.rows)
+        self.fill()
 
     def _create_function(self) -> Any:
         wide = ir.IntegerType.get_signless(64)
@@ -195,6 +199,7 @@ class Nest:
             "splittable": ir.BoolAttr.get(self.splittable),
             "merges": ir.BoolAttr.get(self.merges),
             "workgroup_bytes": integer_attribute(self.workgroup_bytes),
+            "tile_table": integer_attribute(self.tile_table()),
         }
         return ir.Operation.create(
             "gpu.func",
@@ -211,12 +216,21 @@ class Nest:
             },
         )
 
-    def _place_rows(self) -> None:
-        """Build the numbers of this thread's rows, and the addresses of those rows where they are read."""
+    def tile_table(self) -> int:
+        """Give the number of the buffer that lists the rows of each block; -1 if they follow from its number."""
+        return -1
+
+    def place_rows(self, first: ir.Value, end: ir.Value) -> None:
+        """Build the numbers of this thread's rows, and the addresses of those rows where they are read.
+
+        Args:
+            first: row of the block.
+            end: the row after its last one, if that comes before `rows_per_block` rows.
+        """
         thread = thread_index()
-        first = imul(block_index(), number(self.threads * self.rows_per_thread))
+        self.end_of_rows = end
         self.thread_rows = [iadd(iadd(first, thread), number(k * self.threads)) for k in range(self.rows_per_thread)]
-        last = isub(self.rows, number(1))
+        last = isub(end, number(1))
         clamped = self.readable_rows = [imin(row, last) for row in self.thread_rows]
         for source in self._sources("r"):
             kind = source.kind
@@ -270,13 +284,15 @@ class Nest:
         """Build the store of one element of a result; to be called where the row is known to exist."""
         kind = ir.MemRefType(buffer.type)
         start = row_address(self.pointers[buffer], self.thread_rows[row], kind.shape[1], kind.element_type)
+        if value.type != kind.element_type:  # the state was wider
+            value = kb.emit("arith.truncf", (value,), kind.element_type)
         store_output(value, element_address(start, at, kind.element_type))
 
     def guarded(self, row: int, body: Callable[[], None]) -> None:
         """Build a branch that only rows of the axis take."""
         less = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 2)
         exists = kb.emit(
-            "arith.cmpi", (self.thread_rows[row], self.rows), ir.IntegerType.get_signless(1), predicate=less
+            "arith.cmpi", (self.thread_rows[row], self.end_of_rows), ir.IntegerType.get_signless(1), predicate=less
         )
         branch = scf.IfOp(exists)
         with ir.InsertionPoint(branch.then_block):
@@ -320,10 +336,18 @@ class MapNest(Nest):
         self.guarded(row, write_all)
 
 
+def is_splittable(operation: Any) -> bool:
+    """Tell whether the columns of a `map_reduce` may be cut into splits."""
+    return not (has_direct_sums(operation.regions[0].blocks[0]) or is_ranged(operation))
+
+
+def is_ranged(operation: Any) -> bool:
+    """Tell whether a `map_reduce` goes over the pairs of a table."""
+    return len(operation.operands) > 0
+
+
 class ReduceNest(Nest):
     """One or more sweeps over the columns of a split."""
-
-    splittable = True
 
     def __init__(
         self,
@@ -336,17 +360,12 @@ class ReduceNest(Nest):
         super().__init__(arguments, operation, name, target, partials)
         self.chunk = attribute(operation, "result_chunk", 16)
         self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
+        self.splittable = is_splittable(operation)
         for accumulation in self.accumulations:
             self._refuse_unsupported(accumulation)
 
     def _refuse_unsupported(self, operation: Any) -> None:
         kind, k = attribute(operation, "kind"), attribute(operation, "k", 1)
-        for name, found in summation_of(operation).items():
-            message = (
-                f"reduction.accumulate of kind {kind} with {name} = {found} has no lowering for {self.target.name}, "
-                "which adds up in the type of the formula, by blocks"
-            )
-            raise UnsupportedError(at_source_line(message, operation.location))
         if k > _SELECTION_LIMIT:
             message = (
                 f"reduction.accumulate of kind {kind} with k = {k} has no lowering for {self.target.name}, "
@@ -357,9 +376,7 @@ class ReduceNest(Nest):
     def fill(self) -> None:
         """Build the sweeps: accumulations of short results share one, a long result has one for each of its chunks."""
         self.body = BodyElements(self.body_block, self.block, self.load_element)
-        self.split = block_index(gpu.Dimension.y)
-        self.first_of_split = imul(self.split, self.columns_per_split)
-        self.end_of_split = imin(iadd(self.first_of_split, self.columns_per_split), self.columns)
+        self.place_columns()
         self._prepare_rows()
         shared: list[tuple[Any, GpuAccumulator]] = []
         slots = 0
@@ -380,6 +397,12 @@ class ReduceNest(Nest):
         if shared:
             self._sweep(shared)
 
+    def place_columns(self) -> None:
+        """Build the bounds of the columns of this block."""
+        self.split = block_index(gpu.Dimension.y)
+        self.first_of_split = imul(self.split, self.columns_per_split)
+        self.end_of_split = imin(iadd(self.first_of_split, self.columns_per_split), self.columns)
+
     def _accumulator(self, operation: Any, places: Sequence[Position]) -> GpuAccumulator:
         segments = list(operation.attributes["operandSegmentSizes"])
         if attribute(operation, "kind") in COMPONENT_COMBINERS:
@@ -394,6 +417,10 @@ class ReduceNest(Nest):
     def index_type(self) -> ir.Type:
         """Give the type of column numbers in registers, counted from the first of the split."""
         return ir.IntegerType.get_signless(32)
+
+    def relative_index(self) -> ir.Value:
+        """Build the number of the first column of a block, as accumulators keep it."""
+        return kb.emit("arith.trunci", (isub(self.column, self.first_of_split),), self.index_type())
 
     def whole_index(self, relative: ir.Value) -> ir.Value:
         """Turn a column number of a split into one of the whole axis; an empty entry stays below zero."""
@@ -434,11 +461,18 @@ class ReduceNest(Nest):
         self.parts = [accumulator for _, accumulator in parts]
         states = [accumulator.start() for accumulator in self.parts]
         self.widths = [len(state) for state in states]
-        flat = [slot for state in states for slot in state]
-        loop = scf.ForOp(self.first_of_split, self.end_of_split, number(self.tile.columns), flat)
+        self._end(parts, self.over_columns([slot for state in states for slot in state]))
+
+    def over_columns(self, flat: State) -> State:
+        """Build the loop over all columns of this block."""
+        return self.over_tiles(flat, self.first_of_split, self.end_of_split)
+
+    def over_tiles(self, flat: State, low: ir.Value, high: ir.Value) -> State:
+        """Build the loop over some columns, tile by tile."""
+        loop = scf.ForOp(low, high, number(self.tile.columns), flat)
         with ir.InsertionPoint(loop.body), self.body.scope():
             self.first_column = loop.induction_variable
-            count = imin(isub(self.end_of_split, self.first_column), number(self.tile.columns))
+            count = imin(isub(high, self.first_column), number(self.tile.columns))
             if self.tile.bytes:
                 gpu.barrier()
                 self.tile.fill(
@@ -454,20 +488,28 @@ class ReduceNest(Nest):
                 for slot in part.close_tile(a, b)
             ]
             scf.YieldOp(closed)
-        self._end(parts, list(loop.results))
+        return list(loop.results)
 
     def _end(self, parts: Sequence[tuple[Any, GpuAccumulator]], flat: State) -> None:
         """Build the stores of the results, or, if there are several splits, of the unfinished states."""
         states = list(zip(parts, self._split(flat), strict=True))
+        if not self.splittable:
+            for (operation, part), (_, state) in states:
+                self._store(operation, part.results(state, self.number_of_columns()))
+            return
         branch = scf.IfOp(kb.icompare("eq", self.splits, number(1)), has_else=True)
         with ir.InsertionPoint(branch.then_block):
             for (operation, part), (_, state) in states:
-                self._store(operation, part.results(state, self.columns))
+                self._store(operation, part.results(state, self.number_of_columns()))
             scf.YieldOp([])
         with ir.InsertionPoint(branch.else_block):
             for (operation, part), (_, state) in states:
                 self._save(operation, part.save(state))
             scf.YieldOp([])
+
+    def number_of_columns(self) -> ir.Value:
+        """Build the number of terms of each result."""
+        return self.columns
 
     def _save(self, operation: Any, saved: Sequence[Saved]) -> None:
         for row in range(self.rows_per_thread):
@@ -514,7 +556,7 @@ class ReduceNest(Nest):
                 self.tile_column = row_address(
                     self.tile_start, column, self.tile.stride, ir.IntegerType.get_signless(8)
                 )
-            relative = kb.emit("arith.trunci", (isub(self.column, self.first_of_split),), self.index_type())
+            relative = self.relative_index()
             columns = [iadd(relative, kb.constant(k, relative.type)) for k in range(step)]
             result: State = []
             for part, old in self._split(list(loop.inner_iter_args)):
@@ -552,13 +594,13 @@ class ReduceNest(Nest):
 class MergeNest(ReduceNest):
     """The unfinished states of all splits of a row, merged in order: a thread for each element of a result."""
 
-    splittable = False
     merges = True
 
     def __init__(
         self, arguments: Sequence[ir.Value], operation: Any, name: str, target: Target, partials: Partials
     ) -> None:
         super().__init__(arguments, operation, name, target, partials)
+        self.splittable = False
         self.tile = ColumnTile([], columns=1, step=1)
         self.panel = RowPanel([], rows=0, limit=0, step=1)
         self.workgroup_bytes = 0
@@ -573,8 +615,9 @@ class MergeNest(ReduceNest):
         """Column numbers in saved states are those of the whole axis."""
         return index
 
-    def _place_rows(self) -> None:
-        self.first_row = imul(block_index(), number(self.rows_per_block))
+    def place_rows(self, first: ir.Value, end: ir.Value) -> None:
+        """Keep the bounds: rows are counted, not placed."""
+        self.first_row, self.end_of_rows = first, end
 
     def fill(self) -> None:
         """Build, for each accumulation, a loop over the elements that fall to a thread."""

@@ -2,13 +2,21 @@
 
 from typing import Any
 
-from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
+from pylazy.compiler.nests.cpu_accumulators import accumulator_type
 from pylazy.compiler.nests.gpu_accumulators import index_type, partial_slots
-from pylazy.compiler.nests.gpu_nests import MapNest, MergeNest, Partials, ReduceNest, integer_attribute
+from pylazy.compiler.nests.gpu_nests import (
+    MapNest,
+    MergeNest,
+    Partials,
+    ReduceNest,
+    integer_attribute,
+    is_ranged,
+    is_splittable,
+)
+from pylazy.compiler.nests.gpu_ranges import RangedNest
 from pylazy.compiler.target import Target
-from pylazy.runtime.errors import UnsupportedError
 
 
 def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
@@ -67,34 +75,29 @@ class _Program:
             with operation.location, ir.InsertionPoint(block):
                 if name_of(operation) == "reduction.map":
                     MapNest(self.arguments, operation, name, self.target).build()
+                elif is_ranged(operation):
+                    RangedNest(self.arguments, operation, name, self.target).build()
                 else:
-                    self._refuse_table(operation)
                     ReduceNest(self.arguments, operation, name, self.target, scratch).build()
-                    MergeNest(self.arguments, operation, f"{name}_merge", self.target, scratch).build()
+                    if is_splittable(operation):
+                        MergeNest(self.arguments, operation, f"{name}_merge", self.target, scratch).build()
         entries = zip(self.entries, self.arguments, strict=True)
         self.module.operation.attributes["reduction.buffers"] = ir.ArrayAttr.get(
             [_describe_buffer(entry, argument) for entry, argument in entries]
         )
         self.function.operation.erase()
 
-    def _refuse_table(self, operation: Any) -> None:
-        if len(operation.operands):
-            raise UnsupportedError(
-                at_source_line(
-                    f"ranges are not there on {self.target.name}: reduce without ranges, or for a CPU",
-                    operation.location,
-                )
-            )
-
     def _add_partials(self, operation: Any, position: int) -> Partials:
-        """Add scratch for the unfinished states of each accumulation of an op."""
+        """Add scratch for the unfinished states of each accumulation of an op, if it may have some."""
+        if not is_splittable(operation):
+            return {}
         accumulations = [
             op for op in operation.regions[0].blocks[0].operations if name_of(op) == "reduction.accumulate"
         ]
         found = {}
         for number, accumulation in enumerate(accumulations):
-            element = ir.VectorType(accumulation.operands[0].type).element_type
-            parts = zip(("values", "indices"), partial_slots(accumulation), (element, index_type()), strict=True)
+            types = (accumulator_type(accumulation), index_type())
+            parts = zip(("values", "indices"), partial_slots(accumulation), types, strict=True)
             found[accumulation] = {
                 part: self._add_scratch(f"{self.name}_{position}_{part}{number}", operation, kind, dim)
                 for part, dim, kind in parts

@@ -10,6 +10,7 @@ from ptx_text import parse_ptx
 
 from pylazy.compiler.codegen.ptx import launch_geometry
 from pylazy.compiler.compile import compile_ptx
+from pylazy.ranges import GPU_TILE_ROWS, Ranges
 
 Array = Any  # an ndarray
 
@@ -45,16 +46,30 @@ class GpuProgram:
         """Columns of a tile of the last reduction."""
         return self._reduction.tile_columns
 
-    def run(self, inputs: Sequence[Array], *, rows: int, columns: int) -> list[Array]:
+    def run(
+        self,
+        inputs: Sequence[Array],
+        *,
+        rows: int,
+        columns: int,
+        ranges: "Sequence[Array] | None" = None,
+        tile_rows: int = GPU_TILE_ROWS,
+    ) -> list[Array]:
         """Give the outputs; reading what was never written is a fault."""
         extents = {"i": rows, "j": columns, "": 1}
-        geometries = launch_geometry(self.module.kernels, extents, processors=self.processors)
-        self.splits = max(geometry.splits for geometry in geometries)
         arrays = dict(zip([buffer.name for buffer in self.module.buffers], inputs, strict=False))
+        tiles = {}
+        for number, buffer in enumerate(self.module.buffers):
+            if buffer.role == "table":
+                words = Ranges(ranges or ()).table(buffer.axis, rows, columns, tile_rows=tile_rows).words
+                arrays[buffer.name], tiles[number] = words, int(words[0])
+        geometries = launch_geometry(self.module.kernels, extents, processors=self.processors, tiles=tiles)
+        self.splits = max(geometry.splits for geometry in geometries)
         unwritten = [buffer for buffer in self.module.buffers if buffer.name not in arrays]
         for buffer in unwritten:
             copies = self.splits if buffer.per_split else 1
             arrays[buffer.name] = np.zeros((copies * extents[buffer.axis], buffer.dim), buffer.dtype)
+        arrays = {buffer.name: arrays[buffer.name] for buffer in self.module.buffers}
         memory = GlobalMemory(arrays, unwritten=frozenset(buffer.name for buffer in unwritten))
         for kernel, geometry in zip(self.module.kernels, geometries, strict=True):
             numbers = [extents[kernel.rows], extents[kernel.columns], geometry.columns_per_split, geometry.splits]
