@@ -43,6 +43,7 @@ from pylazy.compiler.nests.gpu_memory import (
     thread_index,
     workgroup_address,
 )
+from pylazy.compiler.nests.gpu_pairs import PairStores
 from pylazy.compiler.target import NvidiaTarget, Target
 from pylazy.runtime.errors import InternalError, UnsupportedError
 
@@ -68,7 +69,7 @@ def _source(load: Any) -> Source:
 
 
 #: Kernel ops that GPU nests do not build, and the ops of level 1 that they come from.
-_ON_CPU_ONLY = {"reduction.soft_dtw_rows": "reduction.soft_dtw", "reduction.store_pair": "reduction.tabulate"}
+_ON_CPU_ONLY = {"reduction.soft_dtw_rows": "reduction.soft_dtw"}
 
 
 def _refuse_unbuilt(body: Any, target: Target) -> None:
@@ -182,7 +183,7 @@ class Nest:
         written = {
             operand
             for op in self.body_block.operations
-            if name_of(op) in {"reduction.accumulate", "reduction.store"}
+            if name_of(op) in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}
             for operand in op.operands
         }
         if self.splittable:
@@ -276,12 +277,20 @@ class Nest:
         return iadd(self.column, number(column))
 
     def _load_pair(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
-        buffer, slow, fast = operation.operands
+        address = self._pair_address(operation.operands, at, row, column)
+        return load_input(address, ir.MemRefType(operation.operands[0].type).element_type)
+
+    def store_pair(self, operation: Any, value: ir.Value, at: Position, row: int, column: int) -> None:
+        """Build the store of one element for a row of the thread, which is to exist, and a column of the block."""
+        store_output(value, self._pair_address(list(operation.operands)[1:], at, row, column))
+
+    def _pair_address(self, operands: Sequence[ir.Value], at: Position, row: int, column: int) -> ir.Value:
+        buffer, slow, fast = operands
         kind = ir.MemRefType(buffer.type)
         extent = self.rows if fast == self.body_block.arguments[0] else self.columns
         pair = iadd(imul(self._index(slow, row, column), extent), self._index(fast, row, column))
         start = row_address(self.pointers[buffer], pair, kind.shape[1], kind.element_type)
-        return load_input(element_address(start, at, kind.element_type), kind.element_type)
+        return element_address(start, at, kind.element_type)
 
     def load_column_element(self, source: Source, at: Position, column: int) -> ir.Value:
         """Emit one element of the row of a column."""
@@ -343,6 +352,11 @@ class MapNest(Nest):
         self.guarded(row, write_all)
 
 
+def accumulations_of(operation: Any) -> list[Any]:
+    """Give the accumulations of a `map_reduce`; where there are none, it stores values of pairs."""
+    return [op for op in operation.regions[0].blocks[0].operations if name_of(op) == "reduction.accumulate"]
+
+
 def is_splittable(operation: Any) -> bool:
     """Tell whether the columns of a `map_reduce` may be cut into splits."""
     return not (has_direct_sums(operation.regions[0].blocks[0]) or is_ranged(operation))
@@ -366,7 +380,8 @@ class ReduceNest(Nest):
     ) -> None:
         super().__init__(arguments, operation, name, target, partials)
         self.chunk = attribute(operation, "result_chunk", 16)
-        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
+        self.accumulations = accumulations_of(operation)
+        self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
         self.splittable = is_splittable(operation)
         for accumulation in self.accumulations:
             self._refuse_unsupported(accumulation)
@@ -401,6 +416,7 @@ class ReduceNest(Nest):
                         shared, slots = [], 0
                     shared.append((operation, self._accumulator(operation, [Position(k) for k in range(dim)])))
                     slots += dim
+        shared += [(operation, PairStores(operation, self)) for operation in self.pair_stores]
         if shared:
             self._sweep(shared)
 
@@ -519,6 +535,8 @@ class ReduceNest(Nest):
         return self.columns
 
     def _save(self, operation: Any, saved: Sequence[Saved]) -> None:
+        if not saved:
+            return
         for row in range(self.rows_per_thread):
             mine = [entry for entry in saved if entry.row == row]
 
@@ -581,6 +599,8 @@ class ReduceNest(Nest):
         return scaled(load_input(element_address(start, at.shifted(column * dim), element), element), source)
 
     def _store(self, operation: Any, results: Sequence[Result]) -> None:
+        if not results:
+            return
         segments = list(operation.attributes["operandSegmentSizes"])
         rest = list(operation.operands)[segments[0] + segments[1] :]
         values = rest[0] if segments[2] else None

@@ -11,6 +11,7 @@ from pylazy.compiler.nests.gpu_nests import (
     MergeNest,
     Partials,
     ReduceNest,
+    accumulations_of,
     integer_attribute,
     is_ranged,
     is_splittable,
@@ -80,7 +81,7 @@ class _Program:
                     RangedNest(self.arguments, operation, name, self.target).build()
                 else:
                     ReduceNest(self.arguments, operation, name, self.target, scratch).build()
-                    if is_splittable(operation):
+                    if is_splittable(operation) and accumulations_of(operation):
                         MergeNest(self.arguments, operation, f"{name}_merge", self.target, scratch).build()
         entries = zip(self.entries, self.arguments, strict=True)
         self.module.operation.attributes["reduction.buffers"] = ir.ArrayAttr.get(
@@ -92,11 +93,8 @@ class _Program:
         """Add scratch for the unfinished states of each accumulation of an op, if it may have some."""
         if not is_splittable(operation):
             return {}
-        accumulations = [
-            op for op in operation.regions[0].blocks[0].operations if name_of(op) == "reduction.accumulate"
-        ]
         found = {}
-        for number, accumulation in enumerate(accumulations):
+        for number, accumulation in enumerate(accumulations_of(operation)):
             types = (accumulator_type(accumulation), index_type())
             parts = zip(("values", "indices"), partial_slots(accumulation), types, strict=True)
             found[accumulation] = {
