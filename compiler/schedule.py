@@ -12,6 +12,7 @@ from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.cpu_accumulators import accumulator_type
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
+from pylazy.compiler.nests.gpu_memory import VECTOR_BYTES, WORKGROUP_BYTES
 from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
 
@@ -227,6 +228,9 @@ _RESULT_REGISTERS = 32
 _INNER_BYTES = 16
 #: Registers of the values of a list of a kmin or kmax, of which a thread can keep two.
 _LISTED_REGISTERS = 10
+_WARP_THREADS = 32
+#: Workgroup memory for the tables of recursions, which have a number for each thread; the rest is for columns.
+_TABLES_BYTES = 40 * 1024
 _NO_INSTRUCTION = frozenset(
     {*LOADS, "arith.constant", "reduction.yield", "reduction.concat_rows", "vector.broadcast"}
     | {"vector.extract_strided_slice"}
@@ -256,7 +260,11 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
     body = operation.regions[0].blocks[0]
     words = _value_bits(body) // 32
     threads, rows_per_thread, column_step = _BLOCK_THREADS, 1, 1
-    if name_of(operation) == "reduction.map_reduce":
+    table_bytes = 4 * words * sum(table_numbers(op) for op in _recursions(body))
+    if table_bytes:
+        while threads > _WARP_THREADS and threads * table_bytes > _TABLES_BYTES:
+            threads //= 2
+    elif name_of(operation) == "reduction.map_reduce":
         threads = _threads(body, words)
         rows_per_thread, column_step = _thread_block(body, words, threads)
         if attribute(operation, "rows") == "":
@@ -268,12 +276,16 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
         blocks_per_processor=_BLOCKS_PER_PROCESSOR * _BLOCK_THREADS // threads,
         rows_per_thread=rows_per_thread,
         column_step=column_step,
-        tile_columns=_tile_columns(body),
+        tile_columns=_tile_columns(body, WORKGROUP_BYTES - threads * table_bytes),
         unroll_limit=UNROLL_LIMIT,
         inner_step=_INNER_BYTES // 4 // words * (_LONG_INNER_LOADS if threads < _BLOCK_THREADS else 1),
         result_chunk=_result_chunk(body),
-        row_panel_bytes=_ROW_PANEL_BYTES,
+        row_panel_bytes=0 if table_bytes else _ROW_PANEL_BYTES,
     )
+
+
+def _recursions(body: Any) -> list[Any]:
+    return [op for op in body.operations if name_of(op) == "reduction.soft_dtw_rows"]
 
 
 def _long_row_bytes(body: Any, words: int) -> int:
@@ -379,10 +391,13 @@ def _gpu_instructions(body: Any, words: int) -> float:
     return total
 
 
-def _tile_columns(body: Any) -> int:
-    """Choose the columns of a tile: a power of two, as many as fit."""
+def _tile_columns(body: Any, free_bytes: int) -> int:
+    """Choose the columns of a tile: a power of two, as many as fit, at least 8 unless that is too much."""
     column_bytes = sum(_loaded_dims(body, 1)) * _value_bits(body) // 8
     columns = _TILE_COLUMNS
+    padded_bytes = sum(-(-dim * _value_bits(body) // 8 // VECTOR_BYTES) * VECTOR_BYTES for dim in _loaded_dims(body, 1))
     while columns > 8 and columns * column_bytes > _TILE_BYTES:
+        columns //= 2
+    while columns > 1 and columns * padded_bytes > free_bytes:
         columns //= 2
     return columns

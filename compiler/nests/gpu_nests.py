@@ -44,7 +44,8 @@ from pylazy.compiler.nests.gpu_memory import (
     workgroup_address,
 )
 from pylazy.compiler.nests.gpu_pairs import PairStores
-from pylazy.compiler.target import NvidiaTarget, Target
+from pylazy.compiler.nests.gpu_soft_dtw import ThreadTables
+from pylazy.compiler.target import Target
 from pylazy.runtime.errors import InternalError, UnsupportedError
 
 #: Longest list of a kmin or kmax that a thread keeps in registers.
@@ -66,19 +67,6 @@ def integer_attribute(value: int) -> ir.Attribute:
 
 def _source(load: Any) -> Source:
     return Source(load.operands[0], attribute(load, "reduction.scale", 1.0))
-
-
-#: Kernel ops that GPU nests do not build, and the ops of level 1 that they come from.
-_ON_CPU_ONLY = {"reduction.soft_dtw_rows": "reduction.soft_dtw"}
-
-
-def _refuse_unbuilt(body: Any, target: Target) -> None:
-    for operation in body.operations:
-        op_name = _ON_CPU_ONLY.get(name_of(operation))
-        if op_name is not None:
-            name = target.arch if isinstance(target, NvidiaTarget) else target.level
-            message = f"{op_name} is not implemented for the target {name}: use a CPU"
-            raise UnsupportedError(at_source_line(message, operation.location))
 
 
 class Nest:
@@ -114,7 +102,6 @@ class Nest:
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
         self.rows_per_block = self.threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
-        _refuse_unbuilt(self.body_block, target)
         self.block = Block(
             self.rows_per_thread,
             attribute(operation, "column_step", 1),
@@ -133,7 +120,10 @@ class Nest:
             limit=min(attribute(operation, "row_panel_bytes", 0), WORKGROUP_BYTES - self.tile.bytes),
             step=self.block.inner_step,
         )
-        self.workgroup_bytes = self.tile.bytes + self.panel.bytes
+        self.tables = ThreadTables(
+            self.body_block, threads=self.threads, taken=self.tile.bytes + self.panel.bytes, name=target.name
+        )
+        self.workgroup_bytes = self.tile.bytes + self.panel.bytes + self.tables.bytes
         self.row_starts: dict[Any, ir.Value] = {}
         self.column: Any = None
 
@@ -169,6 +159,7 @@ class Nest:
             if self.workgroup_bytes:
                 self.tile_start = workgroup_address(f"{self.name}_workgroup")
                 self.panel_start = byte_address(self.tile_start, offset=self.tile.bytes)
+                self.tables.place(byte_address(self.panel_start, offset=self.panel.bytes), thread_index())
             self.emit_block()
             gpu.ReturnOp([])
 
@@ -252,6 +243,12 @@ class Nest:
             self.panel.fill(self.panel_start, self.pointers, first=first, last=last, threads=self.threads)
             gpu.barrier()
 
+    def elements(self) -> BodyElements:
+        """Make what emits the elements of the body."""
+        body = BodyElements(self.body_block, self.block, self.load_element)
+        body.numbers_of = self.tables.numbers_of
+        return body
+
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`, of a `load_pair`, or an index."""
         if name_of(operation) == "reduction.index_value":
@@ -325,7 +322,7 @@ class MapNest(Nest):
 
     def fill(self) -> None:
         """Build the values and their stores."""
-        body = BodyElements(self.body_block, self.block, self.load_element)
+        body = self.elements()
         for operation in self.body_block.operations:
             if name_of(operation) == "reduction.store":
                 for row in range(self.rows_per_thread):
@@ -397,7 +394,7 @@ class ReduceNest(Nest):
 
     def fill(self) -> None:
         """Build the sweeps: accumulations of short results share one, a long result has one for each of its chunks."""
-        self.body = BodyElements(self.body_block, self.block, self.load_element)
+        self.body = self.elements()
         self.place_columns()
         self._prepare_rows()
         shared: list[tuple[Any, GpuAccumulator]] = []
