@@ -7,7 +7,6 @@ from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
-from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import gpu, ir, scf
@@ -44,12 +43,11 @@ from pylazy.compiler.nests.gpu_memory import (
     workgroup_address,
 )
 from pylazy.compiler.nests.gpu_pairs import PairStores
+from pylazy.compiler.nests.gpu_selection import ListedSelection, is_long_selection
 from pylazy.compiler.nests.gpu_soft_dtw import ThreadTables
 from pylazy.compiler.target import Target
-from pylazy.runtime.errors import InternalError, UnsupportedError
+from pylazy.runtime.errors import InternalError
 
-#: Longest list of a kmin or kmax that a thread keeps in registers.
-_SELECTION_LIMIT = 16
 #: Rows, columns, columns of a split, splits: what every kernel takes after the pointers and their batch strides.
 _EXTENTS = 4
 #: Splits whose states a thread of a merge kernel loads at once.
@@ -177,7 +175,7 @@ class Nest:
             if name_of(op) in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}
             for operand in op.operands
         }
-        if self.splittable:
+        if not self.merges:
             written |= {buffer for partial in self.partials.values() for buffer in partial.values()}
         unit = ir.UnitAttr.get()
         argument_attributes = [
@@ -296,18 +294,23 @@ class Nest:
     def store_row(self, buffer: ir.Value, row: int, at: Position, value: ir.Value) -> None:
         """Build the store of one element of a result; to be called where the row is known to exist."""
         kind = ir.MemRefType(buffer.type)
-        start = row_address(self.pointers[buffer], self.thread_rows[row], kind.shape[1], kind.element_type)
+        start = self.row_start(buffer, row)
         if value.type != kind.element_type:  # the state was wider
             value = kb.emit("arith.truncf", (value,), kind.element_type)
         store_output(value, element_address(start, at, kind.element_type))
 
+    def row_start(self, buffer: ir.Value, row: int) -> ir.Value:
+        """Build the address of a row of the thread in a buffer; to be used where the row is known to exist."""
+        kind = ir.MemRefType(buffer.type)
+        return row_address(self.pointers[buffer], self.thread_rows[row], kind.shape[1], kind.element_type)
+
+    def row_exists(self, row: int) -> ir.Value:
+        """Build what tells, as one bit, whether a row of the thread is one of the axis."""
+        return kb.icompare("slt", self.thread_rows[row], self.end_of_rows)
+
     def guarded(self, row: int, body: Callable[[], None]) -> None:
         """Build a branch that only rows of the axis take."""
-        less = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 2)
-        exists = kb.emit(
-            "arith.cmpi", (self.thread_rows[row], self.end_of_rows), ir.IntegerType.get_signless(1), predicate=less
-        )
-        branch = scf.IfOp(exists)
+        branch = scf.IfOp(self.row_exists(row))
         with ir.InsertionPoint(branch.then_block):
             body()
             scf.YieldOp([])
@@ -356,7 +359,9 @@ def accumulations_of(operation: Any) -> list[Any]:
 
 def is_splittable(operation: Any) -> bool:
     """Tell whether the columns of a `map_reduce` may be cut into splits."""
-    return not (has_direct_sums(operation.regions[0].blocks[0]) or is_ranged(operation))
+    if has_direct_sums(operation.regions[0].blocks[0]) or is_ranged(operation):
+        return False
+    return not any(is_long_selection(accumulation) for accumulation in accumulations_of(operation))
 
 
 def is_ranged(operation: Any) -> bool:
@@ -380,17 +385,6 @@ class ReduceNest(Nest):
         self.accumulations = accumulations_of(operation)
         self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
         self.splittable = is_splittable(operation)
-        for accumulation in self.accumulations:
-            self._refuse_unsupported(accumulation)
-
-    def _refuse_unsupported(self, operation: Any) -> None:
-        kind, k = attribute(operation, "kind"), attribute(operation, "k", 1)
-        if k > _SELECTION_LIMIT:
-            message = (
-                f"reduction.accumulate of kind {kind} with k = {k} has no lowering for {self.target.name}, "
-                f"which keeps lists of up to {_SELECTION_LIMIT} entries"
-            )
-            raise UnsupportedError(at_source_line(message, operation.location))
 
     def fill(self) -> None:
         """Build the sweeps: accumulations of short results share one, a long result has one for each of its chunks."""
@@ -432,18 +426,25 @@ class ReduceNest(Nest):
         return Exponentials(operation, self.rows_per_thread, places, weighted=segments[1] == 1)
 
     def _selection(self, operation: Any, component: Position) -> GpuAccumulator:
+        if is_long_selection(operation):
+            scratch = self.partials.get(operation, {}).get("values")
+            return ListedSelection(operation, self, component.offset, scratch=scratch)
         return Selection(operation, self.rows_per_thread, component, index=self.index_type())
 
     def index_type(self) -> ir.Type:
         """Give the type of column numbers in registers, counted from the first of the split."""
-        return ir.IntegerType.get_signless(32)
+        return ir.IntegerType.get_signless(32) if self.splittable else index_type()
 
     def relative_index(self) -> ir.Value:
         """Build the number of the first column of a block, as accumulators keep it."""
+        if not self.splittable:
+            return self.column
         return kb.emit("arith.trunci", (isub(self.column, self.first_of_split),), self.index_type())
 
     def whole_index(self, relative: ir.Value) -> ir.Value:
         """Turn a column number of a split into one of the whole axis; an empty entry stays below zero."""
+        if not self.splittable:
+            return relative
         wide = kb.emit("arith.extsi", (relative,), ir.IntegerType.get_signless(64))
         empty = kb.icompare("slt", wide, number(0))
         return kb.select(empty, wide, iadd(wide, self.first_of_split))
@@ -630,14 +631,6 @@ class MergeNest(ReduceNest):
         self.workgroup_bytes = 0
         self.rows_per_thread = 1
         self.rows_per_block = max(1, self.threads // max(_units_of_a_row(op) for op in self.accumulations))
-
-    def index_type(self) -> ir.Type:
-        """Column numbers in saved states are those of the whole axis."""
-        return index_type()
-
-    def whole_index(self, index: ir.Value) -> ir.Value:
-        """Column numbers in saved states are those of the whole axis."""
-        return index
 
     def place_rows(self, first: ir.Value, end: ir.Value) -> None:
         """Keep the bounds: rows are counted, not placed."""

@@ -5,7 +5,7 @@ from typing import Any
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import gpu, ir, scf
 from pylazy.compiler.nests.cpu_memory import iadd, imul, isub, number
-from pylazy.compiler.nests.gpu_accumulators import State, index_type
+from pylazy.compiler.nests.gpu_accumulators import State
 from pylazy.compiler.nests.gpu_memory import block_index, byte_address, load_input
 from pylazy.compiler.nests.gpu_nests import ReduceNest
 
@@ -25,18 +25,6 @@ class RangedNest(ReduceNest):
     def tile_table(self) -> int:
         """Give the number of the table."""
         return self.arguments.index(self.operation.operands[0])
-
-    def index_type(self) -> ir.Type:
-        """Columns are numbered from the first of the axis: a tile may have any."""
-        return index_type()
-
-    def relative_index(self) -> ir.Value:
-        """Columns are numbered from the first of the axis."""
-        return self.column
-
-    def whole_index(self, relative: ir.Value) -> ir.Value:
-        """Columns are numbered from the first of the axis."""
-        return relative
 
     def emit_block(self) -> None:
         """Build the loop over the rows of the tile."""

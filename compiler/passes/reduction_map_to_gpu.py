@@ -4,7 +4,7 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.cpu_accumulators import accumulator_type
+from pylazy.compiler.nests.cpu_accumulators import accumulator_type, attribute_segments
 from pylazy.compiler.nests.gpu_accumulators import index_type, partial_slots
 from pylazy.compiler.nests.gpu_nests import (
     MapNest,
@@ -17,6 +17,7 @@ from pylazy.compiler.nests.gpu_nests import (
     is_splittable,
 )
 from pylazy.compiler.nests.gpu_ranges import RangedNest
+from pylazy.compiler.nests.gpu_selection import is_long_selection
 from pylazy.compiler.target import Target
 
 
@@ -39,7 +40,7 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
     the buffers.
 
     Raises:
-        UnsupportedError: an accumulation whose state does not fit in registers, or a sweep over the pairs of a table.
+        UnsupportedError: the tables of a recursion do not fit in workgroup memory.
     """
     for function in list(module.body.operations):
         if name_of(function) == "func.func" and _is_kernel(function):
@@ -78,7 +79,7 @@ class _Program:
                 if name_of(operation) == "reduction.map":
                     MapNest(self.arguments, operation, name, self.target).build()
                 elif is_ranged(operation):
-                    RangedNest(self.arguments, operation, name, self.target).build()
+                    RangedNest(self.arguments, operation, name, self.target, scratch).build()
                 else:
                     ReduceNest(self.arguments, operation, name, self.target, scratch).build()
                     if is_splittable(operation) and accumulations_of(operation):
@@ -90,9 +91,9 @@ class _Program:
         self.function.operation.erase()
 
     def _add_partials(self, operation: Any, position: int) -> Partials:
-        """Add scratch for the unfinished states of each accumulation of an op, if it may have some."""
+        """Add scratch for the unfinished states of each accumulation of an op, or for lists without a place."""
         if not is_splittable(operation):
-            return {}
+            return self._add_lists(operation, position)
         found = {}
         for number, accumulation in enumerate(accumulations_of(operation)):
             types = (accumulator_type(accumulation), index_type())
@@ -104,7 +105,19 @@ class _Program:
             }
         return found
 
-    def _add_scratch(self, name: str, operation: Any, element: ir.Type, dim: int) -> ir.Value:
+    def _add_lists(self, operation: Any, position: int) -> Partials:
+        """Add scratch for the values of long lists of which only the positions are results."""
+        found = {}
+        for number, accumulation in enumerate(accumulations_of(operation)):
+            if is_long_selection(accumulation) and not attribute_segments(accumulation)[2]:
+                name, (dim, _) = f"{self.name}_{position}_list{number}", partial_slots(accumulation)
+                element = accumulator_type(accumulation)
+                found[accumulation] = {"values": self._add_scratch(name, operation, element, dim, per_split=False)}
+        return found
+
+    def _add_scratch(
+        self, name: str, operation: Any, element: ir.Type, dim: int, *, per_split: bool = True
+    ) -> ir.Value:
         kind = ir.MemRefType.get([ir.ShapedType.get_dynamic_size(), dim], element)
         argument = self.function.regions[0].blocks[0].add_argument(kind, operation.location)
         text = ir.StringAttr.get
@@ -112,8 +125,9 @@ class _Program:
             "reduction.name": text(name),
             "reduction.role": text("scratch"),
             "reduction.axis": operation.attributes["rows"],
-            "reduction.per_split": ir.BoolAttr.get(True),
         }
+        if per_split:
+            described["reduction.per_split"] = ir.BoolAttr.get(True)
         self.entries.append(ir.DictAttr.get(described))
         self.arguments.append(argument)
         return argument
