@@ -10,8 +10,8 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
-from pylazy.compiler.nests.cpu_accumulators import accumulator_type
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
+from pylazy.compiler.nests.cpu_accumulators import accumulator_type
 from pylazy.compiler.nests.gpu_memory import VECTOR_BYTES, WORKGROUP_BYTES
 from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.target import CpuTarget, NvidiaTarget

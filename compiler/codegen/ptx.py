@@ -129,8 +129,8 @@ def launch_geometry(
             per_split = max(columns, 1)
             if kernel.splittable:
                 wanted = min(processors * kernel.blocks_per_processor // max(row_blocks * batch, 1), _MOST_SPLITS)
-                tiles = -(-columns // kernel.tile_columns)
-                share = max(-(-tiles // max(wanted, 1)), _LEAST_TILES_OF_A_SPLIT)
+                column_tiles = -(-columns // kernel.tile_columns)
+                share = max(-(-column_tiles // max(wanted, 1)), _LEAST_TILES_OF_A_SPLIT)
                 per_split = min(share * kernel.tile_columns, max(columns, 1), _MOST_COLUMNS_OF_A_SPLIT)
             splits = max(-(-columns // per_split), 1)
             chosen.append(Geometry((row_blocks, splits), per_split, splits))

@@ -349,7 +349,10 @@ class Exponentials:
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Let a block of columns in."""
         blocks = [
-            [widened(body.element(self.value, Position(0), row, column), self.element) for column in range(len(columns))]
+            [
+                widened(body.element(self.value, Position(0), row, column), self.element)
+                for column in range(len(columns))
+            ]
             for row in range(self.rows)
         ]
         states = self._states(state)

@@ -52,7 +52,7 @@ class PairStores:
                 else:
                     body.prepare(self.value)
         for row in range(self.nest.rows_per_thread):
-            self.nest.guarded(row, lambda row=row: self._store_row(body, row, len(columns), short=short))  # type: ignore[misc]
+            self.nest.guarded(row, lambda row=row: self._store_row(body, row, len(columns), short=short))
         return state
 
     def _store_row(self, body: BodyElements, row: int, columns: int, *, short: bool) -> None:

@@ -1,6 +1,4 @@
-"""The GPU kernel over listed pairs: a table says which rows a block takes, and over which intervals of columns they go."""
-
-from typing import Any
+"""The GPU kernel over listed pairs: a table gives each block its rows, and the intervals of columns they go over."""
 
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import gpu, ir, scf

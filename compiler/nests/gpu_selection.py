@@ -1,4 +1,4 @@
-"""The k best for k of any size: a sorted list in global memory, of which a thread keeps the last entry in a register."""
+"""The k best for k of any size: a sorted list in global memory, whose last entry a thread keeps in a register."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

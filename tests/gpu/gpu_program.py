@@ -55,6 +55,8 @@ class GpuProgram:
         batch: int = 0,
         ranges: "Sequence[Array] | None" = None,
         tile_rows: int = GPU_TILE_ROWS,
+        tables: Sequence[Array] = (),
+        outputs: Sequence[Array] = (),
     ) -> list[Array]:
         """Give the outputs; reading what was never written is a fault.
 
@@ -65,18 +67,22 @@ class GpuProgram:
             batch: elements of a batch, which the outputs then have as their first axis; 0 for none.
             ranges: the six arrays of a ranged program.
             tile_rows: the most rows of a tile of its tables.
+            tables: these tables, in place of `ranges`.
+            outputs: what the outputs hold before.
         """
         count = max(batch, 1)
         extents = {"i": rows, "j": columns, "": 1, "ij": rows * columns}
         arrays = dict(zip([buffer.name for buffer in self.module.buffers], inputs, strict=False))
-        tiles = {}
-        for number, buffer in enumerate(self.module.buffers):
-            if buffer.role == "table":
-                words = Ranges(ranges or ()).table(buffer.axis, rows, columns, tile_rows=tile_rows).words
-                arrays[buffer.name], tiles[number] = words[:, None], int(words[0])
-        geometries = launch_geometry(
-            self.module.kernels, extents, processors=self.processors, batch=count, tiles=tiles
-        )
+        results = [buffer.name for buffer in self.module.buffers if buffer.role == "output"]
+        arrays.update((name, output[None]) for name, output in zip(results, outputs, strict=False))
+        places = {buffer.name: number for number, buffer in enumerate(self.module.buffers) if buffer.role == "table"}
+        if ranges is not None:
+            halves = Ranges(ranges)
+            axes = [self.module.buffers[number].axis for number in places.values()]
+            tables = [halves.table(axis, rows, columns, tile_rows=tile_rows).words[:, None] for axis in axes]
+        arrays.update(zip(places, tables, strict=True))
+        tiles = {number: int(arrays[name][0, 0]) for name, number in places.items()}
+        geometries = launch_geometry(self.module.kernels, extents, processors=self.processors, batch=count, tiles=tiles)
         self.splits = max(geometry.splits for geometry in geometries)
         unwritten = [buffer for buffer in self.module.buffers if buffer.name not in arrays]
         for buffer in unwritten:
