@@ -15,10 +15,10 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.expression import at_user_line
-from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError
+from pylazy.runtime.errors import DtypeError, ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -87,7 +87,7 @@ class Ranges:
         halves: by the axis whose rows are kept.
     """
 
-    __slots__ = ("_tables", "halves")
+    __slots__ = ("_placed", "_tables", "_versions", "halves")
 
     def __init__(self, given: Sequence[Any]) -> None:
         """Copy and check; see `read_ranges`."""
@@ -96,6 +96,8 @@ class Ranges:
         for half in self.halves.values():
             _check_slices(half)
         self._tables: dict[tuple[str, int, int, int], Table] = {}
+        self._versions = tuple(_version_of(value) for value in given)
+        self._placed: dict[tuple[str, int, int, str], tuple[Any, int]] = {}
 
     def table(self, kept: str, rows: int, columns: int, *, tile_rows: int = CPU_TILE_ROWS) -> Table:
         """The table for reductions that keep axis `kept` of a formula of these sizes; made once.
@@ -117,6 +119,30 @@ class Ranges:
                 self._tables.pop(next(iter(self._tables)), None)
             table = self._tables[key] = _make_table(self.halves[kept], *sizes, tile_rows)
         return table
+
+    def placed(
+        self, kept: str, rows: int, columns: int, *, device: str, place: Callable[[Integers], Any]
+    ) -> tuple[Any, int]:
+        """The words of the table for kernels of a GPU, on a device, and the number of its tiles; copied there once.
+
+        Args:
+            kept: "i" or "j".
+            rows: of the formula.
+            columns: of the formula.
+            device: its name.
+            place: copies words to the device.
+
+        Raises:
+            ShapeError: a block or an interval is out of bounds, or two of them overlap.
+        """
+        key = (kept, rows, columns, device)
+        found = self._placed.get(key)
+        if found is None:
+            words = self.table(kept, rows, columns, tile_rows=GPU_TILE_ROWS).words
+            while len(self._placed) >= _MAX_TABLES:
+                self._placed.pop(next(iter(self._placed)), None)
+            found = self._placed[key] = place(words), int(words[0])
+        return found
 
     def check_transposes(self, rows: int, columns: int, position: Position) -> None:
         """Refuse halves that cannot be each other's transpose, as gradients take them to be.
@@ -153,8 +179,11 @@ class Ranges:
         return (*self.halves["i"][2:], *self.halves["j"][2:])
 
     def holds(self, given: Sequence[Any]) -> bool:
-        """Whether these six arrays have the elements that were copied."""
-        return all(np.array_equal(mine, _as_numpy(value)) for mine, value in zip(self.arrays, given, strict=True))
+        """Whether these six arrays, which are those that were given, have the elements that were copied."""
+        return all(
+            np.array_equal(mine, _as_numpy(value)) if version is None else _version_of(value) == version
+            for mine, value, version in zip(self.arrays, given, self._versions, strict=True)
+        )
 
 
 _known: dict[tuple[int, ...], tuple[tuple[Any, ...], Ranges]] = {}
@@ -234,16 +263,19 @@ def _read(name: str, value: Any) -> Integers:
     return np.array(array, dtype=np.int64, order="C", copy=True, subok=False)
 
 
+def _version_of(value: Any) -> int | None:
+    """Count the changes of a tensor on a GPU, to compare no elements, which would wait for it; None for others."""
+    if not arrays.is_tensor(value) or value.is_cpu or value.is_inference():
+        return None
+    return int(value._version)
+
+
 def _as_numpy(value: Any) -> Any:
     """View an array, tensor or list as an array; None where it is none of them."""
     if isinstance(value, np.ndarray):
         return value
     if arrays.is_tensor(value):
-        if not value.is_cpu:
-            raise DeviceError(
-                at_user_line(f"an array of ranges lies on the device {value.device}, expected cpu: move it by x.cpu()")
-            )
-        return value.detach().numpy()
+        return value.detach().cpu().numpy()  # of a GPU, a copy, which is waited for; tables are made on the host
     if isinstance(value, list | tuple):
         try:
             return np.asarray(value)

@@ -8,11 +8,24 @@ from ptx_interpreter import launch
 from ptx_memory import GlobalMemory
 from ptx_text import parse_ptx
 
-from pylazy.compiler.codegen.ptx import launch_geometry
 from pylazy.compiler.compile import compile_ptx
 from pylazy.ranges import GPU_TILE_ROWS, Ranges
+from pylazy.runtime.gpu_image import GpuImage
+from pylazy.runtime.gpu_launch import GpuGeometry, GpuSizes
+from pylazy.runtime.gpu_launch import GpuProgram as RuntimeProgram
 
 Array = Any  # an ndarray
+
+
+def launch_geometry(
+    image: GpuImage, *, rows: int, columns: int, processors: int, batch: int = 1, tiles: Sequence[int] = ()
+) -> tuple[GpuGeometry, ...]:
+    """Give what the runtime decides for each kernel of a program; `tiles` are those of `GpuSizes`."""
+    # Buffers that repeat along the batch, and one that does not: nothing depends on more of them.
+    strides = [(int(k == 0),) for k in range(len(image.arguments))]
+    sizes = GpuSizes(rows, columns, processors=processors, batch_sizes=(batch,), batch_strides=strides, tiles=tiles)
+    program = RuntimeProgram(image)
+    return tuple(program.geometry(number, sizes) for number in range(len(image.kernels)))
 
 
 class GpuProgram:
@@ -34,7 +47,7 @@ class GpuProgram:
 
     @property
     def _reduction(self) -> Any:
-        return [kernel for kernel in self.module.kernels if kernel.splittable][-1]
+        return [kernel for kernel in self.module.kernels if kernel.columns and not kernel.merges][-1]
 
     @property
     def block_rows(self) -> int:
@@ -81,8 +94,16 @@ class GpuProgram:
             axes = [self.module.buffers[number].axis for number in places.values()]
             tables = [halves.table(axis, rows, columns, tile_rows=tile_rows).words[:, None] for axis in axes]
         arrays.update(zip(places, tables, strict=True))
-        tiles = {number: int(arrays[name][0, 0]) for name, number in places.items()}
-        geometries = launch_geometry(self.module.kernels, extents, processors=self.processors, batch=count, tiles=tiles)
+        arguments = [buffer.name for buffer in self.module.arguments]
+        tiles = [int(arrays[name][0, 0]) if name in places else 0 for name in arguments]
+        geometries = launch_geometry(
+            self.module,
+            rows=rows,
+            columns=columns,
+            processors=self.processors,
+            batch=count,
+            tiles=tiles if places else (),
+        )
         self.splits = max(geometry.splits for geometry in geometries)
         unwritten = [buffer for buffer in self.module.buffers if buffer.name not in arrays]
         for buffer in unwritten:
