@@ -220,6 +220,8 @@ _TILE_COLUMNS = 128
 #: Registers, of 32 bits, that the rows of a thread and the columns of a block may take.
 _ROW_REGISTERS = 56
 _COLUMN_REGISTERS = 40
+#: Registers for what all pairs of a block of rows and columns load and store.
+_PAIR_REGISTERS = 32
 #: Workgroup memory for long rows: those of 128 threads with 64 elements of float32.
 _ROW_PANEL_BYTES = 33 * 1024
 #: Registers of the elements of a long result that one sweep over the columns computes.
@@ -350,6 +352,11 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
         rows, columns = (4, 8) if state_words == 1 else (1, 4)
     else:
         rows, columns = (4, 8) if words == 1 else (2, 4)
+    pair_words = words * sum(dim for dim in _pair_dims(body) if dim <= UNROLL_LIMIT)
+    while columns > 1 and rows * columns * pair_words > _PAIR_REGISTERS:
+        columns //= 2
+    while rows > 1 and rows * columns * pair_words > _PAIR_REGISTERS:
+        rows //= 2
     instructions = _gpu_instructions(body, words)
     limit = _BLOCK_INSTRUCTIONS * (2 if threads < _BLOCK_THREADS else 1)
     long_bytes = _long_row_bytes(body, words)
@@ -372,6 +379,12 @@ def _loaded_dims(body: Any, argument: int) -> list[int]:
         and len(op.operands) > 1
         and list(body.arguments).index(op.operands[1]) == argument
     ]
+
+
+def _pair_dims(body: Any) -> list[int]:
+    """Give the inner dimensions of what the body loads or stores for each pair."""
+    loaded = [inner_dim(op.results[0]) for op in body.operations if name_of(op) == "reduction.load_pair"]
+    return loaded + [inner_dim(op.operands[0]) for op in body.operations if name_of(op) == "reduction.store_pair"]
 
 
 def _gpu_instructions(body: Any, words: int) -> float:
