@@ -34,7 +34,7 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
     The second dimension of the grid cuts the columns in splits, for launches with too few rows to fill the processor.
     With several splits, each leaves its unfinished states in scratch, and the kernel `..._merge` merges them in order.
     Direct sums, lists of more entries than registers hold, and sweeps over the pairs of a table have one split. With a
-    table, a block takes one of its tiles. Values of pairs are stored in the sweep, and merged by nobody. Recursions have
+    table, a block takes one of its tiles. Values of pairs are stored in the sweep, and not merged. Recursions have
     their tables in workgroup memory.
 
     A kernel takes the pointers of all buffers of the program, then, as i64, for each buffer the bytes from one element

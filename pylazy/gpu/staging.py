@@ -41,13 +41,19 @@ class HostArrays:
         """Allocate a result on the host."""
         return arrays.empty_result(self._kind, shape, dtype)
 
+    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Any:
+        """Make a result of equal elements."""
+        result = self.empty(shape, dtype)
+        result[...] = value
+        return result
+
+    def delivered(self, result: Any) -> Any:
+        """Give a result that was launched to the user."""
+        return result
+
     def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
         """Find the data of an input on the host; `tensor` takes its place where it is given."""
         return source.locate(dtype) if tensor is None else source.locate_tensor(tensor, dtype)
-
-    def locate_array(self, array: Any) -> Located:
-        """Find an array (*batch, rows, dim) of contiguous elements."""
-        return Located(arrays.result_address(array), (), (), array)
 
     def load(self, executable: Executable) -> GpuProgram:
         """Find the program for the GPU."""
