@@ -8,6 +8,7 @@ import pytest
 import torch
 from gpu_program import GpuProgram
 from interpreted_front_end import on_interpreter
+from stand_in import StandInDriver, launches
 
 import pylazy
 from gpu_formulas import inputs_of, traced
@@ -138,6 +139,21 @@ def test_long_lists_hold_special_values_in_order(kind: str) -> None:
         dense = np.broadcast_to(special[None], (3, 42, 1)).astype(float)
         for name, result in zip((kind, f"arg{kind}"), found, strict=True):
             np.testing.assert_array_equal(result, reduce_dense(name, [dense], axis="j", k=k)[..., 0])
+
+
+def test_what_has_one_split_or_no_merge_is_launched(driver: StandInDriver) -> None:
+    """Through the runtime, on a driver that stands in for CUDA's."""
+    x, y = clouds(5, 40)
+    f = Vi(x).sqdist(Vj(y))
+    for reduce in (
+        lambda **o: f.argKmin(20, axis=1, **o),
+        lambda **o: f.sum(axis=1, sum_scheme="direct_sum", **o),
+        lambda **o: f.sum(axis=1, sum_scheme="kahan_scheme", **o),
+        lambda **o: f.logsumexp(axis=1, dtype_acc="float64", **o),
+        lambda **o: Vi(x).softdtw_sqdist(Vj(y), 0.5).sum(axis=1, **o),
+    ):
+        np.testing.assert_allclose(reduce(backend="GPU"), reduce(), rtol=1e-5)
+    assert len(launches(driver.calls())) >= 5
 
 
 # Derivatives

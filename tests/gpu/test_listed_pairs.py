@@ -9,10 +9,11 @@ import pytest
 from gpu_program import GpuProgram
 from interpreted_front_end import on_interpreter
 from ptx_text import PtxError
+from stand_in import StandInDriver, launches
 
 from gpu_formulas import inputs_of, traced
 from pylazy import LazyTensor, Vi, Vij, Vj
-from pylazy.ranges import GPU_TILE_ROWS
+from pylazy.ranges import GPU_TILE_ROWS, Ranges
 from reference import assert_close, reduce_dense
 
 Array = Any  # an ndarray
@@ -165,6 +166,33 @@ def test_gradients_over_ranges_match_dense_torch() -> None:
     dense = torch.autograd.grad((theirs**2).sum(), (x, y, a), create_graph=True)
     torch.testing.assert_close(found, dense)
     torch.testing.assert_close(again, torch.autograd.grad(sum((one**2).sum() for one in dense), (x, y, a)))
+
+
+def test_tables_reach_the_launch(driver: StandInDriver) -> None:
+    """Through the runtime, on a driver that stands in for CUDA's; the cut of the tiles is that of GPUs."""
+    x, y, b = (array[:count].astype(float) for array, count in zip(clouds(), (7, 5, 5), strict=True))
+    for axis in (0, 1):
+        f = Vi(x).sqdist(Vj(y)) * Vj(b)
+        found = f.sum(axis=axis, ranges=_SMALL, backend="GPU")
+        np.testing.assert_allclose(found, f.sum(axis=axis, ranges=_SMALL), rtol=1e-12)
+    assert len(launches(driver.calls())) >= 2
+
+
+def test_a_table_is_placed_once_for_a_device() -> None:
+    copies = []
+
+    def place(words: Array) -> Array:
+        copies.append(words)
+        return words
+
+    ranges = Ranges(_SMALL)
+    options = {"rows": 7, "columns": 5, "place": place}
+    words, tiles = ranges.placed("i", device="cuda:0", **options)
+    assert tiles == words[0] == 3
+    assert ranges.placed("i", device="cuda:0", **options)[0] is words
+    ranges.placed("j", device="cuda:0", **options)
+    ranges.placed("i", device="cuda:1", **options)
+    assert len(copies) == 3
 
 
 # Planted faults
