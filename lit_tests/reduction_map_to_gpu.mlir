@@ -107,10 +107,10 @@ func.func @square(
 
 // -----
 
-// A table gives the rows of a block and the intervals of its columns; no splits, so no scratch and no merge.
+// A table gives the rows of a block and the intervals of its columns; the splits share these intervals.
 // CHECK-LABEL: gpu.module @ranged_kernels
-// CHECK: gpu.func @ranged_0(%{{.*}}, %[[TABLE:[^:,]*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %{{[^:]*}}: i64
-// CHECK-SAME: splittable = false
+// CHECK: gpu.func @ranged_0(%{{.*}}, %[[TABLE:[^:,]*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %{{[^:]*}}: !llvm.ptr<1> {llvm.noalias}, %{{[^:]*}}: i64
+// CHECK-SAME: splittable = true
 // CHECK-SAME: tile_table = 3
 // CHECK: %[[WORDS:.*]] = llvm.getelementptr %[[TABLE]]
 // CHECK: %[[BLOCK:.*]] = gpu.block_id x
@@ -119,13 +119,14 @@ func.func @square(
 // CHECK: %[[FIRST_WORD:.*]] = llvm.load %{{.*}} invariant
 // CHECK: %[[LAST_WORD:.*]] = llvm.load %{{.*}} invariant
 // CHECK: scf.for %{{.*}} = %[[FIRST_ROW]] to %[[LAST_ROW]]
-// CHECK: scf.for %{{.*}} = %[[FIRST_WORD]] to %[[LAST_WORD]]
+// CHECK: arith.subi %[[LAST_WORD]], %[[FIRST_WORD]]
+// CHECK-COUNT-2: arith.divui
 // CHECK: %[[FIRST:.*]] = llvm.load %{{.*}} invariant {alignment = 8 : i64} : !llvm.ptr<1> -> i64
 // CHECK: %[[LAST:.*]] = llvm.load %{{.*}} invariant
 // CHECK: scf.for %{{.*}} = %[[FIRST]] to %[[LAST]]
 // CHECK: gpu.barrier
 // CHECK: arith.cmpi slt, %{{.*}}, %[[LAST_ROW]]
-// CHECK-NOT: ranged_0_merge
+// CHECK: gpu.func @ranged_0_merge
 func.func @ranged(
     %x: memref<?x1xf32> {reduction.name = "x", reduction.role = "input", reduction.axis = "i"},
     %y: memref<?x1xf32> {reduction.name = "y", reduction.role = "input", reduction.axis = "j"},

@@ -359,7 +359,11 @@ def accumulations_of(operation: Any) -> list[Any]:
 
 def is_splittable(operation: Any) -> bool:
     """Tell whether the columns of a `map_reduce` may be cut into splits."""
-    if has_direct_sums(operation.regions[0].blocks[0]) or is_ranged(operation):
+    if has_direct_sums(operation.regions[0].blocks[0]):
+        return False
+    # The kernel that merges the splits of a mean over ranges would not know how many columns a row has.
+    counts = any(attribute(accumulation, "kind") == "mean" for accumulation in accumulations_of(operation))
+    if is_ranged(operation) and counts:
         return False
     return not any(is_long_selection(accumulation) for accumulation in accumulations_of(operation))
 

@@ -33,9 +33,9 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
 
     The second dimension of the grid cuts the columns in splits, for launches with too few rows to fill the processor.
     With several splits, each leaves its unfinished states in scratch, and the kernel `..._merge` merges them in order.
-    Direct sums, lists of more entries than registers hold, and sweeps over the pairs of a table have one split. With a
-    table, a block takes one of its tiles. Values of pairs are stored in the sweep, and not merged. Recursions have
-    their tables in workgroup memory.
+    Direct sums and lists of more entries than registers hold have one split. With a table, a block takes one of its
+    tiles, and a split a share of the intervals of it. Values of pairs are stored in the sweep, and not merged.
+    Recursions have their tables in workgroup memory.
 
     A kernel takes the pointers of all buffers of the program, then, as i64, for each buffer the bytes from one element
     of the batch to the next, then rows, columns, columns of a split, and splits. The third dimension of the grid runs
@@ -81,10 +81,9 @@ class _Program:
             with operation.location, ir.InsertionPoint(block):
                 if name_of(operation) == "reduction.map":
                     MapNest(self.arguments, operation, name, self.target).build()
-                elif is_ranged(operation):
-                    RangedNest(self.arguments, operation, name, self.target, scratch).build()
                 else:
-                    ReduceNest(self.arguments, operation, name, self.target, scratch).build()
+                    nest = RangedNest if is_ranged(operation) else ReduceNest
+                    nest(self.arguments, operation, name, self.target, scratch).build()
                     if is_splittable(operation) and accumulations_of(operation):
                         MergeNest(self.arguments, operation, f"{name}_merge", self.target, scratch).build()
         entries = zip(self.entries, self.arguments, strict=True)

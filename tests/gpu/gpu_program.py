@@ -9,7 +9,7 @@ from ptx_memory import GlobalMemory
 from ptx_text import parse_ptx
 
 from pylazy.compiler.compile import compile_ptx
-from pylazy.ranges import GPU_TILE_ROWS, Ranges
+from pylazy.ranges import GPU_INTERVAL_COLUMNS, GPU_TILE_ROWS, Ranges
 from pylazy.runtime.gpu_image import GpuImage
 from pylazy.runtime.gpu_launch import GpuGeometry, GpuSizes
 from pylazy.runtime.gpu_launch import GpuProgram as RuntimeProgram
@@ -68,6 +68,7 @@ class GpuProgram:
         batch: int = 0,
         ranges: "Sequence[Array] | None" = None,
         tile_rows: int = GPU_TILE_ROWS,
+        interval_columns: int = GPU_INTERVAL_COLUMNS,
         tables: Sequence[Array] = (),
         outputs: Sequence[Array] = (),
     ) -> list[Array]:
@@ -80,6 +81,7 @@ class GpuProgram:
             batch: elements of a batch, which the outputs then have as their first axis; 0 for none.
             ranges: the six arrays of a ranged program.
             tile_rows: the most rows of a tile of its tables.
+            interval_columns: the most columns of an interval of its tables.
             tables: these tables, in place of `ranges`.
             outputs: what the outputs hold before.
         """
@@ -92,7 +94,8 @@ class GpuProgram:
         if ranges is not None:
             halves = Ranges(ranges)
             axes = [self.module.buffers[number].axis for number in places.values()]
-            tables = [halves.table(axis, rows, columns, tile_rows=tile_rows).words[:, None] for axis in axes]
+            cut = {"tile_rows": tile_rows, "interval_columns": interval_columns}
+            tables = [halves.table(axis, rows, columns, **cut).words[:, None] for axis in axes]
         arrays.update(zip(places, tables, strict=True))
         arguments = [buffer.name for buffer in self.module.arguments]
         tiles = [int(arrays[name][0, 0]) if name in places else 0 for name in arguments]

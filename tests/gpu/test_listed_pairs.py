@@ -13,7 +13,7 @@ from stand_in import StandInDriver, launches
 
 from gpu_formulas import inputs_of, traced
 from pylazy import LazyTensor, Vi, Vij, Vj
-from pylazy.ranges import GPU_TILE_ROWS, Ranges
+from pylazy.ranges import GPU_INTERVAL_COLUMNS, GPU_TILE_ROWS, Ranges
 from reference import assert_close, reduce_dense
 
 Array = Any  # an ndarray
@@ -77,11 +77,13 @@ def check(program: GpuProgram, inputs: list[Array], wanted: Array, **options: An
     assert_close(found, wanted, dtype=np.float32, columns=SHAPE[1], scale=scale)
 
 
+@pytest.mark.parametrize("processors", [0, 100])
 @pytest.mark.parametrize("name", FORMULAS)
-def test_reduction_over_ragged_ranges_matches_oracle(name: str) -> None:
-    program, inputs, wanted = program_of(name)
-    check(program, inputs, wanted)
-    assert program.splits == 1
+def test_reduction_over_ragged_ranges_matches_oracle(name: str, processors: int) -> None:
+    """In one split, and in several that share the intervals of a tile; some have none."""
+    program, inputs, wanted = program_of(name, processors=processors)
+    check(program, inputs, wanted, interval_columns=TILE)
+    assert program.splits == (3 if processors else 1)
 
 
 def test_tiles_of_any_size_give_the_same_bits() -> None:
@@ -95,8 +97,8 @@ def test_tiles_of_any_size_give_the_same_bits() -> None:
 
 def test_a_block_takes_a_tile() -> None:
     program, _, _ = program_of("sum")
-    (kernel,) = program.module.kernels
-    assert (kernel.rows_per_block, kernel.splittable) == (GPU_TILE_ROWS, False)
+    kernel, merge = program.module.kernels
+    assert (kernel.rows_per_block, merge.tile_table) == (GPU_TILE_ROWS, -1)
     assert program.module.buffers[kernel.tile_table].role == "table"
 
 
@@ -178,6 +180,17 @@ def test_tables_reach_the_launch(driver: StandInDriver) -> None:
     assert len(launches(driver.calls())) >= 2
 
 
+def test_long_intervals_are_cut_for_gpus() -> None:
+    half_of = half([(0, 1), (1, 3)], [[(5, 9)], [(0, 2 * GPU_INTERVAL_COLUMNS + 7), (9000, 9001)]])
+    ranges = Ranges((*half_of, *half([], [])))
+    words = ranges.gpu_table("i", 3, 10_000).words
+    cut = GPU_INTERVAL_COLUMNS
+    wanted = [[5, 9], [0, cut], [cut, 2 * cut], [2 * cut, 2 * cut + 7], [9000, 9001]]
+    np.testing.assert_array_equal(words[2 + 4 * 2 :].reshape(-1, 2), wanted)
+    np.testing.assert_array_equal(words[2:10].reshape(-1, 4), [[0, 1, 10, 12], [1, 3, 12, 20]])
+    assert len(ranges.table("i", 3, 10_000).words) == 2 + 4 * 2 + 2 * 3
+
+
 def test_a_table_is_placed_once_for_a_device() -> None:
     copies = []
 
@@ -232,3 +245,16 @@ def test_a_missing_barrier_is_found(number: int) -> None:
     program, inputs, wanted = program_of("sum", edit=_edited("bar.sync", "//", number))
     with pytest.raises(PtxError, match=r"a race|nothing was written to"):
         check(program, inputs, wanted)
+
+
+def test_a_split_of_wrong_intervals_is_found() -> None:
+    """A split that begins with its number in place of its share of the intervals."""
+
+    def edit(text: str) -> str:
+        changed, count = re.subn(r"div\.u(32|64)", r"add.u\1", text)
+        assert count
+        return changed
+
+    program, inputs, wanted = program_of("sum", edit=edit, processors=100)
+    with pytest.raises((PtxError, AssertionError)):
+        check(program, inputs, wanted, interval_columns=TILE)
