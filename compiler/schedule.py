@@ -11,6 +11,8 @@ from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
+from pylazy.compiler.nests.cpu_accumulators import accumulator_type
+from pylazy.compiler.nests.gpu_memory import VECTOR_BYTES, WORKGROUP_BYTES
 from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
 
@@ -204,6 +206,10 @@ def _cycles(body: Any) -> float:
 _BLOCK_THREADS = 128
 #: Threads of a block whose rows lie in workgroup memory.
 _LONG_ROW_THREADS = 64
+#: Threads of a block, and rows of a thread, that go over the pairs of a table: a block has a tile of it, whose rows are
+#: often few, and more than there are would be computed for nothing.
+_RANGED_THREADS = 64
+_RANGED_ROWS = 2
 #: Loads of 16 bytes from each of them in one turn of a loop.
 _LONG_INNER_LOADS = 4
 #: Blocks that fit on a multiprocessor: with 65536 registers, 128 for each thread.
@@ -214,6 +220,8 @@ _TILE_COLUMNS = 128
 #: Registers, of 32 bits, that the rows of a thread and the columns of a block may take.
 _ROW_REGISTERS = 56
 _COLUMN_REGISTERS = 40
+#: Registers for what all pairs of a block of rows and columns load and store.
+_PAIR_REGISTERS = 32
 #: Workgroup memory for long rows: those of 128 threads with 64 elements of float32.
 _ROW_PANEL_BYTES = 33 * 1024
 #: Registers of the elements of a long result that one sweep over the columns computes.
@@ -222,6 +230,9 @@ _RESULT_REGISTERS = 32
 _INNER_BYTES = 16
 #: Registers of the values of a list of a kmin or kmax, of which a thread can keep two.
 _LISTED_REGISTERS = 10
+_WARP_THREADS = 32
+#: Workgroup memory for the tables of recursions, which have a number for each thread; the rest is for columns.
+_TABLES_BYTES = 40 * 1024
 _NO_INSTRUCTION = frozenset(
     {*LOADS, "arith.constant", "reduction.yield", "reduction.concat_rows", "vector.broadcast"}
     | {"vector.extract_strided_slice"}
@@ -251,22 +262,32 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
     body = operation.regions[0].blocks[0]
     words = _value_bits(body) // 32
     threads, rows_per_thread, column_step = _BLOCK_THREADS, 1, 1
-    if name_of(operation) == "reduction.map_reduce":
+    table_bytes = 4 * words * sum(table_numbers(op) for op in _recursions(body))
+    if table_bytes:
+        while threads > _WARP_THREADS and threads * table_bytes > _TABLES_BYTES:
+            threads //= 2
+    elif name_of(operation) == "reduction.map_reduce":
         threads = _threads(body, words)
         rows_per_thread, column_step = _thread_block(body, words, threads)
         if attribute(operation, "rows") == "":
             rows_per_thread = 1
+        if len(operation.operands):
+            threads, rows_per_thread = _RANGED_THREADS, min(rows_per_thread, _RANGED_ROWS)
     return NvidiaSchedule(
         block_threads=threads,
         blocks_per_processor=_BLOCKS_PER_PROCESSOR * _BLOCK_THREADS // threads,
         rows_per_thread=rows_per_thread,
         column_step=column_step,
-        tile_columns=_tile_columns(body),
+        tile_columns=_tile_columns(body, WORKGROUP_BYTES - threads * table_bytes),
         unroll_limit=UNROLL_LIMIT,
         inner_step=_INNER_BYTES // 4 // words * (_LONG_INNER_LOADS if threads < _BLOCK_THREADS else 1),
-        result_chunk=_result_chunk(body, words),
-        row_panel_bytes=_ROW_PANEL_BYTES,
+        result_chunk=_result_chunk(body),
+        row_panel_bytes=0 if table_bytes else _ROW_PANEL_BYTES,
     )
+
+
+def _recursions(body: Any) -> list[Any]:
+    return [op for op in body.operations if name_of(op) == "reduction.soft_dtw_rows"]
 
 
 def _long_row_bytes(body: Any, words: int) -> int:
@@ -287,9 +308,15 @@ def _threads(body: Any, words: int) -> int:
     return _LONG_ROW_THREADS if fits and results == 1 else _BLOCK_THREADS
 
 
-def _result_chunk(body: Any, words: int) -> int:
+def _state_words(body: Any) -> int:
+    """Give the registers that one number of a state takes."""
+    accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
+    return max((int(accumulator_type(op).width) // 32 for op in accumulations), default=1)
+
+
+def _result_chunk(body: Any) -> int:
     """Choose the elements of a long result for one sweep: fewer where rows take registers for their addresses."""
-    return _RESULT_REGISTERS // words // (2 if _long_row_bytes(body, words) else 1)
+    return _RESULT_REGISTERS // _state_words(body) // (2 if _long_row_bytes(body, _value_bits(body) // 32) else 1)
 
 
 def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
@@ -301,19 +328,20 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
     kinds = {attribute(op, "kind") for op in accumulations}
     widths = [inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand)]
-    chunk = _result_chunk(body, words)
+    chunk = _result_chunk(body)
+    state_words = _state_words(body)
     results = sum(min(width, chunk) for width in widths)
     row_dims, column_dims = _loaded_dims(body, 0), _loaded_dims(body, 1)
     widest = max(row_dims + column_dims + [1])
-    # Two-level sums keep two states; a long row takes the two registers of its address.
-    per_row = words * (sum(dim for dim in row_dims if dim <= UNROLL_LIMIT) + 2 * results + 3)
+    # Two-level sums keep two states, compensated ones a correction; a long row takes two registers for its address.
+    per_row = words * (sum(dim for dim in row_dims if dim <= UNROLL_LIMIT) + 3) + state_words * 2 * results
     per_row += 2 * sum(dim > UNROLL_LIMIT for dim in row_dims)
     per_column = words * (sum(dim for dim in column_dims if dim <= UNROLL_LIMIT) + 1)
     if kinds & _SELECTIONS:
         listed = words * max(attribute(op, "k", 1) for op in accumulations)
         rows, columns = (2, 8) if words == 1 and listed <= _LISTED_REGISTERS else (1, 8 // words)
     elif max(widths, default=1) > chunk:
-        rows, columns = 4, 4 // words
+        rows, columns = 4, 4 // state_words
     elif threads < _BLOCK_THREADS:
         rows, columns = 2, 16
     elif widest > UNROLL_LIMIT:
@@ -321,9 +349,14 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     elif kinds <= {"sum", "mean", "prod"}:
         rows, columns = 4, 8
     elif kinds <= {"logsumexp", "softmax"}:
-        rows, columns = (4, 8) if words == 1 else (1, 4)
+        rows, columns = (4, 8) if state_words == 1 else (1, 4)
     else:
         rows, columns = (4, 8) if words == 1 else (2, 4)
+    pair_words = words * sum(dim for dim in _pair_dims(body) if dim <= UNROLL_LIMIT)
+    while columns > 1 and rows * columns * pair_words > _PAIR_REGISTERS:
+        columns //= 2
+    while rows > 1 and rows * columns * pair_words > _PAIR_REGISTERS:
+        rows //= 2
     instructions = _gpu_instructions(body, words)
     limit = _BLOCK_INSTRUCTIONS * (2 if threads < _BLOCK_THREADS else 1)
     long_bytes = _long_row_bytes(body, words)
@@ -348,6 +381,12 @@ def _loaded_dims(body: Any, argument: int) -> list[int]:
     ]
 
 
+def _pair_dims(body: Any) -> list[int]:
+    """Give the inner dimensions of what the body loads or stores for each pair."""
+    loaded = [inner_dim(op.results[0]) for op in body.operations if name_of(op) == "reduction.load_pair"]
+    return loaded + [inner_dim(op.operands[0]) for op in body.operations if name_of(op) == "reduction.store_pair"]
+
+
 def _gpu_instructions(body: Any, words: int) -> float:
     """Estimate the instructions of one pair; functions of float64 are polynomials, a long inner dimension is a loop."""
     total = 0.0
@@ -365,10 +404,13 @@ def _gpu_instructions(body: Any, words: int) -> float:
     return total
 
 
-def _tile_columns(body: Any) -> int:
-    """Choose the columns of a tile: a power of two, as many as fit."""
+def _tile_columns(body: Any, free_bytes: int) -> int:
+    """Choose the columns of a tile: a power of two, as many as fit, at least 8 unless that is too much."""
     column_bytes = sum(_loaded_dims(body, 1)) * _value_bits(body) // 8
     columns = _TILE_COLUMNS
+    padded_bytes = sum(-(-dim * _value_bits(body) // 8 // VECTOR_BYTES) * VECTOR_BYTES for dim in _loaded_dims(body, 1))
     while columns > 8 and columns * column_bytes > _TILE_BYTES:
+        columns //= 2
+    while columns > 1 and columns * padded_bytes > free_bytes:
         columns //= 2
     return columns

@@ -104,3 +104,62 @@ func.func @square(
   }) {rows = "j"} : () -> ()
   return
 }
+
+// -----
+
+// A table gives the rows of a block and the intervals of its columns; the splits share these intervals.
+// CHECK-LABEL: gpu.module @ranged_kernels
+// CHECK: gpu.func @ranged_0(%{{.*}}, %[[TABLE:[^:,]*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %{{[^:]*}}: !llvm.ptr<1> {llvm.noalias}, %{{[^:]*}}: i64
+// CHECK-SAME: splittable = true
+// CHECK-SAME: tile_table = 3
+// CHECK: %[[WORDS:.*]] = llvm.getelementptr %[[TABLE]]
+// CHECK: %[[BLOCK:.*]] = gpu.block_id x
+// CHECK: %[[FIRST_ROW:.*]] = llvm.load %{{.*}} invariant {alignment = 8 : i64} : !llvm.ptr<1> -> i64
+// CHECK: %[[LAST_ROW:.*]] = llvm.load %{{.*}} invariant
+// CHECK: %[[FIRST_WORD:.*]] = llvm.load %{{.*}} invariant
+// CHECK: %[[LAST_WORD:.*]] = llvm.load %{{.*}} invariant
+// CHECK: scf.for %{{.*}} = %[[FIRST_ROW]] to %[[LAST_ROW]]
+// CHECK: arith.subi %[[LAST_WORD]], %[[FIRST_WORD]]
+// CHECK-COUNT-2: arith.divui
+// CHECK: %[[FIRST:.*]] = llvm.load %{{.*}} invariant {alignment = 8 : i64} : !llvm.ptr<1> -> i64
+// CHECK: %[[LAST:.*]] = llvm.load %{{.*}} invariant
+// CHECK: scf.for %{{.*}} = %[[FIRST]] to %[[LAST]]
+// CHECK: gpu.barrier
+// CHECK: arith.cmpi slt, %{{.*}}, %[[LAST_ROW]]
+// CHECK: gpu.func @ranged_0_merge
+func.func @ranged(
+    %x: memref<?x1xf32> {reduction.name = "x", reduction.role = "input", reduction.axis = "i"},
+    %y: memref<?x1xf32> {reduction.name = "y", reduction.role = "input", reduction.axis = "j"},
+    %out: memref<?x1xf32> {reduction.name = "output0", reduction.role = "output", reduction.axis = "i"},
+    %table: memref<?x1xi64> {reduction.name = "ranges_i", reduction.role = "table", reduction.axis = "i"}) {
+  "reduction.map_reduce"(%table) ({
+  ^bb0(%i: index, %j: index):
+    %0 = "reduction.load"(%x, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    %1 = "reduction.load"(%y, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    %2 = arith.mulf %0, %1 : vector<1xf32>
+    "reduction.accumulate"(%2, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {rows = "i", columns = "j"} : (memref<?x1xi64>) -> ()
+  return
+}
+
+// -----
+
+// Values of pairs are stored in the sweep, by rows that exist: it may have splits, which nothing merges.
+// CHECK-LABEL: gpu.module @pairs_kernels
+// CHECK: gpu.func @pairs_0(%{{.*}}, %{{[^:,]*}}: !llvm.ptr<1> {llvm.noalias}, %{{[^:]*}}: i64
+// CHECK-SAME: splittable = true
+// CHECK: scf.if
+// CHECK: llvm.store %{{.*}} : f32, !llvm.ptr<1>
+// CHECK-NOT: pairs_0_merge
+func.func @pairs(
+    %x: memref<?x1xf32> {reduction.name = "x", reduction.role = "input", reduction.axis = "i"},
+    %out: memref<?x1xf32> {reduction.name = "output0", reduction.role = "output", reduction.axis = "ij"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%j: index, %i: index):
+    %0 = "reduction.load"(%x, %i) : (memref<?x1xf32>, index) -> vector<1xf32>
+    "reduction.store_pair"(%0, %out, %i, %j) : (vector<1xf32>, memref<?x1xf32>, index, index) -> ()
+    "reduction.yield"() : () -> ()
+  }) {rows = "j", columns = "i"} : () -> ()
+  return
+}

@@ -33,6 +33,9 @@ CPU_TILE_ROWS = 96
 """A multiple of most numbers of rows that kernels take at once, and small enough to share a launch among threads."""
 GPU_TILE_ROWS = 128
 """What a block of threads takes at once; kernels take tiles of any size."""
+GPU_INTERVAL_COLUMNS = 2048
+"""Longer intervals are cut, so that the blocks of a tile, where several share it, have equal shares."""
+_NO_CUT = 2**62
 _HEADER_WORDS, _TILE_WORDS = 2, 4
 _MAX_TABLES = 8
 
@@ -95,11 +98,19 @@ class Ranges:
         self.halves = {"i": Half(NAMES[:3], "i", *read[:3]), "j": Half(NAMES[3:], "j", *read[3:])}
         for half in self.halves.values():
             _check_slices(half)
-        self._tables: dict[tuple[str, int, int, int], Table] = {}
+        self._tables: dict[tuple[str, int, int, int, int], Table] = {}
         self._versions = tuple(_version_of(value) for value in given)
         self._placed: dict[tuple[str, int, int, str], tuple[Any, int]] = {}
 
-    def table(self, kept: str, rows: int, columns: int, *, tile_rows: int = CPU_TILE_ROWS) -> Table:
+    def table(
+        self,
+        kept: str,
+        rows: int,
+        columns: int,
+        *,
+        tile_rows: int = CPU_TILE_ROWS,
+        interval_columns: int = _NO_CUT,
+    ) -> Table:
         """The table for reductions that keep axis `kept` of a formula of these sizes; made once.
 
         Args:
@@ -107,18 +118,26 @@ class Ranges:
             rows: of the formula.
             columns: of the formula.
             tile_rows: the most rows of a tile.
+            interval_columns: the most columns of an interval.
 
         Raises:
             ShapeError: a block or an interval is out of bounds, or two of them overlap.
         """
-        key = (kept, rows, columns, tile_rows)
+        key = (kept, rows, columns, tile_rows, interval_columns)
         table = self._tables.get(key)
         if table is None:
             sizes = (rows, columns) if kept == "i" else (columns, rows)
             while len(self._tables) >= _MAX_TABLES:
                 self._tables.pop(next(iter(self._tables)), None)
-            table = self._tables[key] = _make_table(self.halves[kept], *sizes, tile_rows)
+            table = self._tables[key] = _make_table(
+                self.halves[kept], *sizes, tile_rows=tile_rows, interval_columns=interval_columns
+            )
         return table
+
+    def gpu_table(self, kept: str, rows: int, columns: int) -> Table:
+        """The table for kernels of a GPU; see `table`."""
+        cut = {"tile_rows": GPU_TILE_ROWS, "interval_columns": GPU_INTERVAL_COLUMNS}
+        return self.table(kept, rows, columns, **cut)
 
     def placed(
         self, kept: str, rows: int, columns: int, *, device: str, place: Callable[[Integers], Any]
@@ -138,7 +157,7 @@ class Ranges:
         key = (kept, rows, columns, device)
         found = self._placed.get(key)
         if found is None:
-            words = self.table(kept, rows, columns, tile_rows=GPU_TILE_ROWS).words
+            words = self.gpu_table(kept, rows, columns).words
             while len(self._placed) >= _MAX_TABLES:
                 self._placed.pop(next(iter(self._placed)), None)
             found = self._placed[key] = place(words), int(words[0])
@@ -327,7 +346,7 @@ def _check_bounds(name: str, pairs: Integers, extent: int, axis: str) -> None:
         )
 
 
-def _make_table(half: Half, count: int, length: int, tile_rows: int) -> Table:
+def _make_table(half: Half, count: int, length: int, *, tile_rows: int, interval_columns: int) -> Table:
     """Cut the rows into tiles, and bring the intervals of each block into order.
 
     Args:
@@ -335,10 +354,11 @@ def _make_table(half: Half, count: int, length: int, tile_rows: int) -> Table:
         count: the size of its axis.
         length: the size of the other axis.
         tile_rows: the most rows of a tile.
+        interval_columns: the most columns of an interval.
     """
     _check_bounds(half.names[0], half.blocks, count, half.axis)
     _check_bounds(half.names[2], half.intervals, length, _OTHER_AXIS[half.axis])
-    intervals, bounds = _ordered_intervals(half)
+    intervals, bounds = _cut_intervals(*_ordered_intervals(half), interval_columns)
     widths = np.concatenate(([0], np.cumsum(intervals[:, 1] - intervals[:, 0])))
     block_terms = widths[bounds[1:]] - widths[bounds[:-1]]
     runs, owners = _runs(half, count)
@@ -393,6 +413,17 @@ def _ordered_intervals(half: Half) -> tuple[Integers, Integers]:
     ends = np.append(begins[1:], True)[: len(spans)]
     joined = np.stack((spans[begins, 0], spans[ends, 1]), axis=1)
     return joined, np.searchsorted(owner[begins], np.arange(blocks + 1))
+
+
+def _cut_intervals(intervals: Integers, bounds: Integers, most: int) -> tuple[Integers, Integers]:
+    """Cut intervals into pieces of at most so many columns; see `_ordered_intervals`."""
+    pieces = -(-(intervals[:, 1] - intervals[:, 0]) // most)
+    if (pieces == 1).all():
+        return intervals, bounds
+    ends = np.concatenate(([0], np.cumsum(pieces)))
+    owner = np.repeat(np.arange(len(intervals)), pieces)
+    begin = intervals[owner, 0] + (np.arange(ends[-1]) - ends[owner]) * most
+    return np.stack((begin, np.minimum(begin + most, intervals[owner, 1])), axis=1), ends[bounds]
 
 
 def _runs(half: Half, count: int) -> tuple[Integers, Integers]:

@@ -184,4 +184,4 @@ def _check_kernel(kernel: GpuKernel, buffers: tuple[Buffer, ...], *, what: str) 
         table = buffers[kernel.tile_table]
         fits = (table.role, table.axis) == ("table", kernel.rows)
         require(fits, f"tile_table of {what} is no table of axis {kernel.rows!r}")
-        require(not (kernel.splittable or kernel.merges), f"{what} has a tile_table, and is splittable or merges")
+        require(not kernel.merges, f"{what} has a tile_table, and merges")

@@ -110,6 +110,8 @@ class BodyElements:
         self.axes = BodyAxes(body).of
         #: Applied to each element on its way into an accumulator, with its role there, "formula" or "weight".
         self.on_accumulate: Callable[[str, ir.Value], ir.Value] | None = None
+        #: For an op with a table, what makes room for it; None where that is the stack.
+        self.numbers_of: Callable[[Any], Any] | None = None
         self._body = body
         self._load_element = load_element
         self._seams: dict[ir.Value, set[int]] = {}

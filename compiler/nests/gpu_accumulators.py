@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import (
-    BLOCKED_KINDS,
+    COMPENSATED_COMBINERS,
     COMPONENT_COMBINERS,
     any_of,
+    compensated_total,
     precedes_by_index,
     precedes_in_order,
     rarely,
@@ -19,6 +20,7 @@ from pylazy.compiler.combiners import (
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.cpu_accumulators import accumulator_type, attribute_segments, is_blocked, is_compensated
 
 State = list[ir.Value]
 
@@ -73,9 +75,9 @@ class GpuAccumulator(Protocol):
 def partial_slots(operation: Any) -> tuple[int, int]:
     """Give the numbers, and the indices among them, that an unfinished state of a row needs."""
     dim, kind = inner_dim(operation.operands[0]), attribute(operation, "kind")
-    segments = list(operation.attributes["operandSegmentSizes"])
+    segments = attribute_segments(operation)
     if kind in COMPONENT_COMBINERS:
-        return dim, dim * segments[3]
+        return dim * (2 if is_compensated(operation) else 1), dim * segments[3]
     if kind in {"kmin", "kmax"}:
         return dim * attribute(operation, "k"), dim * attribute(operation, "k")
     return (inner_dim(operation.operands[1]) if segments[1] else 1) + _EXPONENTIAL_EXTRAS, 0
@@ -88,6 +90,11 @@ _EXPONENTIAL_EXTRAS = 2
 def index_type() -> ir.Type:
     """Give the type of column numbers in results and in saved states."""
     return ir.IntegerType.get_signless(64)
+
+
+def widened(value: ir.Value, element: ir.Type) -> ir.Value:
+    """Build a number in the type of a state, which may be wider than that of the formula."""
+    return value if value.type == element else kb.emit("arith.extf", (value,), element)
 
 
 def _fold(name: str, values: Sequence[ir.Value]) -> ir.Value:
@@ -155,33 +162,45 @@ class Components:
         body: "BodyElements | None" = None,
     ) -> None:
         self.value = operation.operands[0]
+        self.dim = inner_dim(self.value)
         self.kind = attribute(operation, "kind")
-        self.combiner = COMPONENT_COMBINERS[self.kind]
-        self.element = ir.VectorType(self.value.type).element_type
+        self.compensated = is_compensated(operation)
+        self.combiner = (COMPENSATED_COMBINERS if self.compensated else COMPONENT_COMBINERS)[self.kind]
+        self.blocked = is_blocked(operation)
+        self.element = accumulator_type(operation)
         self.index = index
         self.body = body
-        self.factored = (
-            factor_product(self.value, body.axes) if body is not None and self.kind in _LINEAR_KINDS else None
-        )
+        # A scheme says which terms are added up: whole ones.
+        may_factor = body is not None and self.kind in _LINEAR_KINDS and self.blocked
+        self.factored = factor_product(self.value, body.axes) if body is not None and may_factor else None
         self.cells = [(at, row) for at in places for row in range(rows)]
 
+    def _parts(self, at: Position) -> list[tuple[str, Position]]:
+        """Say where the numbers of the state of an element are saved, in the order of a state."""
+        if self.compensated:
+            return [("values", at), ("values", at.shifted(self.dim))]
+        return [("values", at)] if self.index is None else [("values", at), ("indices", at)]
+
     def _states(self, flat: State) -> list[tuple[ir.Value, ...]]:
-        width = 1 if self.index is None else 2
+        width = 2 if self.compensated or self.index is not None else 1
         return [tuple(flat[k : k + width]) for k in range(0, len(flat), width)]
 
     def start(self) -> State:
         """Build the neutral state."""
-        best = kb.constant(self.combiner.neutral, self.element)
-        neutral = [best] if self.index is None else [best, kb.constant(0, self.index)]
+        neutral = [kb.constant(self.combiner.neutral, self.element)]
+        if self.compensated:
+            neutral.append(kb.constant(0.0, self.element))
+        elif self.index is not None:
+            neutral.append(kb.constant(0, self.index))
         return neutral * len(self.cells)
 
     def open_tile(self, state: State) -> State:
         """Begin a tile of columns."""
-        return self.start() if self.kind in BLOCKED_KINDS else state
+        return self.start() if self.blocked else state
 
     def close_tile(self, outer: State, inner: State, /) -> State:
         """End a tile of columns."""
-        if self.kind not in BLOCKED_KINDS:
+        if not self.blocked:
             return inner
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
@@ -190,7 +209,8 @@ class Components:
         """Let a block of columns in."""
         shared: dict[tuple[int, int], ir.Value] = {}
         blocks = [
-            [self._element(body, at, row, column, shared) for column in range(len(columns))] for at, row in self.cells
+            [widened(self._element(body, at, row, column, shared), self.element) for column in range(len(columns))]
+            for at, row in self.cells
         ]
         if self.kind in _EXTREMA and len(columns) > 1:
             return self._step_extrema(state, blocks, columns)
@@ -236,7 +256,9 @@ class Components:
         """Multiply a sum by the factors that were left out."""
         if self.factored is None or self.body is None:
             return value
-        factors = [self.body.element(factor, Position(0), row, 0) for factor in self.factored.outer]
+        factors = [
+            widened(self.body.element(factor, Position(0), row, 0), self.element) for factor in self.factored.outer
+        ]
         if self.factored.number != 1.0:
             factors.append(kb.constant(self.factored.number, self.element))
         return _product([value, *factors])
@@ -244,23 +266,24 @@ class Components:
     def results(self, state: State, count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
         scalar = kb.emit("arith.uitofp", (count,), self.element)
-        return [
-            Result(row, at, self.combiner.finish(self._scaled(row, final[0]), scalar), *final[1:])
-            for (at, row), final in zip(self.cells, self._states(state), strict=True)
-        ]
+        found = []
+        for (at, row), final in zip(self.cells, self._states(state), strict=True):
+            total = compensated_total(final) if self.compensated else self._scaled(row, final[0])
+            index = None if self.index is None else final[1]
+            found.append(Result(row, at, self.combiner.finish(total, scalar), index))
+        return found
 
     def save(self, state: State) -> list[Saved]:
         """Give the numbers of an unfinished state."""
         return [
-            Saved(row, part, at, value)
+            Saved(row, part, place, value)
             for (at, row), cell in zip(self.cells, self._states(state), strict=True)
-            for part, value in zip(("values", "indices"), (self._scaled(row, cell[0]), *cell[1:]), strict=False)
+            for (part, place), value in zip(self._parts(at), (self._scaled(row, cell[0]), *cell[1:]), strict=True)
         ]
 
     def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
         """Let saved states of one row in."""
-        parts = ("values",) if self.index is None else ("values", "indices")
-        others = [[tuple(read(part, at) for part in parts) for at, _ in self.cells] for read in saved]
+        others = [[tuple(read(*part) for part in self._parts(at)) for at, _ in self.cells] for read in saved]
         states = self._states(state)
         for other in others:
             states = [self.combiner.merge(a, b) for a, b in zip(states, other, strict=True)]
@@ -286,7 +309,8 @@ class Exponentials:
         self.value = operation.operands[0]
         self.weight = operation.operands[1] if weighted else None
         self.normalized = attribute(operation, "kind") == "softmax"
-        self.element = ir.VectorType(self.value.type).element_type
+        self.blocked = is_blocked(operation)
+        self.element = accumulator_type(operation)
         self.rows = rows
         self.places = list(places)
         self.sums = len(self.places) + (1 if self.normalized else 0)
@@ -305,10 +329,14 @@ class Exponentials:
 
     def open_tile(self, state: State) -> State:
         """Keep the shift: it is seldom raised in later tiles."""
+        if not self.blocked:
+            return state
         return [slot for shift, *_ in self._states(state) for slot in (shift, *[self._number(0.0)] * self.sums)]
 
     def close_tile(self, outer: State, inner: State, /) -> State:
         """End a tile of columns."""
+        if not self.blocked:
+            return inner
         pairs = zip(self._states(outer), self._states(inner), strict=True)
         return [slot for a, b in pairs for slot in self._merge_states(a, b)]
 
@@ -321,7 +349,10 @@ class Exponentials:
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Let a block of columns in."""
         blocks = [
-            [body.element(self.value, Position(0), row, column) for column in range(len(columns))]
+            [
+                widened(body.element(self.value, Position(0), row, column), self.element)
+                for column in range(len(columns))
+            ]
             for row in range(self.rows)
         ]
         states = self._states(state)
@@ -362,7 +393,8 @@ class Exponentials:
     def _term(self, exponential: ir.Value, position: int, body: BodyElements, row: int, column: int) -> ir.Value:
         if self.weight is None or position >= len(self.places):
             return exponential
-        return kb.mul(exponential, body.element(self.weight, self.places[position], row, column))
+        weight = body.element(self.weight, self.places[position], row, column)
+        return kb.mul(exponential, widened(weight, self.element))
 
     def results(self, state: State, _count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""

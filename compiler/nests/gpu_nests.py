@@ -7,9 +7,8 @@ from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
-from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.dialects.reduction.summation import summation_of
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import gpu, ir, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_memory import iadd, imin, imul, isub, number
@@ -43,11 +42,12 @@ from pylazy.compiler.nests.gpu_memory import (
     thread_index,
     workgroup_address,
 )
-from pylazy.compiler.target import NvidiaTarget, Target
-from pylazy.runtime.errors import InternalError, UnsupportedError
+from pylazy.compiler.nests.gpu_pairs import PairStores
+from pylazy.compiler.nests.gpu_selection import ListedSelection, is_long_selection
+from pylazy.compiler.nests.gpu_soft_dtw import ThreadTables
+from pylazy.compiler.target import Target
+from pylazy.runtime.errors import InternalError
 
-#: Longest list of a kmin or kmax that a thread keeps in registers.
-_SELECTION_LIMIT = 16
 #: Rows, columns, columns of a split, splits: what every kernel takes after the pointers and their batch strides.
 _EXTENTS = 4
 #: Splits whose states a thread of a merge kernel loads at once.
@@ -65,19 +65,6 @@ def integer_attribute(value: int) -> ir.Attribute:
 
 def _source(load: Any) -> Source:
     return Source(load.operands[0], attribute(load, "reduction.scale", 1.0))
-
-
-#: Kernel ops that GPU nests do not build, and the ops of level 1 that they come from.
-_ON_CPU_ONLY = {"reduction.soft_dtw_rows": "reduction.soft_dtw", "reduction.store_pair": "reduction.tabulate"}
-
-
-def _refuse_unbuilt(body: Any, target: Target) -> None:
-    for operation in body.operations:
-        op_name = _ON_CPU_ONLY.get(name_of(operation))
-        if op_name is not None:
-            name = target.arch if isinstance(target, NvidiaTarget) else target.level
-            message = f"{op_name} is not implemented for the target {name}: use a CPU"
-            raise UnsupportedError(at_source_line(message, operation.location))
 
 
 class Nest:
@@ -113,7 +100,6 @@ class Nest:
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
         self.rows_per_block = self.threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
-        _refuse_unbuilt(self.body_block, target)
         self.block = Block(
             self.rows_per_thread,
             attribute(operation, "column_step", 1),
@@ -132,7 +118,10 @@ class Nest:
             limit=min(attribute(operation, "row_panel_bytes", 0), WORKGROUP_BYTES - self.tile.bytes),
             step=self.block.inner_step,
         )
-        self.workgroup_bytes = self.tile.bytes + self.panel.bytes
+        self.tables = ThreadTables(
+            self.body_block, threads=self.threads, taken=self.tile.bytes + self.panel.bytes, name=target.name
+        )
+        self.workgroup_bytes = self.tile.bytes + self.panel.bytes + self.tables.bytes
         self.row_starts: dict[Any, ir.Value] = {}
         self.column: Any = None
 
@@ -168,9 +157,14 @@ class Nest:
             if self.workgroup_bytes:
                 self.tile_start = workgroup_address(f"{self.name}_workgroup")
                 self.panel_start = byte_address(self.tile_start, offset=self.tile.bytes)
-            self._place_rows()
-            self.fill()
+                self.tables.place(byte_address(self.panel_start, offset=self.panel.bytes), thread_index())
+            self.emit_block()
             gpu.ReturnOp([])
+
+    def emit_block(self) -> None:
+        """Build what a block of threads does: `rows_per_block` rows, those that its number says."""
+        self.place_rows(imul(block_index(), number(self.rows_per_block)), self.rows)
+        self.fill()
 
     def _create_function(self) -> Any:
         wide = ir.IntegerType.get_signless(64)
@@ -178,10 +172,10 @@ class Nest:
         written = {
             operand
             for op in self.body_block.operations
-            if name_of(op) in {"reduction.accumulate", "reduction.store"}
+            if name_of(op) in {"reduction.accumulate", "reduction.store", "reduction.store_pair"}
             for operand in op.operands
         }
-        if self.splittable:
+        if not self.merges:
             written |= {buffer for partial in self.partials.values() for buffer in partial.values()}
         unit = ir.UnitAttr.get()
         argument_attributes = [
@@ -202,6 +196,7 @@ class Nest:
             "splittable": ir.BoolAttr.get(self.splittable),
             "merges": ir.BoolAttr.get(self.merges),
             "workgroup_bytes": integer_attribute(self.workgroup_bytes),
+            "tile_table": integer_attribute(self.tile_table()),
         }
         return ir.Operation.create(
             "gpu.func",
@@ -218,12 +213,21 @@ class Nest:
             },
         )
 
-    def _place_rows(self) -> None:
-        """Build the numbers of this thread's rows, and the addresses of those rows where they are read."""
+    def tile_table(self) -> int:
+        """Give the number of the buffer that lists the rows of each block; -1 if they follow from its number."""
+        return -1
+
+    def place_rows(self, first: ir.Value, end: ir.Value) -> None:
+        """Build the numbers of this thread's rows, and the addresses of those rows where they are read.
+
+        Args:
+            first: row of the block.
+            end: the row after its last one, if that comes before `rows_per_block` rows.
+        """
         thread = thread_index()
-        first = imul(block_index(), number(self.threads * self.rows_per_thread))
+        self.end_of_rows = end
         self.thread_rows = [iadd(iadd(first, thread), number(k * self.threads)) for k in range(self.rows_per_thread)]
-        last = isub(self.rows, number(1))
+        last = isub(end, number(1))
         clamped = self.readable_rows = [imin(row, last) for row in self.thread_rows]
         for source in self._sources("r"):
             kind = source.kind
@@ -236,6 +240,12 @@ class Nest:
         if self.panel.bytes:
             self.panel.fill(self.panel_start, self.pointers, first=first, last=last, threads=self.threads)
             gpu.barrier()
+
+    def elements(self) -> BodyElements:
+        """Make what emits the elements of the body."""
+        body = BodyElements(self.body_block, self.block, self.load_element)
+        body.numbers_of = self.tables.numbers_of
+        return body
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`, of a `load_pair`, or an index."""
@@ -262,12 +272,20 @@ class Nest:
         return iadd(self.column, number(column))
 
     def _load_pair(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
-        buffer, slow, fast = operation.operands
+        address = self._pair_address(operation.operands, at, row, column)
+        return load_input(address, ir.MemRefType(operation.operands[0].type).element_type)
+
+    def store_pair(self, operation: Any, value: ir.Value, at: Position, row: int, column: int) -> None:
+        """Build the store of one element for a row of the thread, which is to exist, and a column of the block."""
+        store_output(value, self._pair_address(list(operation.operands)[1:], at, row, column))
+
+    def _pair_address(self, operands: Sequence[ir.Value], at: Position, row: int, column: int) -> ir.Value:
+        buffer, slow, fast = operands
         kind = ir.MemRefType(buffer.type)
         extent = self.rows if fast == self.body_block.arguments[0] else self.columns
         pair = iadd(imul(self._index(slow, row, column), extent), self._index(fast, row, column))
         start = row_address(self.pointers[buffer], pair, kind.shape[1], kind.element_type)
-        return load_input(element_address(start, at, kind.element_type), kind.element_type)
+        return element_address(start, at, kind.element_type)
 
     def load_column_element(self, source: Source, at: Position, column: int) -> ir.Value:
         """Emit one element of the row of a column."""
@@ -276,16 +294,23 @@ class Nest:
     def store_row(self, buffer: ir.Value, row: int, at: Position, value: ir.Value) -> None:
         """Build the store of one element of a result; to be called where the row is known to exist."""
         kind = ir.MemRefType(buffer.type)
-        start = row_address(self.pointers[buffer], self.thread_rows[row], kind.shape[1], kind.element_type)
+        start = self.row_start(buffer, row)
+        if value.type != kind.element_type:  # the state was wider
+            value = kb.emit("arith.truncf", (value,), kind.element_type)
         store_output(value, element_address(start, at, kind.element_type))
+
+    def row_start(self, buffer: ir.Value, row: int) -> ir.Value:
+        """Build the address of a row of the thread in a buffer; to be used where the row is known to exist."""
+        kind = ir.MemRefType(buffer.type)
+        return row_address(self.pointers[buffer], self.thread_rows[row], kind.shape[1], kind.element_type)
+
+    def row_exists(self, row: int) -> ir.Value:
+        """Build what tells, as one bit, whether a row of the thread is one of the axis."""
+        return kb.icompare("slt", self.thread_rows[row], self.end_of_rows)
 
     def guarded(self, row: int, body: Callable[[], None]) -> None:
         """Build a branch that only rows of the axis take."""
-        less = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 2)
-        exists = kb.emit(
-            "arith.cmpi", (self.thread_rows[row], self.rows), ir.IntegerType.get_signless(1), predicate=less
-        )
-        branch = scf.IfOp(exists)
+        branch = scf.IfOp(self.row_exists(row))
         with ir.InsertionPoint(branch.then_block):
             body()
             scf.YieldOp([])
@@ -300,7 +325,7 @@ class MapNest(Nest):
 
     def fill(self) -> None:
         """Build the values and their stores."""
-        body = BodyElements(self.body_block, self.block, self.load_element)
+        body = self.elements()
         for operation in self.body_block.operations:
             if name_of(operation) == "reduction.store":
                 for row in range(self.rows_per_thread):
@@ -327,10 +352,29 @@ class MapNest(Nest):
         self.guarded(row, write_all)
 
 
+def accumulations_of(operation: Any) -> list[Any]:
+    """Give the accumulations of a `map_reduce`; where there are none, it stores values of pairs."""
+    return [op for op in operation.regions[0].blocks[0].operations if name_of(op) == "reduction.accumulate"]
+
+
+def is_splittable(operation: Any) -> bool:
+    """Tell whether the columns of a `map_reduce` may be cut into splits."""
+    if has_direct_sums(operation.regions[0].blocks[0]):
+        return False
+    # The kernel that merges the splits of a mean over ranges would not know how many columns a row has.
+    counts = any(attribute(accumulation, "kind") == "mean" for accumulation in accumulations_of(operation))
+    if is_ranged(operation) and counts:
+        return False
+    return not any(is_long_selection(accumulation) for accumulation in accumulations_of(operation))
+
+
+def is_ranged(operation: Any) -> bool:
+    """Tell whether a `map_reduce` goes over the pairs of a table."""
+    return len(operation.operands) > 0
+
+
 class ReduceNest(Nest):
     """One or more sweeps over the columns of a split."""
-
-    splittable = True
 
     def __init__(
         self,
@@ -342,31 +386,14 @@ class ReduceNest(Nest):
     ) -> None:
         super().__init__(arguments, operation, name, target, partials)
         self.chunk = attribute(operation, "result_chunk", 16)
-        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
-        for accumulation in self.accumulations:
-            self._refuse_unsupported(accumulation)
-
-    def _refuse_unsupported(self, operation: Any) -> None:
-        kind, k = attribute(operation, "kind"), attribute(operation, "k", 1)
-        for name, found in summation_of(operation).items():
-            message = (
-                f"reduction.accumulate of kind {kind} with {name} = {found} has no lowering for {self.target.name}, "
-                "which adds up in the type of the formula, by blocks"
-            )
-            raise UnsupportedError(at_source_line(message, operation.location))
-        if k > _SELECTION_LIMIT:
-            message = (
-                f"reduction.accumulate of kind {kind} with k = {k} has no lowering for {self.target.name}, "
-                f"which keeps lists of up to {_SELECTION_LIMIT} entries"
-            )
-            raise UnsupportedError(at_source_line(message, operation.location))
+        self.accumulations = accumulations_of(operation)
+        self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
+        self.splittable = is_splittable(operation)
 
     def fill(self) -> None:
         """Build the sweeps: accumulations of short results share one, a long result has one for each of its chunks."""
-        self.body = BodyElements(self.body_block, self.block, self.load_element)
-        self.split = block_index(gpu.Dimension.y)
-        self.first_of_split = imul(self.split, self.columns_per_split)
-        self.end_of_split = imin(iadd(self.first_of_split, self.columns_per_split), self.columns)
+        self.body = self.elements()
+        self.place_columns()
         self._prepare_rows()
         shared: list[tuple[Any, GpuAccumulator]] = []
         slots = 0
@@ -384,8 +411,15 @@ class ReduceNest(Nest):
                         shared, slots = [], 0
                     shared.append((operation, self._accumulator(operation, [Position(k) for k in range(dim)])))
                     slots += dim
+        shared += [(operation, PairStores(operation, self)) for operation in self.pair_stores]
         if shared:
             self._sweep(shared)
+
+    def place_columns(self) -> None:
+        """Build the bounds of the columns of this block."""
+        self.split = block_index(gpu.Dimension.y)
+        self.first_of_split = imul(self.split, self.columns_per_split)
+        self.end_of_split = imin(iadd(self.first_of_split, self.columns_per_split), self.columns)
 
     def _accumulator(self, operation: Any, places: Sequence[Position]) -> GpuAccumulator:
         segments = list(operation.attributes["operandSegmentSizes"])
@@ -396,14 +430,25 @@ class ReduceNest(Nest):
         return Exponentials(operation, self.rows_per_thread, places, weighted=segments[1] == 1)
 
     def _selection(self, operation: Any, component: Position) -> GpuAccumulator:
+        if is_long_selection(operation):
+            scratch = self.partials.get(operation, {}).get("values")
+            return ListedSelection(operation, self, component.offset, scratch=scratch)
         return Selection(operation, self.rows_per_thread, component, index=self.index_type())
 
     def index_type(self) -> ir.Type:
         """Give the type of column numbers in registers, counted from the first of the split."""
-        return ir.IntegerType.get_signless(32)
+        return ir.IntegerType.get_signless(32) if self.splittable else index_type()
+
+    def relative_index(self) -> ir.Value:
+        """Build the number of the first column of a block, as accumulators keep it."""
+        if not self.splittable:
+            return self.column
+        return kb.emit("arith.trunci", (isub(self.column, self.first_of_split),), self.index_type())
 
     def whole_index(self, relative: ir.Value) -> ir.Value:
         """Turn a column number of a split into one of the whole axis; an empty entry stays below zero."""
+        if not self.splittable:
+            return relative
         wide = kb.emit("arith.extsi", (relative,), ir.IntegerType.get_signless(64))
         empty = kb.icompare("slt", wide, number(0))
         return kb.select(empty, wide, iadd(wide, self.first_of_split))
@@ -441,11 +486,18 @@ class ReduceNest(Nest):
         self.parts = [accumulator for _, accumulator in parts]
         states = [accumulator.start() for accumulator in self.parts]
         self.widths = [len(state) for state in states]
-        flat = [slot for state in states for slot in state]
-        loop = scf.ForOp(self.first_of_split, self.end_of_split, number(self.tile.columns), flat)
+        self._end(parts, self.over_columns([slot for state in states for slot in state]))
+
+    def over_columns(self, flat: State) -> State:
+        """Build the loop over all columns of this block."""
+        return self.over_tiles(flat, self.first_of_split, self.end_of_split)
+
+    def over_tiles(self, flat: State, low: ir.Value, high: ir.Value) -> State:
+        """Build the loop over some columns, tile by tile."""
+        loop = scf.ForOp(low, high, number(self.tile.columns), flat)
         with ir.InsertionPoint(loop.body), self.body.scope():
             self.first_column = loop.induction_variable
-            count = imin(isub(self.end_of_split, self.first_column), number(self.tile.columns))
+            count = imin(isub(high, self.first_column), number(self.tile.columns))
             if self.tile.bytes:
                 gpu.barrier()
                 self.tile.fill(
@@ -461,22 +513,32 @@ class ReduceNest(Nest):
                 for slot in part.close_tile(a, b)
             ]
             scf.YieldOp(closed)
-        self._end(parts, list(loop.results))
+        return list(loop.results)
 
     def _end(self, parts: Sequence[tuple[Any, GpuAccumulator]], flat: State) -> None:
         """Build the stores of the results, or, if there are several splits, of the unfinished states."""
         states = list(zip(parts, self._split(flat), strict=True))
+        if not self.splittable:
+            for (operation, part), (_, state) in states:
+                self._store(operation, part.results(state, self.number_of_columns()))
+            return
         branch = scf.IfOp(kb.icompare("eq", self.splits, number(1)), has_else=True)
         with ir.InsertionPoint(branch.then_block):
             for (operation, part), (_, state) in states:
-                self._store(operation, part.results(state, self.columns))
+                self._store(operation, part.results(state, self.number_of_columns()))
             scf.YieldOp([])
         with ir.InsertionPoint(branch.else_block):
             for (operation, part), (_, state) in states:
                 self._save(operation, part.save(state))
             scf.YieldOp([])
 
+    def number_of_columns(self) -> ir.Value:
+        """Build the number of terms of each result."""
+        return self.columns
+
     def _save(self, operation: Any, saved: Sequence[Saved]) -> None:
+        if not saved:
+            return
         for row in range(self.rows_per_thread):
             mine = [entry for entry in saved if entry.row == row]
 
@@ -521,7 +583,7 @@ class ReduceNest(Nest):
                 self.tile_column = row_address(
                     self.tile_start, column, self.tile.stride, ir.IntegerType.get_signless(8)
                 )
-            relative = kb.emit("arith.trunci", (isub(self.column, self.first_of_split),), self.index_type())
+            relative = self.relative_index()
             columns = [iadd(relative, kb.constant(k, relative.type)) for k in range(step)]
             result: State = []
             for part, old in self._split(list(loop.inner_iter_args)):
@@ -539,6 +601,8 @@ class ReduceNest(Nest):
         return scaled(load_input(element_address(start, at.shifted(column * dim), element), element), source)
 
     def _store(self, operation: Any, results: Sequence[Result]) -> None:
+        if not results:
+            return
         segments = list(operation.attributes["operandSegmentSizes"])
         rest = list(operation.operands)[segments[0] + segments[1] :]
         values = rest[0] if segments[2] else None
@@ -559,29 +623,22 @@ class ReduceNest(Nest):
 class MergeNest(ReduceNest):
     """The unfinished states of all splits of a row, merged in order: a thread for each element of a result."""
 
-    splittable = False
     merges = True
 
     def __init__(
         self, arguments: Sequence[ir.Value], operation: Any, name: str, target: Target, partials: Partials
     ) -> None:
         super().__init__(arguments, operation, name, target, partials)
+        self.splittable = False
         self.tile = ColumnTile([], columns=1, step=1)
         self.panel = RowPanel([], rows=0, limit=0, step=1)
         self.workgroup_bytes = 0
         self.rows_per_thread = 1
         self.rows_per_block = max(1, self.threads // max(_units_of_a_row(op) for op in self.accumulations))
 
-    def index_type(self) -> ir.Type:
-        """Column numbers in saved states are those of the whole axis."""
-        return index_type()
-
-    def whole_index(self, index: ir.Value) -> ir.Value:
-        """Column numbers in saved states are those of the whole axis."""
-        return index
-
-    def _place_rows(self) -> None:
-        self.first_row = imul(block_index(), number(self.rows_per_block))
+    def place_rows(self, first: ir.Value, end: ir.Value) -> None:
+        """Keep the bounds: rows are counted, not placed."""
+        self.first_row, self.end_of_rows = first, end
 
     def fill(self) -> None:
         """Build, for each accumulation, a loop over the elements that fall to a thread."""

@@ -10,7 +10,6 @@ from pylazy import arrays
 from pylazy.arrays import Located
 from pylazy.expression import at_user_line
 from pylazy.gpu.launches import Target, argument_strides, launch_on, sizes_of
-from pylazy.ranges import GPU_TILE_ROWS
 from pylazy.runtime.errors import DeviceError
 from pylazy.runtime.gpu_devices import DeviceMemory, free_memory, synchronize
 
@@ -79,7 +78,7 @@ class HostArrays:
         if ranges is not None:
             axes = [buffer.axis for buffer in buffers if buffer.role == "table"]
             sizes_of_table = (extents.rows or 1, extents.columns or 1)
-            tables = [ranges.table(axis, *sizes_of_table, tile_rows=GPU_TILE_ROWS).words for axis in axes]
+            tables = [ranges.gpu_table(axis, *sizes_of_table).words for axis in axes]
         strides = argument_strides(
             inputs, [(tuple(result.shape), _item_bytes(result)) for result in results], len(tables), extents.batch
         )

@@ -24,7 +24,7 @@ bool is_axis(int32_t axis) { return axis == PLZ_AXIS_NONE || axis == PLZ_AXIS_I 
 
 bool is_well_formed(const plz_gpu_kernel &kernel, const plz_buffer *buffers, int buffer_count) {
   const bool has_table = kernel.tile_table >= 0;
-  const bool is_table = !has_table || (kernel.tile_table < buffer_count && !kernel.splittable && !kernel.merges &&
+  const bool is_table = !has_table || (kernel.tile_table < buffer_count && !kernel.merges &&
                                        buffers[kernel.tile_table].role == PLZ_ROLE_TABLE &&
                                        buffers[kernel.tile_table].axis == kernel.rows_axis);
   return kernel.name != nullptr && is_axis(kernel.rows_axis) && is_axis(kernel.columns_axis) &&
