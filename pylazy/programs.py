@@ -24,6 +24,20 @@ class Extents(NamedTuple):
     columns: int | None
 
 
+class Selection(NamedTuple):
+    """What takes the place of a formula that is not here, in gradients of min, max and the k best.
+
+    Attributes:
+        chosen: gives the values and their positions.
+        pairs: gives the formula on a list of pairs, as rows.
+        places: for each input of `pairs` the number of the input whose rows are gathered; after them i and j.
+    """
+
+    chosen: Executable
+    pairs: Executable
+    places: tuple[int, ...]
+
+
 class Executable:
     """A request with its programs, compiled when they are first needed; shared by all threads.
 
@@ -45,6 +59,11 @@ class Executable:
     def reductions(self) -> ReductionRequest:
         """What the programs compute, or the reductions whose gradient they compute."""
         return self.request if isinstance(self.request, ReductionRequest) else self.request.root
+
+    @property
+    def selection(self) -> Selection | None:
+        """What takes the place of the formula where that is not here, as in a bundle."""
+        return None
 
     def load(self, few: str = "") -> Program:
         """Return the program, compiled or taken from the disk; threads that ask at once get one and the same."""

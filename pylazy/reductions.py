@@ -137,6 +137,9 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
 )
 """Every reduction, each per component of the formula unless `scalar`."""
 
+SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
+"""Reductions whose results are values of the formula at some pairs."""
+
 
 @dataclass(frozen=True)
 class Output:

@@ -78,7 +78,7 @@ class BundleFile:
 
     def function_of(self, kernel: Kernel) -> Function:
         """The function that a kernel computes, or differentiates."""
-        return next(function for function in self.manifest.functions if function.kernel == (kernel.of or kernel.id))
+        return next(function for function in self.manifest.all_functions if function.kernel == (kernel.of or kernel.id))
 
     def image(self, kernel: Kernel, code: Code) -> KernelImage:
         """The image of a kernel for a CPU level, checked against the manifest; still nothing is mapped.

@@ -15,7 +15,7 @@ import torch
 import pylazy
 from fuzz_bundles import FROZEN
 from pylazy import LazyTensor, Pm, Vi, Vj
-from pylazy.bundled_functions import LEVEL_VARIABLE, BundledExecutable
+from pylazy.bundled_programs import LEVEL_VARIABLE, BundledExecutable
 from pylazy.programs import host_target
 from pylazy.runtime import launch
 from pylazy.runtime.bundle import BundleFile

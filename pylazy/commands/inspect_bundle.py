@@ -72,7 +72,7 @@ def verify_all(file: BundleFile) -> None:
 
 def show_decisions(console: Console, file: BundleFile) -> None:
     """Write which code this machine takes for each kernel."""
-    from pylazy.bundled_functions import chosen_level
+    from pylazy.bundled_programs import chosen_level
 
     level = chosen_level()
     rows = []
@@ -117,21 +117,24 @@ def _show(console: Console, path: Path, file: BundleFile) -> None:
 
 
 def _signature(function: Function) -> str:
-    shapes = {"i": "(M, {})", "j": "(N, {})", "": "({},)"}
-    arguments = sorted(function.arguments, key=lambda argument: argument.place)
-    given = [
-        f"{argument.name}={argument.default}"
-        if argument.default
-        else f"{argument.name}: {shapes[argument.axis].format(argument.dim)}"
-        for argument in arguments
-    ]
-    return f"{function.name}({', '.join(given)})"
+    shapes = {"i": "(M, {})", "j": "(N, {})", "": "({},)", "ij": "(M, N, {})", "ji": "(N, M, {})"}
+    given = {}
+    for argument in sorted(function.arguments, key=lambda argument: argument.place):
+        shape = shapes[argument.axis].format(argument.dim)
+        described = f"{argument.name}: {'complex ' * bool(argument.part)}{shape}"
+        given[argument.name] = f"{argument.name}={argument.default}" if argument.default else described
+    return f"{function.name}({', '.join([*given.values(), *['ranges'] * function.ranged])})"
 
 
 def _gradients(file: BundleFile, function: Function) -> str:
-    names = [argument.name for argument in function.arguments]
-    found = [" and ".join(names[number] for number in file.kernels[name].wrt) for name in function.gradients]
+    if function.selection:
+        return "of the values, by the formula on the selected pairs"
+    found = [_names(function, file.kernels[name].wrt) for name in function.gradients]
     return "; ".join(found) or "none"
+
+
+def _names(function: Function, wrt: tuple[int, ...]) -> str:
+    return " and ".join(dict.fromkeys(function.arguments[number].name for number in wrt))
 
 
 def _variants(kernel: Kernel, target: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.bundles import load_bundle
+from pylazy.bundled_functions import load_bundle
 from pylazy.commands.console import show_json, standard_output
 from pylazy.runtime.errors import DtypeError, UnsupportedError
 
@@ -32,7 +32,7 @@ def run_bundle(
     Args:
         path: the bundle.
         name: of the function; empty where the bundle has only one.
-        arguments: "x=x.npy", or "s=0.5" for a number.
+        arguments: "x=x.npy", "s=0.5" for a number, or "ranges=ranges.npz" with six arrays in their order.
         output: where the result goes, as .npy, or as .npz where there are several.
         trust: take the file whoever may have written it.
         sha256: the hash that the file must have.
@@ -68,8 +68,10 @@ def choose_function(bundle: LoadedBundle, name: str) -> BundledFunction:
 
 
 def describe(array: Any) -> dict[str, Any]:
-    """Say what a result is, without all of it."""
+    """Say what a result is, without all of it; of complex numbers the sizes."""
     finite = array[np.isfinite(array)]
+    if array.dtype.kind == "c":
+        finite = abs(finite)
     return {
         "shape": list(array.shape),
         "dtype": str(array.dtype),
@@ -94,7 +96,9 @@ def _read_arguments(given: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _load_array(path: str) -> Any:
+    """Read an array; the arrays of an archive, as those of ranges, as a tuple."""
     try:
-        return np.load(path, allow_pickle=False)
+        found = np.load(path, allow_pickle=False)
+        return found if isinstance(found, np.ndarray) else tuple(found.values())
     except ValueError as error:
         raise DtypeError(f"{path} is no array of numbers in NumPy's format: {error}") from None

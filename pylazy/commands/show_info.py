@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pylazy
-from pylazy.bundled_functions import LEVEL_VARIABLE
+from pylazy.bundled_programs import LEVEL_VARIABLE
 from pylazy.commands.console import show_json, standard_output
 from pylazy.commands.manage_cache import cache_entries
 from pylazy.runtime.errors import PylazyError

@@ -15,16 +15,13 @@ from pylazy import arrays
 from pylazy.execute import Job, Wanted, launch
 from pylazy.expression import at_user_line
 from pylazy.pytorch.torch_ops import pull_back, run
-from pylazy.reductions import REDUCTIONS
+from pylazy.reductions import REDUCTIONS, SELECTIONS
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.arrays import Source
-
-SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
-"""Reductions whose results are values of the formula at some pairs."""
 
 _PLAIN_CLASSES = (torch.Tensor, torch.nn.Parameter)
 
