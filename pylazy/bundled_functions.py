@@ -33,21 +33,31 @@ _EXACT_COUNTS = 2**24
 """Up to here, float32 sums of ones are exact."""
 
 
-def load_bundle(path: str | os.PathLike[str], *, trust: bool = False, sha256: str | None = None) -> LoadedBundle:
+def load_bundle(
+    path: str | os.PathLike[str],
+    *,
+    trust: bool = False,
+    sha256: str | None = None,
+    public_key: str | os.PathLike[str] | None = None,
+) -> LoadedBundle:
     """Load a bundle; its functions are called by name, as `bundle["gaussian"](x, y, b)` or `bundle.gaussian(x, y, b)`.
 
     Args:
         path: the file.
         trust: take the file whoever may have written it. A bundle is machine code, which no check makes safe: by
-            default a file is refused that other users own or may write.
+            default a file is refused that other users own or may write, unless one of the keys in the files that
+            PYLAZY_TRUSTED_KEYS names has signed it.
         sha256: the SHA-256 that the file must have, in hexadecimal; then it does not matter who may have written it.
+        public_key: a file with an Ed25519 public key in PEM, whose owner must have signed the bundle, as `pylazy sign`
+            does: the signature lies beside it, with ".sig" after its name.
 
     Raises:
-        UntrustedBundleError: others may have written the file, or it has another hash.
+        UntrustedBundleError: others may have written the file, it has another hash, or it lacks the signature.
         BundleFormatError: the file is damaged or breaks a rule of the format, which the message names.
-        OSError: the file cannot be read.
+        UnsupportedError: the key cannot be used, or the package cryptography, which checks it, is not installed.
+        OSError: a file cannot be read.
     """
-    return LoadedBundle(read_trusted_bundle(path, trust=trust, sha256=sha256))
+    return LoadedBundle(read_trusted_bundle(path, trust=trust, sha256=sha256, public_key=public_key))
 
 
 class _Plan(NamedTuple):

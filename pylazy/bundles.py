@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pylazy.bundle_compiler import DEFAULT_TARGETS, check_targets, compile_parts
 from pylazy.bundle_parts import part_of
 from pylazy.expression import at_user_line
-from pylazy.runtime.bundle import BundleFile, save_bundle
+from pylazy.runtime.bundle import BundleFile, save_bundle, sign_bundle
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.stages import Reduction
 
@@ -118,14 +118,24 @@ class Bundle:
             raise UnsupportedError(at_user_line("the bundle is not compiled, expected compile(targets=...) before"))
         return self._data
 
-    def save(self, path: str | os.PathLike[str]) -> str:
+    def save(self, path: str | os.PathLike[str], *, private_key: str | os.PathLike[str] | None = None) -> str:
         """Write the file, which other users may read and not change.
+
+        Args:
+            path: the file.
+            private_key: a file with an Ed25519 private key in PEM, to sign the bundle: the signature lies beside it,
+                with ".sig" after its name.
 
         Returns:
             Its SHA-256, for `load_bundle(path, sha256=...)`.
+
+        Raises:
+            UnsupportedError: nothing is compiled yet, or the key cannot be used.
         """
         data = self.to_bytes()
         save_bundle(path, data)
+        if private_key is not None:
+            sign_bundle(path, private_key)
         return BundleFile(data).sha256
 
     def reductions(self) -> dict[str, Reduction]:

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from pylazy.runtime.archive import MAX_ARCHIVE_BYTES, read_archive, require, write_archive
 from pylazy.runtime.errors import BundleFormatError, KernelFormatError, UntrustedBundleError
@@ -27,6 +27,7 @@ from pylazy.runtime.manifest import (
     to_json,
 )
 from pylazy.runtime.manifest_reader import read_launch, read_manifest
+from pylazy.runtime.signature import read_signature, require_signature, sign, signature_path, trusted_keys
 
 _CPU_FAMILIES = (CPU_LEVELS[:3], CPU_LEVELS[3:])  # each from the oldest to the newest level
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -37,6 +38,7 @@ class BundleFile:
 
     Attributes:
         manifest: what is in it.
+        manifest_text: its bytes, which a signature signs.
         data: the file.
         kernels: by id.
     """
@@ -50,7 +52,9 @@ class BundleFile:
         entries = read_archive(data)
         require(next(iter(entries), "") == MANIFEST, f"the first entry is not {MANIFEST}")
         self.data = data
-        self.manifest = read_manifest(entries.pop(MANIFEST))
+        text = entries.pop(MANIFEST)
+        self.manifest_text = bytes(text)
+        self.manifest = read_manifest(text)
         self.kernels = {kernel.id: kernel for kernel in self.manifest.kernels}
         self._entries = entries
         check_blobs(self.manifest, entries)
@@ -147,27 +151,61 @@ def read_bundle(path: "str | os.PathLike[str]") -> BundleFile:
     return BundleFile(_read_file(path)[0])
 
 
-def read_trusted_bundle(path: "str | os.PathLike[str]", *, trust: bool, sha256: str | None) -> BundleFile:
+def read_trusted_bundle(
+    path: "str | os.PathLike[str]",
+    *,
+    trust: bool = False,
+    sha256: str | None = None,
+    public_key: "str | os.PathLike[str] | None" = None,
+) -> BundleFile:
     """Read and check a file whose code will run.
 
     Args:
         path: the file.
         trust: take it whoever may have written it.
         sha256: the hash that the file must have; then nobody can have changed it.
+        public_key: a file with the Ed25519 key that must have signed it; then nobody else can have changed it.
 
     Raises:
-        UntrustedBundleError: others may have written the file, or it has another hash.
+        UntrustedBundleError: others may have written the file, it has another hash, or it lacks the signature.
         BundleFormatError: a rule of the format is broken.
-        OSError: the file cannot be read.
+        UnsupportedError: the key cannot be used.
+        OSError: a file cannot be read.
     """
     data, status = _read_file(path)
     if sha256 is not None:
         found = hashlib.sha256(data).hexdigest()
         if found != sha256.lower():
             raise UntrustedBundleError(f"{os.fspath(path)} has SHA-256 {found}, expected {sha256}: it is another file")
-    elif not trust:
-        _require_private(os.fspath(path), status)
-    return BundleFile(data)
+    file = BundleFile(data)
+    if public_key is not None:
+        require_signature(path, file.manifest_text, [public_key])
+    elif sha256 is None and not trust and not _is_private(status):
+        keys = trusted_keys()
+        if not keys or read_signature(path) is None:
+            _refuse_public(os.fspath(path), status)
+        require_signature(path, file.manifest_text, keys)
+    return file
+
+
+def sign_bundle(path: "str | os.PathLike[str]", private_key: "str | os.PathLike[str]") -> str:
+    """Sign a bundle, in a file beside it.
+
+    Args:
+        path: the bundle.
+        private_key: a file with an Ed25519 private key in PEM.
+
+    Returns:
+        The path of the signature.
+
+    Raises:
+        BundleFormatError: this is no bundle.
+        UnsupportedError: the file has no such key, or the package cryptography is not installed.
+        OSError: a file cannot be read or written.
+    """
+    signature = sign(read_bundle(path).manifest_text, private_key)
+    save_bundle(signature_path(path), signature)
+    return signature_path(path)
 
 
 def save_bundle(path: "str | os.PathLike[str]", data: bytes) -> None:
@@ -199,12 +237,19 @@ def _read_file(path: "str | os.PathLike[str]") -> tuple[bytes, os.stat_result]:
     return data, status
 
 
-def _require_private(path: str, status: os.stat_result) -> None:
+def _is_private(status: os.stat_result) -> bool:
+    """Whether only this user and root may have written a file."""
     if not hasattr(os, "geteuid"):  # Windows has no such bits
-        return
-    remedy = "a bundle is machine code: pass trust=True if you trust all of them, or sha256= to name the file you mean"
+        return True
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & _WRITABLE_BY_OTHERS
+
+
+def _refuse_public(path: str, status: os.stat_result) -> NoReturn:
+    remedy = (
+        "a bundle is machine code: pass trust=True if you trust all of them, sha256= to name the file you mean, or "
+        "public_key= if it is signed"
+    )
     if status.st_uid not in (os.geteuid(), 0):
         raise UntrustedBundleError(f"{path} belongs to another user (number {status.st_uid}); {remedy}")
-    if status.st_mode & _WRITABLE_BY_OTHERS:
-        mode = stat.filemode(status.st_mode)
-        raise UntrustedBundleError(f"{path} may be written by other users ({mode}); {remedy}, or chmod go-w")
+    mode = stat.filemode(status.st_mode)
+    raise UntrustedBundleError(f"{path} may be written by other users ({mode}); {remedy}, or chmod go-w")

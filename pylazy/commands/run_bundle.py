@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.bundled_functions import load_bundle
 from pylazy.commands.console import show_json, standard_output
 from pylazy.runtime.errors import DtypeError, UnsupportedError
 
@@ -18,27 +17,23 @@ if TYPE_CHECKING:
 
 
 def run_bundle(
-    path: Path,
+    bundle: LoadedBundle,
     *,
     name: str,
     arguments: Sequence[str],
     output: Path | None,
-    trust: bool,
-    sha256: str | None,
     as_json: bool,
 ) -> None:
     """Call a function.
 
     Args:
-        path: the bundle.
+        bundle: the bundle.
         name: of the function; empty where the bundle has only one.
         arguments: "x=x.npy", "s=0.5" for a number, or "ranges=ranges.npz" with six arrays in their order.
         output: where the result goes, as .npy, or as .npz where there are several.
-        trust: take the file whoever may have written it.
-        sha256: the hash that the file must have.
         as_json: report for programs.
     """
-    function = choose_function(load_bundle(path, trust=trust, sha256=sha256), name)
+    function = choose_function(bundle, name)
     try:
         result = function(**_read_arguments(arguments))
     except TypeError as error:  # arguments that the function does not take

@@ -16,7 +16,7 @@ from pylazy.runtime.kernel_cache import default_directory
 from pylazy.runtime.launch import host_target
 from pylazy.runtime.threads import ENVIRONMENT_VARIABLE, get_num_threads
 
-_PACKAGES = ("numpy", "torch", "llvmlite", "torch-mlir", "typer", "rich", "nvidia-cuda-nvcc")
+_PACKAGES = ("numpy", "torch", "llvmlite", "torch-mlir", "typer", "rich", "cryptography", "nvidia-cuda-nvcc")
 _VARIABLES = (ENVIRONMENT_VARIABLE, LEVEL_VARIABLE, "PYLAZY_CACHE", "PYLAZY_CACHE_DIR")
 _NVIDIA_DEVICES = ("/proc/driver/nvidia/gpus", "/dev/nvidiactl")
 
