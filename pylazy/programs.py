@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pylazy.reductions import DerivedRequest, Order, ReductionRequest
@@ -158,6 +155,9 @@ def _load(request: Request, few: str) -> Program:
 @lru_cache(maxsize=1)
 def _compiler_versions() -> tuple[str, ...]:
     """What besides the request decides on the code: versions, and the compiler's own source."""
+    import hashlib
+    from pathlib import Path
+
     source = hashlib.sha256()
     folder = Path(__file__).parent
     # A release changes its version, a checkout does not: the text of the compiler stands for both.
@@ -169,6 +169,9 @@ def _compiler_versions() -> tuple[str, ...]:
 
 def _installed_version(package: str) -> str:
     """Give the name of a package's metadata folder, which holds its version; importlib.metadata takes 35 ms."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
     spec = find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
         return f"no {package}"

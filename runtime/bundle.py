@@ -27,7 +27,6 @@ from pylazy.runtime.manifest import (
     to_json,
 )
 from pylazy.runtime.manifest_reader import read_launch, read_manifest
-from pylazy.runtime.signature import read_signature, require_signature, sign, signature_path, trusted_keys
 
 _CPU_FAMILIES = (CPU_LEVELS[:3], CPU_LEVELS[3:])  # each from the oldest to the newest level
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -179,8 +178,12 @@ def read_trusted_bundle(
             raise UntrustedBundleError(f"{os.fspath(path)} has SHA-256 {found}, expected {sha256}: it is another file")
     file = BundleFile(data)
     if public_key is not None:
+        from pylazy.runtime.signature import require_signature
+
         require_signature(path, file.manifest_text, [public_key])
     elif sha256 is None and not trust and not _is_private(status):
+        from pylazy.runtime.signature import read_signature, require_signature, trusted_keys
+
         keys = trusted_keys()
         if not keys or read_signature(path) is None:
             _refuse_public(os.fspath(path), status)
@@ -203,6 +206,8 @@ def sign_bundle(path: "str | os.PathLike[str]", private_key: "str | os.PathLike[
         UnsupportedError: the file has no such key, or the package cryptography is not installed.
         OSError: a file cannot be read or written.
     """
+    from pylazy.runtime.signature import sign, signature_path
+
     signature = sign(read_bundle(path).manifest_text, private_key)
     save_bundle(signature_path(path), signature)
     return signature_path(path)
