@@ -11,7 +11,7 @@ from pylazy.bundle_parts import Part, gradient_id
 from pylazy.expression import at_user_line
 from pylazy.reductions import gradient_request
 from pylazy.runtime.bundle import write_bundle
-from pylazy.runtime.errors import UnsupportedError
+from pylazy.runtime.errors import CompileError, UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.manifest import FORMAT, Code, Kernel, Manifest, check_buffers, features_of
 
@@ -71,6 +71,8 @@ def compile_parts(
         UnsupportedError: a formula needs what a CPU target does not have.
     """
     tasks = list(_tasks(parts))
+    named = set(targets)
+    targets = _with_floor(targets)
     total = sum(1 if target.startswith(_GPU) else len(task.part.few) for task in tasks for target in targets)
     done = 0
     entries: dict[str, bytes] = {}
@@ -87,12 +89,12 @@ def compile_parts(
                 if progress is not None:
                     progress(f"{task.id} for {target}", done, total)
                 done += 1
-                compile_one = _compile_ptx if is_gpu else _compile_cpu
+                if not is_gpu:
+                    codes.append(_compile_cpu(task, target, few, entries, codes))
+                    continue
                 try:
-                    codes.append(compile_one(task, target, few, entries, codes))
+                    codes.append(_compile_ptx(task, target, entries, absent, is_named=target in named))
                 except UnsupportedError as error:
-                    if not is_gpu:
-                        raise
                     absent[f"{task.id} {target}"] = str(error).split("\n")[0]
         # The compiler may find that few rows need no program of their own.
         digest = task.request.digest()
@@ -102,7 +104,7 @@ def compile_parts(
     manifest = Manifest(
         format=FORMAT,
         requires=(),
-        provenance=_provenance(),
+        provenance=_provenance(has_gpu=any(target.startswith(_GPU) for target in targets)),
         targets=targets,
         absent=absent,
         functions=tuple(part.function() for part in parts),
@@ -150,30 +152,52 @@ def _compile_cpu(task: _Task, target: str, few: str, entries: dict[str, bytes], 
     return Code(target, few, path, {})
 
 
-def _compile_ptx(task: _Task, target: str, few: str, entries: dict[str, bytes], codes: Sequence[Code]) -> Code:
-    del codes
+def _with_floor(targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Add the oldest architecture where there is any: drivers compile its PTX for every newer one."""
+    from pylazy.compiler.codegen.ptx import PTX_VERSIONS
+
+    floor = next(iter(PTX_VERSIONS))
+    has_gpu = any(target.startswith(_GPU) for target in targets)
+    return (*targets, floor) if has_gpu and floor not in targets else targets
+
+
+def _compile_ptx(
+    task: _Task, target: str, entries: dict[str, bytes], absent: dict[str, str], *, is_named: bool
+) -> Code:
+    """Compile for a GPU to PTX, and where it was asked for by name to a cubin; `absent` says why there is none."""
+    from pylazy.compiler.codegen.cubin import emit_cubin
     from pylazy.compiler.compile import compile_ptx
 
-    module = compile_ptx(_trace(task, few), target)
+    image = compile_ptx(_trace(task, ""), target)
     kernel = Kernel(task.id, task.of, task.wrt, "", "", "", ())
     path = f"code/{task.id}/{target}.ptx"
-    called = [buffer for buffer in module.buffers if buffer.role != "scratch"]
-    check_buffers(task.part.function(), kernel, called, what=path)
-    entries[path] = module.text.encode()
+    check_buffers(task.part.function(), kernel, image.arguments, what=path)
+    entries[path] = image.text.encode()
     launch = {
-        "kernels": [asdict(kernel) for kernel in module.kernels],
-        "buffers": [asdict(buffer) for buffer in module.buffers],
+        "kernels": [asdict(kernel) for kernel in image.kernels],
+        "buffers": [asdict(buffer) for buffer in image.buffers],
     }
-    return Code(target, few, path, launch)
+    cubin = f"code/{task.id}/{target}.cubin"
+    try:
+        if is_named:
+            entries[cubin] = emit_cubin(image.text, arch=target)
+    except (CompileError, UnsupportedError) as error:
+        absent[f"{task.id} {target} cubin"] = str(error).split("\n")[0]
+    return Code(target, "", path, launch, cubin if cubin in entries else "")
 
 
 @cache
-def _provenance() -> dict[str, str]:
+def _provenance(*, has_gpu: bool) -> dict[str, str]:
     from pylazy.compiler.codegen.native_object import llvm_version
     from pylazy.compiler.mlir import mlir_root
 
     versions = {package: _version(package) for package in ("llvmlite", "torch-mlir")}
-    return {"pylazy": pylazy.__version__, **versions, "llvm": llvm_version(), "mlir": mlir_root()}
+    made_by = {"pylazy": pylazy.__version__, **versions, "llvm": llvm_version(), "mlir": mlir_root()}
+    if has_gpu:
+        from pylazy.compiler.codegen.cubin import assembler_version
+
+        made_by["assembler"] = assembler_version()
+    return made_by
 
 
 def _version(package: str) -> str:

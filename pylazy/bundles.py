@@ -92,7 +92,9 @@ class Bundle:
         """Compile everything for some targets; needs none of these machines.
 
         Args:
-            targets: CPU levels ("x86-64", "x86-64-v3", "x86-64-v4", "aarch64") and GPUs ("sm_80"), as PTX.
+            targets: CPU levels ("x86-64", "x86-64-v3", "x86-64-v4", "aarch64") and GPUs ("sm_80"). For each of these
+                there is PTX, and a cubin where ptxas or nvJitLink is installed, in the packages nvidia-cuda-nvcc and
+                nvidia-nvjitlink; besides PTX for the oldest, which drivers compile for every other GPU.
             progress: called with a kernel and target, the number of compilations done, and of all.
 
         Returns:

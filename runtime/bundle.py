@@ -10,10 +10,10 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pylazy.runtime.archive import MAX_ARCHIVE_BYTES, read_archive, require, write_archive
-from pylazy.runtime.errors import BundleFormatError, KernelFormatError, UntrustedBundleError
+from pylazy.runtime.errors import BundleFormatError, DeviceError, KernelFormatError, UntrustedBundleError
 from pylazy.runtime.kernel import CPU_LEVELS, Buffer, KernelImage
 from pylazy.runtime.manifest import (
     MANIFEST,
@@ -27,6 +27,12 @@ from pylazy.runtime.manifest import (
     to_json,
 )
 from pylazy.runtime.manifest_reader import read_launch, read_manifest
+
+if TYPE_CHECKING:
+    from pylazy.runtime.gpu_image import GpuImage
+
+FIRST_LAUNCHED = (1, 1)
+"""The first format whose GPU code takes the parameters that `pylazy.runtime.gpu_image` describes."""
 
 _CPU_FAMILIES = (CPU_LEVELS[:3], CPU_LEVELS[3:])  # each from the oldest to the newest level
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -108,6 +114,29 @@ class BundleFile:
         check_buffers(self.function_of(kernel), kernel, arguments, what=f"entry {code.blob}")
         return phases, buffers
 
+    def gpu_image(self, kernel: Kernel, code: Code) -> "GpuImage":
+        """The image of a kernel for GPUs, checked against the manifest; no driver is opened.
+
+        Raises:
+            BundleFormatError: it is malformed, or of another kernel than the manifest says.
+            DeviceError: the bundle was made before GPU programs could be launched.
+        """
+        if self.manifest.format < FIRST_LAUNCHED:
+            version = ".".join(map(str, self.manifest.format))
+            raise DeviceError(
+                f"the bundle is of format {version}, whose code for GPUs takes other parameters than those of now: compile "
+                "it again"
+            )
+        from pylazy.runtime.gpu_image import GpuImage, GpuKernel
+
+        phases, buffers = self.launch(kernel, code)
+        cubin = self.blob(code.cubin) if code.cubin else b""
+        try:
+            kernels = tuple(GpuKernel(**phase) for phase in phases)
+            return GpuImage(code.target, self.text(code.blob), kernels, buffers, cubin)
+        except (KernelFormatError, TypeError) as error:
+            raise BundleFormatError(f"bundle: entry {code.blob}: {error}") from None
+
 
 def choose_code(kernel: Kernel, host: str, *, few_rows: str = "") -> Code | None:
     """The code of the highest CPU level that the host has, or None; the variant for few rows where there is one."""
@@ -118,6 +147,22 @@ def choose_code(kernel: Kernel, host: str, *, few_rows: str = "") -> Code | None
         for wanted in ("", few_rows):
             best = next((code for code in kernel.code if (code.target, code.few_rows) == (level, wanted)), best)
     return best
+
+
+def choose_gpu_code(kernel: Kernel, capability: tuple[int, int]) -> Code | None:
+    """The code for a GPU of a compute capability, or None: for just that, else PTX for the newest below it.
+
+    Code for "sm_90a" and the like runs on no other architecture, so it is taken where it is just that.
+    """
+    exact = f"sm_{capability[0]}{capability[1]}"
+    usable = []
+    for code in kernel.code:
+        number = code.target.removeprefix("sm_") if code.launch else ""
+        if code.target in (exact, f"{exact}a"):
+            usable.append((2 if code.target == exact else 3, 0, code))
+        elif number.isdigit() and (int(number[:-1]), int(number[-1])) < capability:
+            usable.append((1, int(number), code))
+    return max(usable, key=lambda found: found[:2])[2] if usable else None
 
 
 def write_bundle(manifest: Manifest, entries: Mapping[str, bytes]) -> bytes:

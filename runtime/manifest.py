@@ -18,7 +18,6 @@ FEATURES = ("complex", "cubin", "pairs", "ranges", "selection")
 ARGUMENT_AXES = ("", "i", "j", "ij", "ji")
 LAYOUTS = ("lazy", "rows")
 PARTS = ("", "real", "imag")
-FORMS = ("", "cubin")
 SAVING_KINDS = ("logsumexp", "softmax")
 """Reductions whose gradient reads the result."""
 
@@ -73,14 +72,14 @@ class Code(NamedTuple):
         few_rows: the axis ("", "i" or "j") whose rows are so few that columns take their place in vectors.
         blob: the entry with the code: a kernel image, or PTX as text.
         launch: of PTX its kernels in order and its buffers, see `pylazy.runtime.gpu_image`; of an image empty.
-        form: of GPU code "cubin", or "" for PTX.
+        cubin: the entry with the PTX assembled for the target, or "" where there is none.
     """
 
     target: str
     few_rows: str
     blob: str
     launch: Mapping[str, Any]
-    form: str = ""
+    cubin: str = ""
 
 
 class Kernel(NamedTuple):
@@ -185,7 +184,7 @@ def features_of(manifest: Manifest) -> tuple[str, ...]:
     functions = manifest.all_functions
     used = {
         "complex": any(function.is_complex or any(a.part for a in function.arguments) for function in functions),
-        "cubin": any(code.form == "cubin" for kernel in manifest.kernels for code in kernel.code),
+        "cubin": any(code.cubin for kernel in manifest.kernels for code in kernel.code),
         "pairs": any(len(argument.axis) == 2 for function in functions for argument in function.arguments),
         "ranges": any(function.ranged for function in functions),
         "selection": any(function.selection for function in functions),
@@ -270,6 +269,8 @@ def _blobs_of(manifest: Manifest) -> Iterator[str]:
         yield kernel.kernel
         for code in kernel.code:
             yield code.blob
+            if code.cubin:
+                yield code.cubin
 
 
 def check_links(manifest: Manifest, kernels: Mapping[str, Kernel]) -> None:
@@ -287,7 +288,7 @@ def check_links(manifest: Manifest, kernels: Mapping[str, Kernel]) -> None:
         require(not kernel.of or kernel.of in before, f"kernel {kernel.id} is of {kernel.of}, not a kernel before it")
         require(not kernel.of or not kernels[kernel.of].of, f"kernel {kernel.id} is a gradient of a gradient")
         require(list(kernel.wrt) == sorted(set(kernel.wrt)), f"wrt of kernel {kernel.id} does not ascend")
-        variants = {(code.target, code.few_rows, code.form) for code in kernel.code}
+        variants = {(code.target, code.few_rows) for code in kernel.code}
         require(len(variants) == len(kernel.code), f"kernel {kernel.id} has two codes for one target")
         strays = {code.target for code in kernel.code} - set(manifest.targets)
         require(not strays, f"kernel {kernel.id} has code for {sorted(strays)}, no targets of this bundle")

@@ -14,7 +14,6 @@ from pylazy.runtime.manifest import (
     ARGUMENT_AXES,
     FEATURES,
     FORMAT,
-    FORMS,
     LAYOUTS,
     MANIFEST,
     PARTS,
@@ -59,8 +58,10 @@ class _Fields:
     def has(self, name: str) -> bool:
         return name in self._found
 
-    def text(self, name: str, pattern: "re.Pattern[str]" = _TEXT, *, may_be_empty: bool = False) -> str:
-        value = self._take(name)
+    def text(
+        self, name: str, pattern: "re.Pattern[str]" = _TEXT, *, may_be_empty: bool = False, absent: str | None = None
+    ) -> str:
+        value = self._take(name) if absent is None else self._found.get(name, absent)
         is_right = type(value) is str and (pattern.fullmatch(value) is not None or (may_be_empty and value == ""))
         require(is_right, f"{name} of {self.what} is {str(value)[:100]!r}, expected {pattern.pattern}")
         return str(value)
@@ -166,7 +167,7 @@ def read_manifest(data: memoryview) -> Manifest:
 
 
 def read_launch(code: Code) -> tuple[tuple[Mapping[str, Any], ...], tuple[Buffer, ...]]:
-    """Read how PTX is launched: its kernels, whose fields its target decides on, and its buffers.
+    """Read how PTX is launched: the fields of its kernels, which `pylazy.runtime.gpu_image` checks, and its buffers.
 
     Raises:
         BundleFormatError: a field breaks its rule; the message names both.
@@ -307,10 +308,10 @@ def _code(found: _Fields) -> Code:
         few_rows=found.choice("few_rows", AXES),
         blob=found.text("blob"),
         launch=found.mapping("launch"),
-        form=found.choice("form", FORMS, absent=""),
+        cubin=found.text("cubin", may_be_empty=True, absent=""),
     )
     is_gpu = code.target not in CPU_LEVELS
-    require(is_gpu or not code.form, f"{found.what} is for {code.target} and a {code.form}")
+    require(is_gpu or not code.cubin, f"{found.what} is for {code.target} and has a cubin")
     require(is_gpu == bool(code.launch), f"{found.what} is for {code.target} and has {'no ' * is_gpu}launch")
     return code
 

@@ -12,10 +12,13 @@ import pytest
 import torch
 
 import pylazy
+from fuzz_bundles import FROZEN
 from pylazy import LazyTensor, Vi, Vij, Vj
+from pylazy.compiler.codegen import cubin
+from pylazy.compiler.codegen.cubin import find_assembler
 from pylazy.programs import host_target
-from pylazy.runtime.bundle import BundleFile
-from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.runtime.bundle import BundleFile, choose_gpu_code
+from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 
 random = np.random.default_rng(5)
 
@@ -329,3 +332,54 @@ def test_new_kinds_run_without_mlir_and_llvm(bundle: pylazy.Bundle, tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert re.fullmatch("ran\n", done.stdout)
+
+
+# GPUs -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def for_gpus() -> BundleFile:
+    made = pylazy.Bundle()
+    made.add((kernel(X, Y) * Vj(B)).sum(axis=1, call=False), name="g", gradients=False)
+    return BundleFile(made.compile(["sm_90"]).to_bytes())
+
+
+def test_named_gpus_have_cubins_and_all_others_ptx(for_gpus: BundleFile) -> None:
+    (kernel_,) = for_gpus.manifest.kernels
+    assert [code.target for code in kernel_.code] == ["sm_90", "sm_75"]
+    assert [bool(code.cubin) for code in kernel_.code] == [find_assembler() is not None, False]
+    for code in kernel_.code:
+        image = for_gpus.gpu_image(kernel_, code)
+        assert f".target {code.target}" in image.text
+        assert [buffer.role for buffer in image.arguments] == ["input"] * 3 + ["output"]
+        assert image.cubin[:4] == (b"\x7fELF" if code.cubin else b"")
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((7, 0), None), ((7, 5), "sm_75"), ((8, 9), "sm_75"), ((9, 0), "sm_90"), ((10, 0), "sm_90"), ((12, 0), "sm_90")],
+)
+def test_code_for_the_newest_gpu_that_is_not_too_new_is_chosen(
+    for_gpus: BundleFile, capability: tuple[int, int], expected: str | None
+) -> None:
+    code = choose_gpu_code(for_gpus.manifest.kernels[0], capability)
+    assert (code.target if code else None) == expected
+
+
+def test_manifest_says_why_there_is_no_cubin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cubin, "find_assembler", lambda: None)
+    made = pylazy.Bundle()
+    made.add((kernel(X, Y) * Vj(B)).sum(axis=1, call=False), name="g", gradients=False)
+    made.add((kernel(X, Y) * Vj(B)).sum(axis=1, call=False, ranges=RANGES), name="r", gradients=False)
+    manifest = BundleFile(made.compile(["sm_90", "x86-64"]).to_bytes()).manifest
+    assert "no assembler for PTX is installed" in manifest.absent["g sm_90 cubin"]
+    assert "cubin" not in manifest.requires
+
+
+def test_gpu_code_of_the_first_format_is_not_launched() -> None:
+    file = BundleFile(FROZEN.read_bytes())
+    kernel_ = file.kernels["gaussian"]
+    code = choose_gpu_code(kernel_, (8, 0))
+    assert code is not None
+    with pytest.raises(DeviceError, match=r"the bundle is of format 1\.0, whose code for GPUs takes other parameters"):
+        file.gpu_image(kernel_, code)

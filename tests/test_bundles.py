@@ -374,7 +374,8 @@ def test_ptx_is_kept_with_its_launch(tmp_path: Path) -> None:
     made.add(gaussian(X, Y, B, call=False), name="g")
     file = BundleFile(made.compile(["sm_80"]).to_bytes())
     for kernel in file.manifest.kernels:
-        (code,) = kernel.code
+        code, floor = kernel.code
+        assert floor.target == "sm_75"
         phases, buffers = file.launch(kernel, code)
         text = file.text(code.blob)
         assert ".target sm_80" in text
@@ -382,7 +383,7 @@ def test_ptx_is_kept_with_its_launch(tmp_path: Path) -> None:
         assert all(f".entry {phase['name']}(" in text for phase in phases)
         assert buffers[0].role == "input"
     (tmp_path / "k.plzb").write_bytes(file.data)
-    with pytest.raises(DeviceError, match=f"the bundle has g for sm_80, this processor is {host_target()}"):
+    with pytest.raises(DeviceError, match=f"the bundle has g for sm_75, sm_80, this processor is {host_target()}"):
         pylazy.load_bundle(tmp_path / "k.plzb").g(X, Y, B)
 
 

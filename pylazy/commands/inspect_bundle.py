@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pylazy.commands.console import show_json, show_table, standard_output
-from pylazy.runtime.bundle import BundleFile, choose_code, read_bundle
+from pylazy.runtime.bundle import FIRST_LAUNCHED, BundleFile, choose_code, read_bundle
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.manifest import to_json
@@ -85,6 +85,8 @@ def verify_all(file: BundleFile) -> None:
         for code in kernel.code:
             if code.target in CPU_LEVELS:
                 file.image(kernel, code)
+            elif file.manifest.format >= FIRST_LAUNCHED:
+                file.gpu_image(kernel, code)
             else:
                 file.launch(kernel, code)
                 file.text(code.blob)
