@@ -49,7 +49,7 @@ class BundleFile:
     """
 
     def __init__(self, data: bytes) -> None:
-        """Check a file.
+        """Check a file; what images and launches say of themselves is checked when they are taken.
 
         Raises:
             BundleFormatError: the bytes break a rule of the format; the message says which.
@@ -64,10 +64,6 @@ class BundleFile:
         self._entries = entries
         check_blobs(self.manifest, entries)
         check_links(self.manifest, self.kernels)
-        for kernel in self.manifest.kernels:
-            for code in kernel.code:
-                if code.launch:
-                    self.launch(kernel, code)
 
     @property
     def sha256(self) -> str:
@@ -124,8 +120,8 @@ class BundleFile:
         if self.manifest.format < FIRST_LAUNCHED:
             version = ".".join(map(str, self.manifest.format))
             raise DeviceError(
-                f"the bundle is of format {version}, whose code for GPUs takes other parameters than those of now: compile "
-                "it again"
+                f"the bundle is of format {version}, whose code for GPUs takes other parameters than later code: "
+                "compile it again"
             )
         from pylazy.runtime.gpu_image import GpuImage, GpuKernel
 
@@ -181,7 +177,11 @@ def write_bundle(manifest: Manifest, entries: Mapping[str, bytes]) -> bytes:
     ]
     text = json.dumps(described, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
     data = write_archive({MANIFEST: text.encode(), **entries})
-    BundleFile(data)
+    file = BundleFile(data)
+    for kernel in file.manifest.kernels:
+        for code in kernel.code:
+            if code.launch:
+                file.launch(kernel, code)
     return data
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from pylazy.runtime.archive import MAX_ARCHIVE_BYTES, MAX_ENTRIES, require
+from pylazy.runtime.archive import MAX_ARCHIVE_BYTES, MAX_ENTRIES, refuse, require
 from pylazy.runtime.errors import BundleFormatError
 from pylazy.runtime.kernel import AXES, BUFFER_AXES, CPU_LEVELS, DTYPE_BYTES, MAX_ROW_BYTES, ROLES, Buffer
 from pylazy.runtime.manifest import (
@@ -36,6 +36,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _KERNEL_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
 _PTX_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,999}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _TEXT = re.compile(r"[^\x00]{0,4096}", re.DOTALL)
 
 _Record = TypeVar("_Record")
@@ -52,7 +53,8 @@ class _Fields:
         self.is_newer = is_newer
 
     def _take(self, name: str) -> Any:
-        require(name in self._found, f"{self.what} has no {name}")
+        if name not in self._found:  # here and below, messages are written where one is needed: this is the way to load
+            refuse(f"{self.what} has no {name}")
         return self._found[name]
 
     def has(self, name: str) -> bool:
@@ -62,15 +64,16 @@ class _Fields:
         self, name: str, pattern: "re.Pattern[str]" = _TEXT, *, may_be_empty: bool = False, absent: str | None = None
     ) -> str:
         value = self._take(name) if absent is None else self._found.get(name, absent)
-        is_right = type(value) is str and (pattern.fullmatch(value) is not None or (may_be_empty and value == ""))
-        require(is_right, f"{name} of {self.what} is {str(value)[:100]!r}, expected {pattern.pattern}")
+        if type(value) is not str or (pattern.fullmatch(value) is None and not (may_be_empty and value == "")):
+            refuse(f"{name} of {self.what} is {str(value)[:100]!r}, expected {pattern.pattern}")
         return str(value)
 
     def choice(self, name: str, choices: Sequence[str], *, absent: str | None = None) -> str:
         """One of some texts; `absent` where the file is older than the field."""
         value = self._take(name) if absent is None else self._found.get(name, absent)
-        expected = ", ".join(map(repr, choices))
-        require(type(value) is str and value in choices, f"{name} of {self.what} is {value!r}, expected {expected}")
+        if type(value) is not str or value not in choices:
+            expected = ", ".join(map(repr, choices))
+            refuse(f"{name} of {self.what} is {value!r}, expected {expected}")
         return str(value)
 
     def integer(self, name: str, least: int, most: int) -> int:
@@ -141,13 +144,14 @@ class _Fields:
     def check_unknown(self, made: Any) -> None:
         """Refuse fields of no meaning, but in a file of a higher minor version, which may have more."""
         known = getattr(made, "_fields", None) or made.__dataclass_fields__
-        unknown = sorted(self._found.keys() - set(known))
-        require(self.is_newer or not unknown, f"{self.what} has unknown fields {unknown[:5]}")
+        unknown = self._found.keys() - set(known)
+        if unknown and not self.is_newer:
+            refuse(f"{self.what} has unknown fields {sorted(unknown)[:5]}")
 
 
 def _check_integer(value: object, least: int, most: int, *, what: str) -> None:
-    is_right = type(value) is int and least <= value <= most
-    require(is_right, f"{what} is {str(value)[:100]}, expected an integer from {least} to {most}")
+    if type(value) is not int or not least <= value <= most:
+        refuse(f"{what} is {str(value)[:100]}, expected an integer from {least} to {most}")
 
 
 def read_manifest(data: memoryview) -> Manifest:
@@ -188,9 +192,10 @@ def _parse_json(data: bytes) -> Any:
 def _check_nesting(data: bytes) -> None:
     """Refuse text that is nested deeply, before a parser that recurses sees it; brackets in strings count as well."""
     depth = 0
-    for found in re.finditer(rb"[\[{\]}]", data):
-        depth += 1 if found.group() in b"[{" else -1
-        require(depth <= MAX_NESTING, f"{MANIFEST} is nested more than {MAX_NESTING} deep")
+    for found in data.translate(None, _NO_BRACKETS):
+        depth += 1 if found in b"[{" else -1
+        if depth > MAX_NESTING:
+            refuse(f"{MANIFEST} is nested more than {MAX_NESTING} deep")
 
 
 def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import pylazy
-from fuzz_bundles import FROZEN
+from fuzz_bundles import FROZEN, FROZEN_1_1
 from pylazy import LazyTensor, Pm, Vi, Vj
 from pylazy.bundled_programs import LEVEL_VARIABLE, BundledExecutable
 from pylazy.programs import host_target
@@ -29,6 +29,7 @@ from pylazy.runtime.errors import (
 )
 
 FROZEN_SHA256 = "c379221a1d732ed9e03139d220c5afdf1a78596de2cb15946c10d60794787f32"
+FROZEN_1_1_SHA256 = "ae719a9098b9ed77519dbddac8cf50b8b2693cdde12e6c2594056e71cba95d88"
 TARGETS = tuple(dict.fromkeys(("x86-64", host_target())))
 random = np.random.default_rng(0)
 
@@ -478,6 +479,43 @@ def test_frozen_bundle_of_version_0_1_runs_without_mlir_and_llvm() -> None:
         text=True,
         check=False,
     )
+    assert done.stderr == ""
+    assert done.stdout == "ran\n"
+
+
+NEWER_KINDS = """
+import sys
+for name in ("mlir", "torch_mlir", "llvmlite"):
+    sys.modules[name] = None
+import numpy as np
+import torch
+import pylazy
+functions = pylazy.load_bundle(sys.argv[1], sha256=sys.argv[2])
+x = torch.arange(21, dtype=torch.float32).reshape(7, 3).div(21).requires_grad_()
+y = torch.arange(15, dtype=torch.float32).reshape(5, 3).div(15)
+squared = (x[:, None] - y).square().sum(-1)
+b = torch.complex(y[:, :1], y[:, 1:2])
+close = torch.testing.assert_close
+close(functions.gaussian(x.detach(), y, y[:, :1]), (-squared / 0.5).exp().detach() @ y[:, :1])
+(found,) = torch.autograd.grad(functions.least(x, y).sum(), x)
+(expected,) = torch.autograd.grad(squared.min(1).values.sum(), x, retain_graph=True)
+close(found, expected)
+half = ([[0, 4], [4, 7]], [1, 2], [[0, 2], [2, 5]])
+other = ([[0, 2], [2, 5]], [1, 2], [[0, 4], [4, 7]])
+mask = torch.zeros(7, 5)
+mask[:4, :2] = mask[4:, 2:] = 1
+found = functions.blocks(x, y, ranges=tuple(map(np.array, half + other)))
+close(found[:, 0], (squared * mask).sum(1))
+close(torch.autograd.grad(found.sum(), x), torch.autograd.grad((squared * mask).sum(), x, retain_graph=True))
+close(functions.waves(x.detach(), y, b), 1j * squared.detach().to(b.dtype) @ b)
+close(functions.costs(squared.detach())[:, 0], squared.detach().max(1).values)
+print("ran")
+"""
+
+
+def test_frozen_bundle_of_format_1_1_runs_without_mlir_and_llvm() -> None:
+    command = [sys.executable, "-c", NEWER_KINDS, str(FROZEN_1_1), FROZEN_1_1_SHA256]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout == "ran\n"
 

@@ -134,7 +134,7 @@ def test_inspect_maps_no_code(
     text = capsys.readouterr().out
     assert "gaussian(x: (M, 3), y: (N, 3), b: (N, 1), s: (1,))" in text
     assert f"{host_target()}" in text
-    assert "every hash, image and signature is as the manifest says" in text
+    assert "every hash, image and launch is as the manifest says" in text
     assert "\x1b" not in text
 
 
