@@ -15,6 +15,7 @@ from pylazy.bundled_arguments import bind, expected_shape, positional, split_com
 from pylazy.bundled_programs import BundledExecutable
 from pylazy.execute import Job, Wanted, check_index, check_terms, complete_extents, result_shapes
 from pylazy.expression import Expression, at_user_line, user_position
+from pylazy.options import read_backend
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.bundle import BundleFile, read_trusted_bundle
 from pylazy.runtime.errors import BundleFormatError, ShapeError, UnsupportedError
@@ -147,14 +148,24 @@ class BundledFunction:
         self._counts = function.dtype == "float32" and any(result.kind == "count" for result in function.results)
         self._wanted = tuple(Wanted(result.kind, (number,), result.k) for number, result in enumerate(function.results))
 
-    def __call__(self, *values: Any, out: Any = None, ranges: Any = None, **named: Any) -> Any:
-        """Run on arrays; see the function's own documentation, `help(f)`.
+    def __call__(
+        self,
+        *values: Any,
+        out: Any = None,
+        ranges: Any = None,
+        backend: str | None = None,
+        device_id: int = -1,
+        **named: Any,
+    ) -> Any:
+        """Run on arrays, where they lie; see the function's own documentation, `help(f)`.
 
         Args:
-            *values: the variables in order: NumPy arrays, tensors, or arrays with `__dlpack__` on the CPU.
+            *values: the variables in order: NumPy arrays, tensors, or arrays with `__dlpack__`.
             out: an array to write the result into, or a tuple of them where there are several results.
             ranges: the pairs to reduce, six arrays as docs/semantics.md describes them, for a function that was
                 compiled with ranges.
+            backend: where to run instead, as for `LazyTensor.sum`: "GPU" for arrays of the host.
+            device_id: with it, the number of a GPU.
             **named: variables by name.
 
         Returns:
@@ -217,6 +228,7 @@ class BundledFunction:
             wanted=self._wanted,
             shapes=shapes,
             ranges=self._read_ranges(ranges, extents) if function.ranged or ranges is not None else None,
+            backend=None if backend is None else read_backend(backend, device_id),
         )
         if self._gives_positions and "torch" in sys.modules:  # they have no gradient
             with sys.modules["torch"].no_grad():
@@ -242,7 +254,9 @@ class BundledFunction:
         ]
         if self.function.ranged:
             parameters.append(Parameter("ranges", Parameter.KEYWORD_ONLY))
-        return Signature([*parameters, Parameter("out", Parameter.KEYWORD_ONLY, default=None)])
+        options = {"out": None, "backend": None, "device_id": -1}
+        parameters += [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in options.items()]
+        return Signature(parameters)
 
     def __repr__(self) -> str:
         return f"<BundledFunction {self.__name__}{self.__signature__}>"
@@ -347,4 +361,6 @@ def _documentation(function: Function) -> str:
     numbers = [argument for argument in function.arguments if argument.default]
     lines += [f"    {argument.name}: a number, by default {argument.default}." for argument in numbers]
     lines += ["    ranges: the pairs to reduce, six arrays of integers."] * function.ranged
-    return "\n".join([*lines, "    out: array for the result, or tuple of arrays."])
+    lines += ["    out: array for the result, or tuple of arrays."]
+    lines += ["    backend: where to run, by default where the arrays lie; `device_id` is the number of a GPU."]
+    return "\n".join(lines)

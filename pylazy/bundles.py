@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_TARGETS", "Bundle"]
 
-_CALL_KEYWORDS = ("out", "ranges")
+_CALL_KEYWORDS = ("out", "ranges", "backend", "device_id")
 
 
 class Bundle:

@@ -216,10 +216,10 @@ def test_complex_tensors_may_be_conjugated(loaded: Any) -> None:
 
 
 def test_arguments_of_complex_numbers_and_ranges_are_described(loaded: Any) -> None:
-    assert str(inspect.signature(loaded.of_complex)) == "(z, y, *, out=None)"
+    assert str(inspect.signature(loaded.of_complex)) == "(z, y, *, out=None, backend=None, device_id=-1)"
     assert "z: complex array of shape (M, 2)" in loaded.of_complex.__doc__
     assert "complex, float64" in loaded.of_complex.__doc__
-    assert str(inspect.signature(loaded.ranged)) == "(x0, y1, y2, *, ranges, out=None)"
+    assert str(inspect.signature(loaded.ranged)) == "(x0, y1, y2, *, ranges, out=None, backend=None, device_id=-1)"
     assert "c: array of shape (M, N) or (*batch, M, N, 1)" in loaded.costs.__doc__
 
 

@@ -322,7 +322,7 @@ def test_symbolic_variables_are_arguments_in_the_order_of_their_indices(tmp_path
     made.compile(TARGETS).save(tmp_path / "k.plzb")
     function = pylazy.load_bundle(tmp_path / "k.plzb").g
     half = np.array([0.5], np.float32)
-    assert str(inspect.signature(function)) == "(width, b, x, y, *, out=None)"
+    assert str(inspect.signature(function)) == "(width, b, x, y, *, out=None, backend=None, device_id=-1)"
     same(function(half, B, X, Y), reduction(half, B, X, Y))
     same(function(0.5, B, X, Y), reduction(half, B, X, Y))
     gradients = []
@@ -342,13 +342,13 @@ def test_signature_and_documentation_name_the_arguments(tmp_path: Path) -> None:
     made.add(gaussian(X, Y, B, call=False), name="g", gradients=False, arguments=("x", "y", "b"))
     made.compile(["x86-64"]).save(tmp_path / "k.plzb")
     function = pylazy.load_bundle(tmp_path / "k.plzb").g
-    assert str(inspect.signature(function)) == "(x, y, b, *, p2=0.5, out=None)"
+    assert str(inspect.signature(function)) == "(x, y, b, *, p2=0.5, out=None, backend=None, device_id=-1)"
     assert re.search(r"sum of f over j.*\n.*\n.*\n +x: array of shape \(M, 3\)", function.__doc__ or "")
     same(function(b=B, y=Y, x=X), function(X, Y, B))
 
 
 def test_repr_lists_the_functions(loaded: Any) -> None:
-    assert "gaussian(x0, y1, y3, *, p2=0.5, out=None)" in repr(loaded)
+    assert "gaussian(x0, y1, y3, *, p2=0.5, out=None, backend=None, device_id=-1)" in repr(loaded)
     assert {"gaussian", "nearest"} <= set(dir(loaded))
     assert list(loaded) == list(REDUCTIONS)
 
@@ -533,4 +533,4 @@ def test_composed_gradient_runs_one_program_for_each_argument(loaded: Any) -> No
     assert isinstance(executable, BundledExecutable)
     assert executable.differentiable == {0, 1, 3}
     with pytest.raises(UnsupportedError, match="no gradient of gaussian with respect to p2 alone"):
-        executable.gradient((0, 2))
+        executable.gradient_steps((0, 2))

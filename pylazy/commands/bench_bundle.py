@@ -82,7 +82,7 @@ def _only(level: str) -> Iterator[None]:
 def _measure(function: BundledFunction, level: str, rows: int, columns: int) -> dict[str, Any]:
     random = np.random.default_rng(0)
     extents = {"i": (rows,), "j": (columns,), "": ()}
-    arrays = {
+    arrays: dict[str, Any] = {
         argument.name: random.random((*extents[argument.axis], argument.dim)).astype(function.function.dtype)
         for argument in function.function.arguments
         if not argument.default

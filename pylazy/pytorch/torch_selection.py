@@ -120,7 +120,9 @@ class _Pairs(NamedTuple):
 
         formula = replace_leaves(job.expressions[0], on_pairs)
         extents = Extents(job.extents.batch, self.positions.shape[-1], 1)
-        return self._chosen(run_tensors(prepare((formula,), (Wanted("sum", (0,)),), reduced="j", extents=extents))[0])
+        wanted = (Wanted("sum", (0,)),)
+        made = prepare((formula,), wanted, reduced="j", extents=extents, backend=job.backend)
+        return self._chosen(run_tensors(made)[0])
 
     def evaluate_program(self, selection: Selection) -> torch.Tensor:
         """As `evaluate`, by a program in place of the formula."""
@@ -139,6 +141,7 @@ class _Pairs(NamedTuple):
             reduced="j",
             wanted=(Wanted("sum", (0,)),),
             shapes=((*batch, pairs, job.expressions[0].dim),),
+            backend=job.backend,
         )
         return self._chosen(run_tensors(made)[0])
 
@@ -149,8 +152,8 @@ class _Pairs(NamedTuple):
             return source
         array = source.array if source.kind == arrays.TORCH else torch.from_numpy(np.array(source.array))
         count = math.prod(source.shape[source.batch :]) // spec.dim
-        dtype = getattr(torch, self.job.dtype)
-        rows = array.to(dtype).reshape(*source.shape[: source.batch], count, spec.dim)
+        array = array.to(device=self.positions.device, dtype=getattr(torch, self.job.dtype))
+        rows = array.reshape(*source.shape[: source.batch], count, spec.dim)
         return _as_rows(self.gather(rows, spec.axis))
 
     def index_of(self, axis: str) -> Source:
