@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from stand_in import StandInDriver, launches
+from test_torch_launch import cuda, launched, on_cpu
 
 import pylazy
 from pylazy import DeviceError, Vi, Vj
@@ -16,6 +17,7 @@ from pylazy.runtime.bundle import BundleFile
 from pylazy.runtime.gpu_devices import properties
 from reference import assert_close
 
+__all__ = ["cuda"]  # a fixture
 random = np.random.default_rng(3)
 
 
@@ -99,6 +101,26 @@ def test_gradients_run_on_the_gpu(driver: StandInDriver, loaded: Any, name: str,
         gradients.append([tensors[number].grad for number in needed])
     for found, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "least", "nearest"])
+def test_tensors_are_reduced_where_they_lie(
+    cuda: StandInDriver, monkeypatch: pytest.MonkeyPatch, loaded: Any, name: str
+) -> None:
+    x, y, *others = (torch.from_numpy(array).clone() for array in LIVE[name][1:])
+
+    def compute() -> tuple[Any, Any]:
+        x.grad = None
+        x.requires_grad_(name != "nearest")
+        value = loaded[name](x, y, *others)
+        if name != "nearest":
+            value.square().sum().backward()
+        return value.detach(), x.grad
+
+    found = compute()
+    assert launched(cuda)
+    expected = on_cpu(monkeypatch, compute)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_arrays_choose_where_they_are_reduced(driver: StandInDriver, loaded: Any) -> None:
