@@ -233,14 +233,23 @@ class Job:
 
     def _compute_on(self, place: Place, tensors: Mapping[int, Any] | None) -> tuple[Any, ...]:
         """As `compute`, on a GPU."""
-        outputs = self.executable.reductions.outputs
-        results = [place.empty(shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)]
         batch, rows, columns = self.extents
-        if not (rows and columns) or 0 in batch:
-            self.fill_empty(results)
+        if rows and columns and 0 not in batch:
+            outputs = self.executable.reductions.outputs
+            made = [place.empty(shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)]
+            self.launch_on(place, self.executable, self.locate_on(place, tensors), made)
+            results = [place.delivered(result) for result in made]
         else:
-            self.launch_on(place, self.executable, self.locate_on(place, tensors), results)
+            results = self.full_on(place)
         return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+
+    def full_on(self, place: Place) -> list[Any]:
+        """Make the results over nothing, on a GPU."""
+        outputs = self.executable.reductions.outputs
+        return [
+            place.full(shape, REDUCTIONS[wanted.kind].empty or 0.0, spec.dtype)
+            for shape, spec, wanted in zip(self.shapes, outputs, self.wanted, strict=True)
+        ]
 
     def launch_on(
         self, place: Place, executable: Executable, inputs: Sequence[Located], results: Sequence[Any]
@@ -261,8 +270,7 @@ class Job:
         if not REDUCTIONS[kind].program:
             return result
         if kind == "mean":
-            result[...] = arrays.quotient(result, self.terms(result))
-            return result
+            return arrays.quotient(result, self.terms(result))
         if kind == "any" and self.ranges is not None:
             result = result > 0  # the largest of no value is -inf
         return arrays.converted(result, REDUCTIONS[kind].dtype)
