@@ -173,6 +173,7 @@ class Source:
 
         Raises:
             ShapeError: the array has changed its shape since the variable was made.
+            UnsupportedError: it lies on a GPU, and is not of torch.
         """
         array = self.array
         if self.kind == NUMPY or self.kind == DLPACK:  # noqa: PLR1714  a tuple takes longer, and this is the call path
@@ -188,6 +189,13 @@ class Source:
                 made = {name: kind(array) for name, kind in _BOXES.items()}
                 self._box = box = {name: Located(ctypes.addressof(made[name]), (), (), made[name]) for name in made}
             return box[dtype]
+        if self.imported is not None:
+            raise UnsupportedError(
+                at_user_line(
+                    f"an array of type {type(array).__name__} on a GPU is read by a program that runs on the CPU, as "
+                    "those of derivatives of functions of NumPy arrays: use tensors of torch"
+                )
+            )
         return self.locate_tensor(array, dtype)
 
     def locate_tensor(self, tensor: Any, dtype: str) -> Located:
