@@ -278,6 +278,22 @@ def test_code_is_right_on_windows_under_emulation(tmp_path: Path) -> None:
     assert "refused: plz_gaussian: y has rows of 2 elements, expected 3" in done.stdout
 
 
+def test_bundle_has_the_header_of_what_c_has(tmp_path: Path) -> None:
+    made = pylazy.Bundle()
+    x, y = Vi(0, 3), Vj(1, 3)
+    made.add(x.sqdist(y).sum(axis=1), name="plain")
+    made.add(x.sqdist(y).sum(axis=1), name="blocks", ranged=True, gradients=False)
+    file = BundleFile(made.compile(["x86-64", "sm_75"]).to_bytes())
+    text = file.text(file.manifest.header)
+    assert "int32_t plz_plain(const DLTensor *x0, const DLTensor *y1, DLTensor *result" in text
+    assert "plz_plain_gradient_x0_y1(" in text
+    assert "plz_blocks" not in text
+    (tmp_path / "kernels.h").write_text(text, encoding="utf-8")
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    subprocess.run([str(COMPILER), *flags, str(tmp_path / "kernels.h")], check=True)
+    assert not BundleFile(made.compile(["sm_75"]).to_bytes()).manifest.header
+
+
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
@@ -295,4 +311,11 @@ def test_c_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
         emit_c(file, tmp_path / "k", ("header",))
     with pytest.raises(UnsupportedError, match="expected a C identifier"):
         emit_c(file, tmp_path / "a-b", ("header",))
+    waves = (Vi(rows(3, 2)) * Vj(rows(4, 2) * 1j)).sum(axis=1, call=False)
+    for what, formula, ranged in (("ranges", reduction, True), ("complex numbers", waves, False)):
+        made = pylazy.Bundle()
+        made.add(formula, name="f", gradients=False, ranged=ranged)
+        file = BundleFile(made.compile(["x86-64"]).to_bytes())
+        with pytest.raises(UnsupportedError, match=f"f has {what}, which the C interface does not"):
+            emit_c(file, tmp_path / "k", ("header",))
     assert not list(tmp_path.iterdir())

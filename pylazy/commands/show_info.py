@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 
 import pylazy
-from pylazy.bundled_functions import LEVEL_VARIABLE
+from pylazy.bundled_programs import LEVEL_VARIABLE
 from pylazy.commands.console import show_json, standard_output
 from pylazy.commands.manage_cache import cache_entries
 from pylazy.runtime.errors import PylazyError
@@ -16,8 +16,25 @@ from pylazy.runtime.kernel_cache import default_directory
 from pylazy.runtime.launch import host_target
 from pylazy.runtime.threads import ENVIRONMENT_VARIABLE, get_num_threads
 
-_PACKAGES = ("numpy", "torch", "llvmlite", "torch-mlir", "typer", "rich", "nvidia-cuda-nvcc", "nvidia-nvjitlink")
-_VARIABLES = (ENVIRONMENT_VARIABLE, LEVEL_VARIABLE, "PYLAZY_CACHE", "PYLAZY_CACHE_DIR", "PYLAZY_CUDA_DRIVER")
+_PACKAGES = (
+    "numpy",
+    "torch",
+    "llvmlite",
+    "torch-mlir",
+    "typer",
+    "rich",
+    "cryptography",
+    "nvidia-cuda-nvcc",
+    "nvidia-nvjitlink",
+)
+_VARIABLES = (
+    ENVIRONMENT_VARIABLE,
+    LEVEL_VARIABLE,
+    "PYLAZY_CACHE",
+    "PYLAZY_CACHE_DIR",
+    "PYLAZY_CUDA_DRIVER",
+    "PYLAZY_TRUSTED_KEYS",
+)
 
 
 def show_info(*, as_json: bool) -> None:
