@@ -1,4 +1,4 @@
-"""The same reductions written for each package; every function returns the work, which is then timed.
+"""The same reductions written for each package; every maker returns the work, which is then timed.
 
 The dense contenders go through the rows in blocks of about a million pairs, which suits them better than one array of
 all pairs, and expand the squared distance into a matrix product, which is faster than differences and less exact.
@@ -6,21 +6,35 @@ all pairs, and expand the squared distance into a matrix product, which is faste
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from cases import NEIGHBOURS, Data, make_data
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from pylazy.bench.cases import NEIGHBOURS, Data, make_data
 
-Work = "Callable[[], Any]"
+Work = Callable[[], Any]
 BLOCK_PAIRS = 1 << 20
+MOST_DENSE_PAIRS = 200_000_000
+_PEAK_SIZE = 1024
 
 
 def make_work(contender: str, formula: str, rows: int, columns: int, dim: int, dtype: str) -> Work:
     """Make the work of one contender: a function without arguments that returns a NumPy array."""
-    return MAKERS[contender](formula, make_data(rows, columns, dim, dtype))
+    return CONTENDERS[contender].make(formula, make_data(rows, columns, dim, dtype))
+
+
+def make_matrix_product(dtype: str) -> Work:
+    """Make a product of two square matrices by NumPy's library, which comes near the peak rate of multiply-adds."""
+    matrix = np.random.default_rng(0).random((_PEAK_SIZE, _PEAK_SIZE)).astype(dtype)
+    return lambda: matrix @ matrix
+
+
+def matrix_product_rate(seconds: float) -> float:
+    """Multiply-adds a second of `make_matrix_product`."""
+    return _PEAK_SIZE**3 / seconds
 
 
 # Symbolic: pylazy and pykeops read the same code ----------------------------------------------------------------------
@@ -79,8 +93,8 @@ def _gradient_by_torch(data: Data, lazy: Any) -> Work:
 # Dense ----------------------------------------------------------------------------------------------------------------
 
 
-def _blocks(data: Data) -> list[slice]:
-    size = max(1, BLOCK_PAIRS // len(data.y))
+def _blocks(data: Data, pairs: int = BLOCK_PAIRS) -> list[slice]:
+    size = max(1, pairs // len(data.y))
     return [slice(start, start + size) for start in range(0, len(data.x), size)]
 
 
@@ -121,7 +135,7 @@ def _numpy(formula: str, data: Data) -> Work:
     return lambda: np.concatenate([block(rows) for rows in _blocks(data)])
 
 
-def _torch(formula: str, data: Data) -> Work:
+def _torch(formula: str, data: Data, *, block_pairs: int = BLOCK_PAIRS) -> Work:
     import torch
 
     x_all, y, b, e = (torch.from_numpy(array) for array in (data.x, data.y, data.b, data.e))
@@ -149,9 +163,16 @@ def _torch(formula: str, data: Data) -> Work:
 
     def work() -> Any:
         with torch.no_grad():
-            return torch.cat([block(rows) for rows in _blocks(data)]).numpy()
+            return torch.cat([block(rows) for rows in _blocks(data, block_pairs)]).numpy()
 
     return work
+
+
+def _torch_dense(formula: str, data: Data) -> Work:
+    pairs = len(data.x) * len(data.y)
+    if pairs > MOST_DENSE_PAIRS:
+        raise MemoryError(f"{pairs:,} pairs in one array, at most {MOST_DENSE_PAIRS:,} are tried")
+    return _torch(formula, data, block_pairs=pairs)
 
 
 def _jax(formula: str, data: Data) -> Work:
@@ -186,12 +207,44 @@ def _jax(formula: str, data: Data) -> Work:
     return lambda: np.asarray(compiled(x_all, e))
 
 
-MAKERS: dict[str, Callable[[str, Data], Work]] = {
-    "pylazy": _pylazy,
-    "pykeops": _pykeops,
-    "pykeops tuned": _pykeops,
-    "PyTorch": _torch,
-    "NumPy": _numpy,
-    "JAX": _jax,
+@dataclass(frozen=True)
+class Contender:
+    """A way to compute.
+
+    Attributes:
+        name: for the tables.
+        package: the module that must be installed.
+        make: makes the work from the name of the formula and the data.
+        environment: variables of its process.
+        usual: timed unless others are asked for by name.
+    """
+
+    name: str
+    package: str
+    make: Callable[[str, Data], Work]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    usual: bool = True
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package can be found."""
+        return importlib.util.find_spec(self.package) is not None
+
+
+_QUIET_KEOPS = {"PYKEOPS_VERBOSE": "0"}
+_ONE_JAX_THREAD = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+_TUNED_KEOPS = {**_QUIET_KEOPS, "CXXFLAGS": "-march=native -ffast-math"}
+
+CONTENDERS: Mapping[str, Contender] = {
+    row.name: row
+    for row in (
+        Contender("pylazy", "pylazy", _pylazy),
+        Contender("pykeops", "pykeops", _pykeops, _QUIET_KEOPS),
+        Contender("pykeops tuned", "pykeops", _pykeops, _TUNED_KEOPS, usual=False),
+        Contender("PyTorch", "torch", _torch),
+        Contender("PyTorch dense", "torch", _torch_dense, usual=False),
+        Contender("NumPy", "numpy", _numpy),
+        Contender("JAX", "jax", _jax, _ONE_JAX_THREAD),
+    )
 }
-"""Ways to compute; `pykeops tuned` differs by the flags of its compiler, which are set in the environment."""
+"""Ways to compute; `pykeops tuned` has other flags of the C++ compiler, `PyTorch dense` one array of all pairs."""
