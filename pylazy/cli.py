@@ -160,6 +160,7 @@ def bench(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="STEM", help="write STEM.json, STEM.svg and STEM.png")
     ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="check and time on an NVIDIA GPU: pylazy gpu-check")] = False,
     trust: Trust = False,
     sha256: Hash = None,
     json: Json = False,
@@ -168,6 +169,20 @@ def bench(
 
     A bundle's functions are timed on random data, at every CPU level that this machine has.
     """
+    if gpu:
+        alone = {"BUNDLE": bundle, "-m": rows, "-n": columns, "--peers": peers, "--dtype": dtype, "--json": json}
+        _refuse(alone | {"--trust": trust, "--sha256": sha256}, "is not for --gpu: see pylazy gpu-check --help")
+        from pylazy.gpu_check.__main__ import check_gpu
+        from pylazy.gpu_check.run import Request
+
+        defaults = Request()
+        request = Request(
+            only=case,
+            points=points or defaults.points,
+            repeats=repeats or defaults.repeats,
+            output=output or defaults.output,
+        )
+        raise typer.Exit(check_gpu(request))
     if bundle is None:
         _refuse({"-m": rows, "-n": columns, "--trust": trust, "--sha256": sha256}, "is for a bundle: name one")
         from pylazy.commands.bench_peers import bench_peers
@@ -197,6 +212,17 @@ def _refuse(options: Mapping[str, object], why: str) -> None:
     for name, value in options.items():
         if value:
             raise typer.BadParameter(f"{name} {why}")
+
+
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@app.command("gpu-check", add_help_option=False, context_settings=_PASSED_ON)
+def gpu_check(context: typer.Context) -> None:
+    """Check every reduction on an NVIDIA GPU and time the usual ones; the same as python -m pylazy.gpu_check."""
+    from pylazy.gpu_check.__main__ import main as run_gpu_check
+
+    raise typer.Exit(run_gpu_check(context.args))
 
 
 @app.command()
@@ -240,11 +266,7 @@ def cache_clear() -> None:
     clear_cache()
 
 
-@app.command(
-    "opt",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@app.command("opt", add_help_option=False, context_settings=_PASSED_ON)
 def opt(context: typer.Context) -> None:
     """Run passes on MLIR text; the same as pylazy-opt."""
     from pylazy.compiler.opt import main as run_opt

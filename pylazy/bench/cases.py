@@ -68,7 +68,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Data:
-    """Uniform random rows: x (M, D), y (N, D), b (N, 1), and e (M, 1), which weighs the gradient."""
+    """Uniform random rows: x (M, D), y (N, D), b (N, E), and e (M, E), which weighs the gradient."""
 
     x: NDArray[np.floating]
     y: NDArray[np.floating]
@@ -76,11 +76,12 @@ class Data:
     e: NDArray[np.floating]
 
 
-def make_data(rows: int, columns: int, dim: int, dtype: str) -> Data:
+def make_data(rows: int, columns: int, dim: int, dtype: str, *, weights: int = 1) -> Data:
     """Make the same data in every process."""
     random = np.random.default_rng(0)
     x, y, b, e = (
-        random.random(shape).astype(dtype) for shape in ((rows, dim), (columns, dim), (columns, 1), (rows, 1))
+        random.random(shape).astype(dtype)
+        for shape in ((rows, dim), (columns, dim), (columns, weights), (rows, weights))
     )
     return Data(x, y, b, e)
 

@@ -43,21 +43,34 @@ def matrix_product_rate(seconds: float) -> float:
 def _pylazy(formula: str, data: Data) -> Work:
     from pylazy import LazyTensor
 
-    return _gradient_by_torch(data, LazyTensor) if formula == "gradient" else _symbolic(formula, data, LazyTensor)
+    return _on_host(formula, data, LazyTensor, LazyTensor)
 
 
 def _pykeops(formula: str, data: Data) -> Work:
-    if formula == "gradient":
-        from pykeops.torch import LazyTensor as TorchLazyTensor
-
-        return _gradient_by_torch(data, TorchLazyTensor)
     from pykeops.numpy import LazyTensor
+    from pykeops.torch import LazyTensor as TorchLazyTensor
 
-    return _symbolic(formula, data, LazyTensor)
+    return _on_host(formula, data, LazyTensor, TorchLazyTensor)
 
 
-def _symbolic(formula: str, data: Data, lazy: Any) -> Work:
-    x, y = lazy(data.x[:, None, :]), lazy(data.y[None, :, :])
+def _on_host(formula: str, data: Data, lazy: Any, lazy_of_torch: Any) -> Work:
+    if formula != "gradient":
+        return make_symbolic(formula, lazy, data.x, data.y, data.b)
+    work = make_symbolic_gradient(lazy_of_torch, *as_tensors(data, "cpu"))
+    return lambda: work().numpy()
+
+
+def as_tensors(data: Data, device: str) -> tuple[Any, Any, Any, Any]:
+    """Put x, y, b and e on a device of torch."""
+    import torch
+
+    x, y, b, e = (torch.from_numpy(array).to(device) for array in (data.x, data.y, data.b, data.e))
+    return x, y, b, e
+
+
+def make_symbolic(formula: str, lazy: Any, x_all: Any, y_all: Any, b: Any) -> Work:
+    """Make a reduction of LazyTensors, of pylazy or pykeops, on arrays or tensors."""
+    x, y = lazy(x_all[:, None, :]), lazy(y_all[None, :, :])
     squared = ((x - y) ** 2).sum(-1)
     if formula == "logsumexp":
         minus = -squared
@@ -72,20 +85,23 @@ def _symbolic(formula: str, data: Data, lazy: Any) -> Work:
         "multiquadric": (1 + squared).rsqrt(),
     }
     kernel = kernels[formula]
-    return lambda: kernel @ data.b
+    return lambda: kernel @ b
 
 
-def _gradient_by_torch(data: Data, lazy: Any) -> Work:
+def make_symbolic_gradient(lazy: Any, x: Any, y: Any, b: Any, e: Any) -> Work:
+    """Make the backward sweep of a Gaussian product of LazyTensors of torch, with respect to x."""
+    x = x.requires_grad_()
+    kernel = (-((lazy(x[:, None, :]) - lazy(y[None, :, :])) ** 2).sum(-1)).exp()
+    return make_backward_sweep(kernel @ b, x, e)
+
+
+def make_backward_sweep(result: Any, x: Any, cotangent: Any) -> Work:
+    """Make the gradient of a result with respect to a tensor."""
     import torch
 
-    x = torch.from_numpy(data.x).requires_grad_()
-    y, b, e = (torch.from_numpy(array) for array in (data.y, data.b, data.e))
-    kernel = (-((lazy(x[:, None, :]) - lazy(y[None, :, :])) ** 2).sum(-1)).exp()
-    product = kernel @ b
-
     def backward_sweep() -> Any:
-        (gradient,) = torch.autograd.grad(product, x, e, retain_graph=True)
-        return gradient.numpy()
+        (gradient,) = torch.autograd.grad(result, x, cotangent, retain_graph=True)
+        return gradient
 
     return backward_sweep
 
@@ -93,9 +109,9 @@ def _gradient_by_torch(data: Data, lazy: Any) -> Work:
 # Dense ----------------------------------------------------------------------------------------------------------------
 
 
-def _blocks(data: Data, pairs: int = BLOCK_PAIRS) -> list[slice]:
-    size = max(1, pairs // len(data.y))
-    return [slice(start, start + size) for start in range(0, len(data.x), size)]
+def _blocks(rows: int, columns: int, pairs: int = BLOCK_PAIRS) -> list[slice]:
+    size = max(1, pairs // columns)
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def _numpy(formula: str, data: Data) -> Work:
@@ -132,13 +148,18 @@ def _numpy(formula: str, data: Data) -> Work:
         squared *= data.e[rows]
         return -2 * (x * squared.sum(axis=1, keepdims=True) - squared @ y)
 
-    return lambda: np.concatenate([block(rows) for rows in _blocks(data)])
+    return lambda: np.concatenate([block(rows) for rows in _blocks(len(data.x), len(data.y))])
 
 
 def _torch(formula: str, data: Data, *, block_pairs: int = BLOCK_PAIRS) -> Work:
+    work = make_torch_blocks(formula, *as_tensors(data, "cpu"), block_pairs=block_pairs)
+    return lambda: work().numpy()
+
+
+def make_torch_blocks(formula: str, x_all: Any, y: Any, b: Any, e: Any, *, block_pairs: int) -> Work:
+    """Make a reduction of dense tensors, for as many rows at once as have this many pairs."""
     import torch
 
-    x_all, y, b, e = (torch.from_numpy(array) for array in (data.x, data.y, data.b, data.e))
     y_squared = y.square().sum(1)
 
     def block(rows: slice) -> Any:
@@ -163,7 +184,7 @@ def _torch(formula: str, data: Data, *, block_pairs: int = BLOCK_PAIRS) -> Work:
 
     def work() -> Any:
         with torch.no_grad():
-            return torch.cat([block(rows) for rows in _blocks(data, block_pairs)]).numpy()
+            return torch.cat([block(rows) for rows in _blocks(len(x_all), len(y), block_pairs)])
 
     return work
 
