@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pylazy.gpu_check.driver import Gpu
+    from pylazy.runtime.gpu_devices import GpuProperties
 
 SLOTS_FILE = Path(__file__).parent / "issue_slots.json"
 """Instructions for one pair in the main loops, by pipe; tests/gpu/sass_budget.py counts them in machine code."""
@@ -30,7 +30,7 @@ def slots_of(name: str) -> Mapping[str, float] | None:
     return found[name][COUNTED_ARCH] if name in found else None
 
 
-def pairs_per_second(slots: Mapping[str, float], gpu: Gpu) -> float:
+def pairs_per_second(slots: Mapping[str, float], gpu: GpuProperties) -> float:
     """The most pairs a second: the busiest pipe, or the slots for issuing, full in every cycle of the highest clock."""
     lanes = {**_LANES, "fp64": _FP64_LANES.get(gpu.capability, _FEW_FP64_LANES)}
     cycles = max(slots[pipe] / lanes[pipe] for pipe in lanes if pipe in slots)

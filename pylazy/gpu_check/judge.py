@@ -270,8 +270,8 @@ def _compare_numbers(run: Run, what: str, result: Array, expected: Array, size: 
     finite = np.isfinite(expected)
     if result.shape != expected.shape:
         return _verdict(run, what, WRONG, message=f"shape {result.shape}, expected {expected.shape}")
-    special = [np.where(np.isfinite(array), 0.0, array) for array in (result, expected)]
-    if not np.array_equal(*special, equal_nan=True):
+    special, expected_special = (np.where(np.isfinite(array), 0.0, array) for array in (result, expected))
+    if not np.array_equal(special, expected_special, equal_nan=True):
         return _verdict(run, what, WRONG, message="infinities or NaN are not where the oracle has them")
     epsilon = _EPSILON[run.dtype]
     arithmetic = _EPSILON["float32"] if run.dtype in HALF_DTYPES else epsilon

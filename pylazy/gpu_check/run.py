@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pylazy
 from pylazy.gpu_check.checks import CHECKS, QUICK_SHAPES, SHAPES
 from pylazy.gpu_check.devices import HostArrays, TorchTensors
-from pylazy.gpu_check.driver import find_gpu
 from pylazy.gpu_check.fractions import draw_fractions
 from pylazy.gpu_check.functions import compiled_here, prebuilt
 from pylazy.gpu_check.judge import FAILED, RIGHT, UNSUPPORTED, WRONG, Verdict, judge, plan
 from pylazy.gpu_check.timings import OURS, TIMED, is_right, time_reduction
-from pylazy.runtime.errors import UnsupportedError
+from pylazy.runtime.errors import DeviceError, UnsupportedError
+from pylazy.runtime.gpu_devices import GpuProperties, device_count, properties, reason_for_no_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,13 +70,14 @@ def run_check(request: Request) -> bool:
         DeviceError: there is no GPU.
         UnsupportedError: there are neither a compiler nor a bundle, or nothing has the text in its name.
     """
-    gpu = find_gpu()
+    gpu = _find_gpu()
     functions, arrays = _functions(request)
     checks = [check for check in CHECKS if request.only in check.name and (check.quick or not request.quick)]
     timed = [] if request.no_times else [row for row in TIMED if request.only in row.name]
     if not checks and not timed:
         raise UnsupportedError(f"--only {request.only}: no check and nothing timed has this in its name")
-    _say(f"{gpu}; {arrays.name}; kernels {'from ' + str(request.bundle) if request.bundle else 'compiled here'}")
+    origin = "compiled here" if request.bundle is None else f"from {request.bundle}"
+    _say(f"{_describe(gpu)}; {arrays.name}; kernels {origin}")
     verdicts = _check(checks, QUICK_SHAPES if request.quick else SHAPES, functions, arrays, request)
     rows = []
     for row in timed[:2] if request.quick else timed:
@@ -94,8 +95,22 @@ def run_check(request: Request) -> bool:
     }
     _show_verdicts(verdicts)
     _show_times(rows)
-    _write(report, request.output, gpu=str(gpu))
+    _write(report, request.output, gpu=_describe(gpu))
     return not any(verdict.status in (WRONG, FAILED) for verdict in verdicts) and all(map(is_right, rows))
+
+
+def _find_gpu() -> GpuProperties:
+    if not device_count():
+        raise DeviceError(
+            f"no NVIDIA GPU: {reason_for_no_device()}; the check needs a GPU and NVIDIA's driver, whose library "
+            "PYLAZY_CUDA_DRIVER names where it has another name"
+        )
+    return properties(0)
+
+
+def _describe(gpu: GpuProperties) -> str:
+    clock = f"{gpu.clock_hertz * 1e-9:.2f} GHz" if gpu.clock_hertz else "clock unknown"
+    return f"{gpu.name}, {gpu.processors} multiprocessors, {clock}, sm_{gpu.capability[0]}{gpu.capability[1]}"
 
 
 def _functions(request: Request) -> tuple[Functions, Arrays]:

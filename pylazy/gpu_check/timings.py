@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from pylazy.bench.cases import Data
     from pylazy.gpu_check.devices import Arrays
-    from pylazy.gpu_check.driver import Gpu
     from pylazy.gpu_check.functions import Functions
+    from pylazy.runtime.gpu_devices import GpuProperties
 
 OURS = "pylazy"
 _DENSE_BLOCK_PAIRS = 1 << 28
@@ -64,7 +64,7 @@ TIMED = (
 
 
 def time_reduction(
-    timed: Timed, functions: Functions, arrays: Arrays, gpu: Gpu, *, points: int, repeats: int
+    timed: Timed, functions: Functions, arrays: Arrays, gpu: GpuProperties, *, points: int, repeats: int
 ) -> dict[str, Any]:
     """Time one reduction by everybody who can do it.
 
