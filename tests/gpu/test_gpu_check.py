@@ -194,9 +194,7 @@ def test_without_a_gpu_the_exit_code_is_2(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setenv("PYLAZY_CUDA_DRIVER", "libno-such-driver.so")
     for command in (lambda: main([]), lambda: cli.main(["gpu-check"]), lambda: cli.main(["bench", "--gpu"])):
         assert command() == 2
-        assert (
-            "no NVIDIA GPU: there is no CUDA driver: libno-such-driver.so cannot be loaded" in capsys.readouterr().err
-        )
+        assert "no NVIDIA GPU: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--points", "0"], ["--no-such-option"], ["--repeats", "x"]])
@@ -226,3 +224,4 @@ def test_command_loads_nothing_that_may_be_missing() -> None:
         env={"PYLAZY_CUDA_DRIVER": "libno-such-driver.so", "PATH": "/usr/bin"},
     )
     assert done.stdout.splitlines()[-1] == "[]"
+    assert "no NVIDIA GPU: there is no CUDA driver: libno-such-driver.so cannot be loaded" in done.stderr
