@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pylazy.gpu_check.checks import CHECKS
 from pylazy.gpu_check.functions import make_bundle
-from pylazy.gpu_check.run import Request, run_check
+from pylazy.gpu_check.run import Request, run_check, show_progress
 from pylazy.runtime.errors import DeviceError, PylazyError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -71,7 +71,11 @@ def _make_bundle(path: Path, targets: Sequence[str], *, only: str) -> bool:
     checks = [check for check in CHECKS if only in check.name]
     if not checks:
         raise UnsupportedError(f"--only {only}: no check has this in its name")
-    make_bundle(path, targets=targets, checks=checks)
+
+    def show(what: str, done: int, total: int) -> None:
+        show_progress(f"{done} of {total}: {what}" if what else "")
+
+    make_bundle(path, targets=targets, checks=checks, progress=show)
     sys.stdout.write(f"-> {path}, {path.stat().st_size:,} bytes, for {', '.join(targets)}\n")
     return True
 

@@ -33,15 +33,11 @@ class HostArrays:
         """Bring a result to the host."""
         return np.asarray(array)
 
-    def milliseconds(self, work: Callable[[], Any], *, repeats: int) -> list[float]:
+    def milliseconds(self, work: Callable[[], Any]) -> float:
         """Time work by the clock, copies included."""
+        start = time.perf_counter()
         work()
-        found = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            work()
-            found.append((time.perf_counter() - start) * 1e3)
-        return found
+        return (time.perf_counter() - start) * 1e3
 
 
 class TorchTensors:
@@ -71,22 +67,17 @@ class TorchTensors:
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
         return list(self._torch.autograd.grad(function(*leaves), leaves, cotangent))
 
-    def milliseconds(self, work: Callable[[], Any], *, repeats: int) -> list[float]:
+    def milliseconds(self, work: Callable[[], Any]) -> float:
         """Time work by events on the device's stream, or by the clock where the device is the CPU."""
         if self.device == "cpu":
-            return HostArrays.milliseconds(HostArrays(self.backend), work, repeats=repeats)
-        for _ in range(2):
-            work()
-        found = []
+            return HostArrays(self.backend).milliseconds(work)
         event: Any = self._torch.cuda.Event
-        for _ in range(repeats):
-            begin, end = event(enable_timing=True), event(enable_timing=True)
-            begin.record()
-            work()
-            end.record()
-            end.synchronize()
-            found.append(begin.elapsed_time(end))
-        return found
+        begin, end = event(enable_timing=True), event(enable_timing=True)
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
 
 
 Arrays = HostArrays | TorchTensors

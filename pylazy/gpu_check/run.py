@@ -81,9 +81,9 @@ def run_check(request: Request) -> bool:
     verdicts = _check(checks, QUICK_SHAPES if request.quick else SHAPES, functions, arrays, request)
     rows = []
     for row in timed[:2] if request.quick else timed:
-        _progress(f"timing {row.name}")
+        show_progress(f"timing {row.name}")
         rows.append(time_reduction(row, functions, arrays, gpu, points=request.points, repeats=request.repeats))
-    _progress("")
+    show_progress("")
     report = {
         "date": dt.datetime.now(dt.timezone.utc).date().isoformat(),
         "gpu": asdict(gpu),
@@ -140,7 +140,7 @@ def _check(
     runs = plan(checks, shapes, small=request.quick)
     verdicts: list[Verdict] = []
     for number, run in enumerate(runs, start=1):
-        _progress(f"{number} of {len(runs)}: {run}")
+        show_progress(f"{number} of {len(runs)}: {run}")
         verdicts += judge(run, functions, arrays)
     return verdicts
 
@@ -153,7 +153,7 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _progress(text: str) -> None:
+def show_progress(text: str) -> None:
     """Show what is being done, on a line of its own that the next one replaces; nothing where nobody watches."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text[:100]}")

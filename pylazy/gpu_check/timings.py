@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OURS = "pylazy"
 _DENSE_BLOCK_PAIRS = 1 << 28
 _ORACLE_NUMBERS = 20_000_000
+_FAULTS = (PylazyError, RuntimeError, ValueError, MemoryError, TypeError, ImportError)
 _CHECKS = {check.name: check for check in CHECKS}
 
 
@@ -82,24 +83,47 @@ def time_reduction(
     """
     data = make_data(points, points, timed.dim, timed.dtype, weights=timed.weights)
     makers = {OURS: lambda: _make_ours(timed, functions, arrays, data), **_peers(timed, arrays, data)}
-    figures, failures = {}, {}
+    ready: dict[str, Callable[[], Any]] = {}
+    errors: dict[str, float] = {}
+    failures: dict[str, str] = {}
     rows = max(1, min(50, _ORACLE_NUMBERS // (points * timed.dim)))
     for name, make in makers.items():
-        try:
-            work = make()
-            if work is None:
-                continue
-            error = relative_error(timed.formula, data, arrays.get(work()), rows=rows)
-            milliseconds = statistics.median(arrays.milliseconds(work, repeats=repeats))
-        except (PylazyError, RuntimeError, ValueError, MemoryError, TypeError, ImportError) as failure:
-            failures[name] = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"
-            continue
-        rate = points**2 / milliseconds * 1e3
-        figures[name] = {"milliseconds": milliseconds, "pairs_per_second": rate, "relative_error": error}
+        prepared = _prepared(make, arrays, lambda result: relative_error(timed.formula, data, result, rows=rows))
+        if isinstance(prepared, str):
+            failures[name] = prepared
+        elif prepared is not None:
+            ready[name], errors[name] = prepared
+    samples: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(repeats):  # in turn, so that a disturbance meets all of them
+        for name, work in ready.items():
+            samples[name].append(arrays.milliseconds(work))
+    figures = {
+        name: {
+            "milliseconds": (milliseconds := statistics.median(found)),
+            "pairs_per_second": points**2 / milliseconds * 1e3,
+            "relative_error": errors[name],
+        }
+        for name, found in samples.items()
+    }
     slots = slots_of(timed.slots)
     bound = pairs_per_second(slots, gpu) if slots is not None and gpu.clock_hertz else None
     row = {"name": timed.name, "rows": points, "dim": timed.dim, "weights": timed.weights, "dtype": timed.dtype}
     return row | {"bound_pairs_per_second": bound, "contenders": figures, "failures": failures, "repeats": repeats}
+
+
+def _prepared(
+    make: Callable[[], Callable[[], Any] | None], arrays: Arrays, error_of: Callable[[Any], float]
+) -> tuple[Callable[[], Any], float] | str | None:
+    """Make work and run it twice, so that nothing is left to compile: it and its error, or why it failed, or None."""
+    try:
+        work = make()
+        if work is None:
+            return None
+        error = error_of(arrays.get(work()))
+        arrays.milliseconds(work)
+    except _FAULTS as failure:
+        return f"{type(failure).__name__}: {(str(failure).splitlines() or [''])[0]}"
+    return work, error
 
 
 def is_right(row: Mapping[str, Any]) -> bool:

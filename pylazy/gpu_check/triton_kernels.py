@@ -39,6 +39,7 @@ def _direct(
     BLOCK_I: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
+    """Reduce a formula of three coordinates, one row of the result for each of BLOCK_I."""
     i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
     is_row = i < rows
     x0 = tl.load(x + i * DIM, mask=is_row, other=0.0)[:, None]
@@ -98,6 +99,7 @@ def _direct(
 def _by_products(
     x, y, b, out, rows, columns, DIM: tl.constexpr, WEIGHTS: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr
 ):
+    """Sum exp2(-|x - y|^2) b, with |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, and both products on tensor cores."""
     i = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
     is_row = i < rows
     component = tl.arange(0, DIM)
