@@ -1,1 +1,1 @@
-"""Is every result right on this GPU, and how near to the bound is its speed?"""
+"""The check of a GPU: every result against an oracle, and speed against a bound."""
