@@ -68,7 +68,7 @@ def _positive(text: str) -> int:
 
 
 def _make_bundle(path: Path, targets: Sequence[str], *, only: str) -> bool:
-    checks = [check for check in CHECKS if only in check.name]
+    checks = [check for check in CHECKS if only.lower() in check.name.lower()]
     if not checks:
         raise UnsupportedError(f"--only {only}: no check has this in its name")
 

@@ -72,8 +72,9 @@ def run_check(request: Request) -> bool:
     """
     gpu = _find_gpu()
     functions, arrays = _functions(request)
-    checks = [check for check in CHECKS if request.only in check.name and (check.quick or not request.quick)]
-    timed = [] if request.no_times else [row for row in TIMED if request.only in row.name]
+    only = request.only.lower()
+    checks = [check for check in CHECKS if only in check.name.lower() and (check.quick or not request.quick)]
+    timed = [] if request.no_times else [row for row in TIMED if only in row.name.lower()]
     if not checks and not timed:
         raise UnsupportedError(f"--only {request.only}: no check and nothing timed has this in its name")
     origin = "compiled here" if request.bundle is None else f"from {request.bundle}"

@@ -150,7 +150,7 @@ def _make_ours(timed: Timed, functions: Functions, arrays: Arrays, data: Data) -
 
 def _peers(timed: Timed, arrays: Arrays, data: Data) -> dict[str, Callable[[], Callable[[], Any] | None]]:
     """Makers of the work of peers that are installed; all of them compute on tensors of torch."""
-    if not arrays.has_gradients:
+    if not arrays.has_gradients or arrays.backend != "auto":  # theirs would run where the tensors are, ours elsewhere
         return {}
     from pylazy.bench import contenders
 

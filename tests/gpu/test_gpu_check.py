@@ -1,8 +1,10 @@
 """The check of a GPU: its corpus is right on the CPU, and what is wrong is found."""
 
 import importlib.util
+import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stand_in import StandInDriver, launches
 
 import pylazy
 from pylazy import cli
@@ -185,6 +188,47 @@ def test_bound_is_that_of_the_busiest_pipe() -> None:
     assert bound.pairs_per_second({"issue": 32.0, "fp64": 32.0}, H200) == pytest.approx(2 * cycles)
     assert {timed.slots for timed in timings.TIMED if bound.slots_of(timed.slots) is None} == set()
     assert {timed.check for timed in timings.TIMED} <= set(BY_NAME)
+
+
+# On a GPU -------------------------------------------------------------------------------------------------------------
+
+
+def test_whole_check_runs_on_a_gpu(driver: StandInDriver, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "found"
+    command = ["--quick", "--points", "20", "--repeats", "1", "-o", str(output)]
+    assert main(command) == 0
+    assert launches(driver.calls())
+    report = json.loads(output.with_suffix(".json").read_text())
+    assert report["gpu"]["name"] == "stand-in 0"
+    whats = Counter(verdict["what"] for verdict in report["verdicts"] if verdict["status"] == RIGHT)
+    assert {"sum", "logsumexp", "argmin", "argkmin", "gradient of x", "gradient of y", "gradient of b"} <= set(whats)
+    assert {verdict["status"] for verdict in report["verdicts"]} <= {RIGHT, UNSUPPORTED}
+    (row, _) = report["times"]
+    assert row["contenders"]["pylazy"]["relative_error"] < 1e-5
+    assert row["bound_pairs_per_second"] == pytest.approx(4 * 1e9 * 128 / 8.375, rel=0.1)
+    assert "stand-in 0, 4 multiprocessors, 1.00 GHz, sm_90" in output.with_suffix(".svg").read_text()
+    text = capsys.readouterr().out
+    assert "largest error: " in text
+    assert "\x1b" not in text
+
+
+def test_host_arrays_are_checked_without_gradients(driver: StandInDriver, tmp_path: Path) -> None:
+    output = tmp_path / "found"
+    command = ["--quick", "--only", "gaussian_d3_e1", "--no-times", "--host-arrays", "-o", str(output)]
+    assert main(command) == 0
+    assert launches(driver.calls())
+    report = json.loads(output.with_suffix(".json").read_text())
+    assert report["arrays"] == HostArrays.name
+    assert not output.with_suffix(".svg").exists()
+
+
+def test_fault_of_the_driver_exits_with_1(
+    driver: StandInDriver, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver.fail("cuLaunchKernel", 700)
+    command = ["--quick", "--only", "argmin", "--no-times", "-o", str(tmp_path / "found")]
+    assert main(command) == 1
+    assert "failed: argmin float32, 7 x 12, result: DeviceError" in capsys.readouterr().out
 
 
 # The command ----------------------------------------------------------------------------------------------------------
