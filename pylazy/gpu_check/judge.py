@@ -250,7 +250,8 @@ def _compare(run: Run, kind: str, f: Array, result: Array, expected: Array, size
         wrong = np.count_nonzero(result != expected)
         message = f"{wrong} of {expected.size} differ from the oracle, which must be met exactly" if wrong else ""
         return _verdict(run, kind, WRONG if wrong else RIGHT, message=message)
-    return _compare_numbers(run, kind, result, expected, size, terms=f.shape[-2])
+    many = _roundings_of_products if kind == "prod" else _roundings_of_sums
+    return _compare_numbers(run, kind, result, expected, size, roundings=many(f.shape[-2]))
 
 
 def _compare_positions(run: Run, kind: str, f: Array, result: Array, expected: Array) -> Verdict:
@@ -263,10 +264,20 @@ def _compare_positions(run: Run, kind: str, f: Array, result: Array, expected: A
     values, best = (
         np.take_along_axis(f[..., 0], positions.astype(np.int64), axis=-1) for positions in (result, expected)
     )
-    return _compare_numbers(run, kind, values, best, np.maximum(np.abs(best), 1.0), terms=1)
+    return _compare_numbers(run, kind, values, best, np.maximum(np.abs(best), 1.0), roundings=_roundings_of_sums(1))
 
 
-def _compare_numbers(run: Run, what: str, result: Array, expected: Array, size: Array, *, terms: int) -> Verdict:
+def _roundings_of_sums(terms: int) -> float:
+    """Errors of the terms, which compensate each other in part, and of adding them in blocks (Higham, 4.2)."""
+    return 20 + math.sqrt(terms)
+
+
+def _roundings_of_products(terms: int) -> float:
+    """Errors of what each term may change by ten roundings: products, and sums that cancel."""
+    return 10 * (2 + math.sqrt(terms))
+
+
+def _compare_numbers(run: Run, what: str, result: Array, expected: Array, size: Array, *, roundings: float) -> Verdict:
     finite = np.isfinite(expected)
     if result.shape != expected.shape:
         return _verdict(run, what, WRONG, message=f"shape {result.shape}, expected {expected.shape}")
@@ -275,7 +286,7 @@ def _compare_numbers(run: Run, what: str, result: Array, expected: Array, size: 
         return _verdict(run, what, WRONG, message="infinities or NaN are not where the oracle has them")
     epsilon = _EPSILON[run.dtype]
     arithmetic = _EPSILON["float32"] if run.dtype in HALF_DTYPES else epsilon
-    allowed = arithmetic * 10 * (2 + math.sqrt(terms)) * size + epsilon * np.abs(np.where(finite, expected, 0))
+    allowed = arithmetic * roundings * size + epsilon * np.abs(np.where(finite, expected, 0))
     error = np.abs(np.where(finite, result, 0.0) - np.where(finite, expected, 0.0)) / np.maximum(allowed, 1e-300)
     share = float(error.max(initial=0.0))
     wrong = share > 1
@@ -293,11 +304,13 @@ def _judge_gradients(
     tensor = arrays.put(cotangent, run.dtype)
     found = arrays.gradients(function, placed, tensor)
     rounded = arrays.get(tensor).astype(np.float64)
-    terms = max(run.shape.rows, run.shape.columns)
+    roundings = _roundings_of_products(max(run.shape.rows, run.shape.columns))
     for number, (variable, gradient) in enumerate(zip(run.check.variables, found, strict=True)):
         result = np.atleast_2d(arrays.get(gradient).astype(np.float64))
         rows = np.unique(np.linspace(0, result.shape[-2] - 1, _GRADIENT_ROWS).astype(np.int64))
         expected = gradient_rows(run.check, host, rounded, variable=number, rows=rows.tolist())
         size = np.maximum(np.abs(expected).max(initial=0.0), 1.0)
         what = f"gradient of {variable.name}"
-        yield _compare_numbers(run, what, result[..., rows, :], expected, np.full(expected.shape, size), terms=terms)
+        yield _compare_numbers(
+            run, what, result[..., rows, :], expected, np.full(expected.shape, size), roundings=roundings
+        )

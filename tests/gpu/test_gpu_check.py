@@ -95,6 +95,15 @@ def test_wrong_result_is_found(name: str, change: Any, message: str) -> None:
     assert message in verdict.message
 
 
+@pytest.mark.parametrize(("dtype", "columns"), [("float32", 5000), ("float64", 20_001)])
+def test_missing_column_is_found(dtype: str, columns: int) -> None:
+    def without_last(check: Any, dtype: str, *, ranges: Any = None) -> Any:
+        function = compiled_here("auto")(check, dtype, ranges=ranges)
+        return lambda x, y, b: function(x, y[:-1], b[:-1])
+
+    assert statuses(Run(BY_NAME["gaussian_d3_e1"], dtype, Shape(24, columns)), without_last) == [WRONG]
+
+
 def test_wrong_gradient_is_found() -> None:
     scaled = tampered(lambda a: a + 0.01 * (a - a.detach()))  # changes nothing but the gradients
     found = {
