@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pylazy.bundles import Bundle, load_bundle
+    from pylazy.bundled_functions import load_bundle
+    from pylazy.bundles import Bundle
     from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
     from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
@@ -91,7 +92,8 @@ __all__ = [
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
-    "pylazy.bundles": ("Bundle", "load_bundle"),
+    "pylazy.bundled_functions": ("load_bundle",),
+    "pylazy.bundles": ("Bundle",),
     "pylazy.complex_numbers.complex_lazy_tensor": ("ComplexLazyTensor",),
     "pylazy.fused_reductions": ("evaluate",),
     "pylazy.jax_functions": ("jax_function",),

@@ -105,6 +105,20 @@ class Symbol(NamedTuple):
         return None
 
 
+class ComplexPart(NamedTuple):
+    """Which part of a complex array a source is.
+
+    Attributes:
+        owner: the user's array.
+        name: "real" or "imag".
+        conjugated: whether the source holds the part of the conjugate.
+    """
+
+    owner: Any
+    name: str
+    conjugated: bool
+
+
 class Source:
     """An array or a number that stands behind a variable; the data is read when a reduction runs.
 
@@ -118,9 +132,11 @@ class Source:
         batch: number of leading batch dimensions of the array.
         dtype: one of `READABLE`; of a number, what it is where nothing else decides.
         weak: whether the dtype gives way to that of the other variables, as a Python number's does.
+        part: what of a complex array this is, set where it is one; see `part_of`.
     """
 
-    __slots__ = ("_box", "array", "batch", "dtype", "identity", "imported", "kind", "number", "shape", "weak")
+    __slots__ = ("_box", "array", "batch", "dtype", "identity", "imported", "kind", "number", "part", "shape", "weak")
+    part: ComplexPart
 
     def __init__(self, kind: str, array: Any, *, batch: int, dtype: str, weak: bool, view: str) -> None:
         self.kind = kind
@@ -289,6 +305,11 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
 def number_source(value: float) -> Source:
     """Wrap a number that is read by the kernel, so that another value needs no other kernel."""
     return Source(NUMBER, value, batch=0, dtype="float64", weak=True, view="")
+
+
+def part_of(source: Source) -> ComplexPart | None:
+    """What of a complex array a source is; None for a real array and for a number."""
+    return getattr(source, "part", None)
 
 
 def _refuse_dtype(what: str, found: Any, conversion: str) -> NoReturn:

@@ -5,41 +5,60 @@ Neither MLIR nor LLVM is imported here or below.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
-
 from pylazy import arrays
 from pylazy.arrays import Source
-from pylazy.dtypes import promote
-from pylazy.execute import Job, Wanted, complete_extents, result_shapes
-from pylazy.expression import Expression, Input, at_user_line, user_position
-from pylazy.programs import Executable, Extents, host_target
-from pylazy.reductions import REDUCTIONS, Output, ReductionRequest
-from pylazy.runtime.bundle import BundleFile, choose_code
-from pylazy.runtime.errors import BundleFormatError, DeviceError, DtypeError, ShapeError, UnsupportedError
-from pylazy.runtime.kernel import CPU_LEVELS
-from pylazy.runtime.launch import Program, is_runnable
+from pylazy.bundled_arguments import bind, expected_shape, positional, split_complex
+from pylazy.bundled_programs import BundledExecutable
+from pylazy.execute import Job, Wanted, check_index, check_terms, complete_extents, result_shapes
+from pylazy.expression import Expression, at_user_line, user_position
+from pylazy.options import read_backend
+from pylazy.reductions import REDUCTIONS
+from pylazy.runtime.bundle import BundleFile, read_trusted_bundle
+from pylazy.runtime.errors import BundleFormatError, ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
     import inspect
+    import os
     from collections.abc import Iterator, Sequence
 
-    from pylazy.runtime.manifest import Argument, Function, Kernel
+    from pylazy.programs import Extents
+    from pylazy.ranges import Ranges
+    from pylazy.runtime.manifest import Function
 
-LEVEL_VARIABLE = "PYLAZY_CPU_LEVEL"
 _MAX_PLANS = 64
-_AXIS_SHAPES = {
-    ("i", "lazy"): "(M, {}) or (*batch, M, 1, {})",
-    ("j", "lazy"): "(N, {}) or (*batch, 1, N, {})",
-    ("i", "rows"): "(M, {}) or (*batch, M, {})",
-    ("j", "rows"): "(N, {}) or (*batch, N, {})",
-    ("", "lazy"): "({},), (batch, {}) or (*batch, 1, 1, {})",
-    ("", "rows"): "({},) or (*batch, {})",
-}
+_EXACT_COUNTS = 2**24
+"""Up to here, float32 sums of ones are exact."""
+
+
+def load_bundle(
+    path: str | os.PathLike[str],
+    *,
+    trust: bool = False,
+    sha256: str | None = None,
+    public_key: str | os.PathLike[str] | None = None,
+) -> LoadedBundle:
+    """Load a bundle; its functions are called by name, as `bundle["gaussian"](x, y, b)` or `bundle.gaussian(x, y, b)`.
+
+    Args:
+        path: the file.
+        trust: take the file whoever may have written it. A bundle is machine code, which no check makes safe: by
+            default a file is refused that other users own or may write, unless one of the keys in the files that
+            PYLAZY_TRUSTED_KEYS names has signed it.
+        sha256: the SHA-256 that the file must have, in hexadecimal; then it does not matter who may have written it.
+        public_key: a file with an Ed25519 public key in PEM, whose owner must have signed the bundle, as `pylazy sign`
+            does: the signature lies beside it, with ".sig" after its name.
+
+    Raises:
+        UntrustedBundleError: others may have written the file, it has another hash, or it lacks the signature.
+        BundleFormatError: the file is damaged or breaks a rule of the format, which the message names.
+        UnsupportedError: the key cannot be used, or the package cryptography, which checks it, is not installed.
+        OSError: a file cannot be read.
+    """
+    return LoadedBundle(read_trusted_bundle(path, trust=trust, sha256=sha256, public_key=public_key))
 
 
 class _Plan(NamedTuple):
@@ -103,7 +122,7 @@ class BundledFunction:
         Raises:
             BundleFormatError: a reduction that this pylazy does not know.
         """
-        for result in function.results:
+        for result in (result for found in (function, *function.selection) for result in found.results):
             if result.kind not in REDUCTIONS:
                 raise BundleFormatError(
                     f"bundle: function {function.name} has the reduction {result.kind!r}, which this pylazy does not "
@@ -113,23 +132,40 @@ class BundledFunction:
                 raise BundleFormatError(f"bundle: a result of {function.name} has dtype {result.dtype}")
         self.function = function
         self.__name__ = self.__qualname__ = function.name
-        self.__doc__ = _documentation(function)
         self._executable = BundledExecutable(file, function)
         self._plans: dict[Any, _Plan] = {}
-        self._order = [function.arguments.index(argument) for argument in _positional(function)]
+        names = [argument.name for argument in positional(function)]
+        self._order = [
+            [number for number, argument in enumerate(function.arguments) if argument.name == name] for name in names
+        ]
+        self._names = names
+        self._parts = [(number, argument) for number, argument in enumerate(function.arguments) if argument.part]
         self._defaults = [
             arrays.number_source(float(argument.default)) if argument.default else None
             for argument in function.arguments
         ]
         self._gives_positions = all(result.dtype == "int64" for result in function.results)
+        self._counts = function.dtype == "float32" and any(result.kind == "count" for result in function.results)
         self._wanted = tuple(Wanted(result.kind, (number,), result.k) for number, result in enumerate(function.results))
 
-    def __call__(self, *values: Any, out: Any = None, **named: Any) -> Any:
-        """Run on arrays; see the function's own documentation, `help(f)`.
+    def __call__(
+        self,
+        *values: Any,
+        out: Any = None,
+        ranges: Any = None,
+        backend: str | None = None,
+        device_id: int = -1,
+        **named: Any,
+    ) -> Any:
+        """Run on arrays, where they lie; see the function's own documentation, `help(f)`.
 
         Args:
-            *values: the variables in order: NumPy arrays, tensors, or arrays with `__dlpack__` on the CPU.
+            *values: the variables in order: NumPy arrays, tensors, or arrays with `__dlpack__`.
             out: an array to write the result into, or a tuple of them where there are several results.
+            ranges: the pairs to reduce, six arrays as docs/semantics.md describes them, for a function that was
+                compiled with ranges.
+            backend: where to run instead, as for `LazyTensor.sum`: "GPU" for arrays of the host.
+            device_id: with it, the number of a GPU.
             **named: variables by name.
 
         Returns:
@@ -137,6 +173,8 @@ class BundledFunction:
         """
         function = self.function
         given = self._given(values, named)
+        for number, argument in self._parts:
+            given[number] = split_complex(argument, given[number])
         try:
             key = tuple(
                 [value if value.__class__ is Source else (value.__class__, value.shape, value.dtype) for value in given]
@@ -150,15 +188,16 @@ class BundledFunction:
             Expression("var", (), (), "ij", result.dim, function.dtype, None, position) for result in function.results
         ]
         if plan is None:
-            sources, extents = self._bind(given)
+            sources, extents = bind(function, given)
             extents = complete_extents(self._wanted, function.reduced, extents)
+            self._check_indices(extents)
             shapes = result_shapes(
                 leaves,
                 self._wanted,
                 function.reduced,
                 extents,
                 keepdim=function.keepdim,
-                drop_inner=function.drop_inner,
+                drop_inner=function.drop_inner and not function.is_complex,
             )
             # Arrays of other libraries are imported anew each time.
             if key is not None and all(
@@ -176,9 +215,9 @@ class BundledFunction:
                 else Source(kind, value, batch=batch, dtype=dtype, weak=weak, view="")
                 for value, (kind, batch, dtype, weak) in zip(given, specs, strict=True)
             ]
-            for argument, source in zip(function.arguments, sources, strict=True):
+            for number, source in enumerate(sources):
                 if source.kind == arrays.TORCH and source.array.is_sparse:  # which the plan does not say
-                    _source(argument, source.array, function)
+                    arrays.array_source(source.array, what=function.arguments[number].name, batch=source.batch, view="")
         job = Job(
             self._executable,
             sources,
@@ -188,6 +227,8 @@ class BundledFunction:
             reduced=function.reduced,
             wanted=self._wanted,
             shapes=shapes,
+            ranges=self._read_ranges(ranges, extents) if function.ranged or ranges is not None else None,
+            backend=None if backend is None else read_backend(backend, device_id),
         )
         if self._gives_positions and "torch" in sys.modules:  # they have no gradient
             with sys.modules["torch"].no_grad():
@@ -196,78 +237,115 @@ class BundledFunction:
         return self._run(job, out)
 
     @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """What it computes and takes, for `help`."""
+        return _documentation(self.function)
+
+    @property
     def __signature__(self) -> inspect.Signature:
         """Names and defaults, for `help` and editors."""
         from inspect import Parameter, Signature
 
-        parameters = [
-            Parameter(argument.name, Parameter.POSITIONAL_OR_KEYWORD) for argument in _positional(self.function)
-        ]
+        parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in self._names]
         parameters += [
             Parameter(argument.name, Parameter.KEYWORD_ONLY, default=float(argument.default))
             for argument in self.function.arguments
             if argument.default
         ]
-        return Signature([*parameters, Parameter("out", Parameter.KEYWORD_ONLY, default=None)])
+        if self.function.ranged:
+            parameters.append(Parameter("ranges", Parameter.KEYWORD_ONLY))
+        options = {"out": None, "backend": None, "device_id": -1}
+        parameters += [Parameter(name, Parameter.KEYWORD_ONLY, default=value) for name, value in options.items()]
+        return Signature(parameters)
 
     def __repr__(self) -> str:
         return f"<BundledFunction {self.__name__}{self.__signature__}>"
 
     def _run(self, job: Job, out: Any) -> Any:
+        if self.function.is_complex:
+            from pylazy.complex_numbers.complex_arrays import complex_array, delivered
+
+            return delivered(complex_array(job.run()[0], drop_inner=self.function.drop_inner), out)
         if len(self._wanted) == 1:
             return job.run(None if out is None else (out,))[0]
         return job.run(out)
 
     def _given(self, values: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
         """Values in the order of the program's inputs; for a default its `Source`."""
+        given = list(self._defaults)
         if not named and len(values) == len(self._order):
-            given = list(self._defaults)
-            for number, value in zip(self._order, values, strict=True):
-                given[number] = value
+            for numbers, value in zip(self._order, values, strict=True):
+                for number in numbers:
+                    given[number] = value
             return given
         arguments = self.function.arguments
-        ordered = [arguments[number].name for number in self._order]
         call = f"{self.__name__}{self.__signature__}"
-        if len(values) > len(ordered):
-            raise TypeError(at_user_line(f"{call} takes {len(ordered)} arrays, found {len(values)}"))
-        found = dict(zip(ordered, values, strict=False))
+        if len(values) > len(self._names):
+            raise TypeError(at_user_line(f"{call} takes {len(self._names)} arrays, found {len(values)}"))
+        found = dict(zip(self._names, values, strict=False))
         for name, value in named.items():
             if name in found or name not in {argument.name for argument in arguments}:
                 fault = "twice" if name in found else "which it does not take"
                 raise TypeError(at_user_line(f"{call} was given {name!r}, {fault}"))
             found[name] = value
-        missing = [name for name in ordered if name not in found]
+        missing = [name for name in self._names if name not in found]
         if missing:
             raise TypeError(at_user_line(f"{call} was not given {missing[0]!r}"))
         return [found.get(argument.name, default) for argument, default in zip(arguments, self._defaults, strict=True)]
 
-    def _bind(self, values: Sequence[Any]) -> tuple[list[Source], Extents]:
-        sources: list[Source] = []
-        batch: tuple[int, ...] = ()
-        extents: dict[str, tuple[int, str]] = {}
-        for argument, value in zip(self.function.arguments, values, strict=True):
-            source, own_batch, rows = _source(argument, value, self.function)
-            sources.append(source)
-            if own_batch != batch:
-                batch = _joint_batch(argument, batch, own_batch)
-            if argument.axis:
-                other, name = extents.setdefault(argument.axis, (rows, argument.name))
-                if other != rows:
-                    raise ShapeError(
-                        at_user_line(f"{argument.name} has {rows} rows, {name} has {other}: they need equal numbers")
-                    )
-        rows_i, rows_j = extents.get("i", (None, ""))[0], extents.get("j", (None, ""))[0]
-        return sources, Extents(batch, rows_i, rows_j)
+    def _read_ranges(self, given: Any, extents: Extents) -> Ranges:
+        """Read the ranges of a call, and check that they fit it.
+
+        Raises:
+            TypeError: the function needs ranges, and there are none.
+            UnsupportedError: the function takes no ranges.
+        """
+        from pylazy.ranges import read_ranges
+
+        function = self.function
+        if not function.ranged:
+            raise UnsupportedError(
+                at_user_line(
+                    f"ranges are given, and {function.name} was compiled for all pairs: add a reduction with ranges to "
+                    "the bundle"
+                )
+            )
+        if given is None:
+            raise TypeError(
+                at_user_line(f"{self.__name__}{self.__signature__} was not given 'ranges', the pairs to reduce")
+            )
+        ranges = read_ranges(given)
+        check_terms(self._wanted, function.reduced, extents, ranges)
+        return ranges
+
+    def _check_indices(self, extents: Extents) -> None:
+        """Check that indices and counts are exact in the dtype of the arithmetic.
+
+        Raises:
+            ShapeError: they are not.
+        """
+        function = self.function
+        sizes = {"i": extents.rows or 0, "j": extents.columns or 0}
+        for axis in function.indices:
+            check_index(axis, sizes[axis], function.dtype)
+        terms = sizes[function.reduced]
+        if self._counts and terms > _EXACT_COUNTS:
+            raise ShapeError(
+                at_user_line(
+                    f"{function.name} counts {terms} values in float32, which counts exactly up to {_EXACT_COUNTS}: "
+                    "add a reduction of float64 arrays to the bundle"
+                )
+            )
 
     def _check_gradient(self, sources: Sequence[Source]) -> None:
         """Refuse now what would fail in a backward pass, perhaps in another file and hours later."""
         torch = sys.modules.get("torch")
         if torch is None or not torch.is_grad_enabled():
             return
-        available = self._executable.differentiable
         for number, (argument, source) in enumerate(zip(self.function.arguments, sources, strict=True)):
-            needs = source.kind == arrays.TORCH and source.array.requires_grad
-            if needs and number not in available:
+            if source.kind != arrays.TORCH or not source.array.requires_grad:
+                continue
+            if number not in self._executable.differentiable:
                 raise UnsupportedError(
                     at_user_line(
                         f"{argument.name} requires a gradient, and the bundle has none of {self.__name__} with respect "
@@ -276,208 +354,13 @@ class BundledFunction:
                 )
 
 
-class BundledExecutable(Executable):
-    """The programs of one function, put into memory when they are first needed; shared by all threads."""
-
-    __slots__ = ("_file", "_function", "_own")
-
-    def __init__(self, file: BundleFile, function: Function) -> None:
-        """Describe the function as the request that its programs were made from."""
-        prefix = {"i": "x", "j": "y", "": "p"}
-        inputs = [
-            Input(f"{prefix[argument.axis]}{number}", argument.axis, argument.dim)
-            for number, argument in enumerate(function.arguments)
-        ]
-        outputs = [
-            Output(
-                "sum" if result.kind == "mean" else result.kind,
-                function.reduced,
-                (number,),
-                result.k,
-                result.dim * (result.k or 1),
-                result.dtype,
-            )
-            for number, result in enumerate(function.results)
-        ]
-        super().__init__(ReductionRequest(function.dtype, (), tuple(inputs), (), tuple(outputs)))
-        self._file = file
-        self._function = function
-        self._own: dict[tuple[str, str], Program] = {}
-
-    @property
-    def differentiable(self) -> frozenset[int]:
-        """The numbers of the arguments that have a gradient."""
-        return frozenset(number for name in self._function.gradients for number in self._file.kernels[name].wrt)
-
-    def load(self, few: str = "") -> Program:
-        """Return the program of the function."""
-        return self._program(self._file.kernels[self._function.kernel], few)
-
-    def text(self) -> str:
-        """Refuse: a name that another process could not read would be no name.
-
-        Raises:
-            UnsupportedError: always.
-        """
-        raise UnsupportedError(
-            at_user_line(
-                f"{self._function.name} is a function of a bundle, whose formula is not here: it has first gradients, "
-                "and no second ones, no forward mode, no torch.func and no torch.compile; build the formula instead"
-            )
-        )
-
-    def derive(self, wrt: tuple[int, ...]) -> Executable:
-        """Refuse, as `text`."""
-        del wrt
-        self.text()
-        raise AssertionError
-
-    def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
-        """Return the program of the gradient with respect to some arguments, in one sweep if the bundle has that."""
-        kernels = [self._file.kernels[name] for name in self._function.gradients]
-        by_arguments = {kernel.wrt: kernel for kernel in kernels}
-        if wrt in by_arguments:
-            return self._program(by_arguments[wrt], few)
-        missing = [number for number in wrt if (number,) not in by_arguments]
-        if missing:
-            name = self._function.arguments[missing[0]].name
-            raise UnsupportedError(f"the bundle has no gradient of {self._function.name} with respect to {name} alone")
-        parts = [self._program(by_arguments[number,], few) for number in wrt]
-        # It has one method of a program, the one that a launch uses.
-        return cast("Program", _Sequence(parts))
-
-    def _program(self, kernel: Kernel, few: str) -> Program:
-        # Threads may race to load it; setdefault lets one win.
-        return self._own.get((kernel.id, few)) or self._own.setdefault((kernel.id, few), self._load(kernel, few))
-
-    def _load(self, kernel: Kernel, few: str) -> Program:
-        level = chosen_level()
-        code = choose_code(kernel, level, few_rows=few)
-        if code is None:
-            targets = ", ".join(sorted({code.target for code in kernel.code})) or "no target"
-            raise DeviceError(f"the bundle has {kernel.id} for {targets}, this processor is {level}: compile it for it")
-        return Program.load(self._file.image(kernel, code))
-
-
-class _Sequence:
-    """Programs of one input list and one output each, run one after another as if they were one program."""
-
-    def __init__(self, programs: Sequence[Program]) -> None:
-        self._programs = programs
-
-    def run(
-        self,
-        pointers: Sequence[int],
-        m: int,
-        n: int,
-        batch_sizes: Sequence[int] = (),
-        batch_strides: Sequence[Sequence[int]] = (),
-    ) -> None:
-        shared = len(pointers) - len(self._programs)
-        for number, program in enumerate(self._programs, start=shared):
-            strides = [*batch_strides[:shared], *batch_strides[number : number + 1]]
-            program.run([*pointers[:shared], pointers[number]], m, n, batch_sizes, strides)
-
-
-def chosen_level() -> str:
-    """The CPU level to use: that of this machine, or the lower one that PYLAZY_CPU_LEVEL names.
-
-    Raises:
-        DeviceError: the variable names no level, or one that this machine does not have.
-    """
-    wanted = os.environ.get(LEVEL_VARIABLE, "").strip()
-    if not wanted:
-        return host_target()
-    if wanted not in CPU_LEVELS or not is_runnable(wanted):
-        raise DeviceError(
-            f"environment variable {LEVEL_VARIABLE} is {wanted!r}, and this processor is {host_target()}: expected "
-            f"this level or a lower one of {', '.join(CPU_LEVELS)}"
-        )
-    return wanted
-
-
-def _positional(function: Function) -> list[Argument]:
-    """The arguments without a default, in the order of a call."""
-    return sorted((argument for argument in function.arguments if not argument.default), key=lambda found: found.place)
-
-
 def _documentation(function: Function) -> str:
-    lines = [f"{function.meaning}, {function.dtype}, compiled ahead of time.", "", "Args:"]
-    lines += [f"    {argument.name}: {_expected_shape(argument)}." for argument in _positional(function)]
+    complex_ = "complex, " * function.is_complex
+    lines = [f"{function.meaning}, {complex_}{function.dtype}, compiled ahead of time.", "", "Args:"]
+    lines += [f"    {argument.name}: {expected_shape(argument)}." for argument in positional(function)]
     numbers = [argument for argument in function.arguments if argument.default]
     lines += [f"    {argument.name}: a number, by default {argument.default}." for argument in numbers]
-    return "\n".join([*lines, "    out: array for the result, or tuple of arrays."])
-
-
-def _expected_shape(argument: Argument) -> str:
-    shape = _AXIS_SHAPES[argument.axis, argument.layout].replace("{}", str(argument.dim))
-    return f"array of shape {shape}"
-
-
-def _source(argument: Argument, value: Any, function: Function) -> tuple[Source, tuple[int, ...], int]:
-    """Wrap what was given for an argument; say its batch shape and number of rows."""
-    if isinstance(value, Source):
-        return value, (), 1
-    if not argument.axis and isinstance(value, int | float | np.floating | np.integer) and argument.dim == 1:
-        return arrays.number_source(float(value)), (), 1
-    weak = isinstance(value, list | tuple) and not argument.axis  # its dtype gives way, as in a live formula
-    if weak:
-        value = np.array(value, dtype=np.float64)
-    elif not arrays.is_array(value):
-        raise DtypeError(
-            at_user_line(
-                f"{argument.name} is of type {type(value).__name__}, expected a NumPy array, a torch tensor or another "
-                f"array with __dlpack__: {_expected_shape(argument)}"
-            )
-        )
-    value = arrays.readable(value)
-    weak = weak or not value.ndim
-    shape = tuple(value.shape)
-    batch, rows = _read_shape(argument, shape)
-    source = arrays.array_source(value, what=argument.name, batch=len(batch), view="", weak=weak)
-    if not weak and promote("float32", source.dtype) == "float64" != function.dtype:
-        raise DtypeError(
-            at_user_line(
-                f"{argument.name} has dtype {source.dtype}, and {function.name} was compiled for float32: convert it, "
-                "or add a reduction of float64 arrays to the bundle"
-            )
-        )
-    return source, batch, rows
-
-
-def _read_shape(argument: Argument, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Say the batch shape and the number of rows of an array, or refuse it."""
-    rank, dim = len(shape), argument.dim
-    if argument.axis:
-        if rank == 1 and dim == 1:
-            return (), shape[0]
-        if rank == 2 and shape[1] == dim:
-            return (), shape[0]
-        if rank >= 3 and shape[-1] == dim:
-            if argument.layout == "rows":
-                return shape[:-2], shape[-2]
-            rows, other = (shape[-3], shape[-2]) if argument.axis == "i" else (shape[-2], shape[-3])
-            if other == 1:
-                return shape[:-3], rows
-    elif rank == 0 and dim == 1:
-        return (), 1
-    elif rank >= 1 and shape[-1] == dim:
-        if argument.layout == "rows":
-            return shape[:-1], 1
-        if rank <= 2:
-            return (shape[:-1] if shape[0] != 1 else ()) if rank == 2 else (), 1
-        if shape[-2] == shape[-3] == 1:
-            return shape[:-3], 1
-    raise ShapeError(at_user_line(f"{argument.name} has shape {shape}, expected {_expected_shape(argument)}"))
-
-
-def _joint_batch(argument: Argument, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        return np.broadcast_shapes(first, second)
-    except ValueError:
-        raise ShapeError(
-            at_user_line(
-                f"{argument.name} has batch shape {second}, the arrays before it {first}, which do not broadcast: from "
-                "the last dimension on, sizes must be equal or 1"
-            )
-        ) from None
+    lines += ["    ranges: the pairs to reduce, six arrays of integers."] * function.ranged
+    lines += ["    out: array for the result, or tuple of arrays."]
+    lines += ["    backend: where to run, by default where the arrays lie; `device_id` is the number of a GPU."]
+    return "\n".join(lines)

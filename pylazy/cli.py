@@ -23,6 +23,9 @@ BundleFile = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a file that 
 Json = Annotated[bool, typer.Option("--json", help="write JSON, for programs")]
 Trust = Annotated[bool, typer.Option("--trust", help="run the file's code whoever may have written it")]
 Hash = Annotated[str | None, typer.Option("--sha256", help="the hash that the file must have")]
+PublicKey = Annotated[
+    Path | None, typer.Option("--public-key", metavar="PEM", help="the key that must have signed the file")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,13 +121,25 @@ def inspect(
     ir: Annotated[bool, typer.Option("--ir", help="write the kernels as MLIR, at both levels")] = False,
     asm: Annotated[str, typer.Option(metavar="TARGET", help="write the code for a target as text")] = "",
     why: Annotated[bool, typer.Option("--why", help="say which code this machine takes")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="check every image against the manifest")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="check every image, and say whether it is signed")] = False,
+    public_key: PublicKey = None,
     json: Json = False,
 ) -> None:
     """Show what is in a bundle, which may come from anybody: none of its code is mapped or run."""
     from pylazy.commands.inspect_bundle import inspect_bundle
 
-    inspect_bundle(bundle, ir=ir, asm=asm, why=why, verify=verify, as_json=json)
+    inspect_bundle(bundle, ir=ir, asm=asm, why=why, verify=verify, public_key=public_key, as_json=json)
+
+
+@app.command()
+def sign(
+    bundle: BundleFile,
+    key: Annotated[Path, typer.Option("--key", metavar="PEM", help="an Ed25519 private key")],
+) -> None:
+    """Sign a bundle: the signature is written beside it, as BUNDLE.sig."""
+    from pylazy.commands.sign_bundle import sign_file
+
+    sign_file(bundle, key=key)
 
 
 @app.command()
@@ -135,12 +150,20 @@ def run(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="where the result goes, as .npy")] = None,
     trust: Trust = False,
     sha256: Hash = None,
+    public_key: PublicKey = None,
     json: Json = False,
 ) -> None:
     """Call a function of a bundle on arrays from files."""
+    from pylazy.bundled_functions import load_bundle
     from pylazy.commands.run_bundle import run_bundle
 
-    run_bundle(bundle, name=function, arguments=arg or (), output=output, trust=trust, sha256=sha256, as_json=json)
+    run_bundle(
+        load_bundle(bundle, trust=trust, sha256=sha256, public_key=public_key),
+        name=function,
+        arguments=arg or (),
+        output=output,
+        as_json=json,
+    )
 
 
 @app.command()

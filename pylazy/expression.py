@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import linecache
 import sys
-from dataclasses import dataclass
 from os.path import dirname, join
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -283,8 +282,7 @@ INPUT_PREFIXES = {"i": "x", "j": "y", "": "p", "ij": "a", "ji": "a"}
 """How the names of inputs begin, by axis."""
 
 
-@dataclass(frozen=True)
-class Input:
+class Input(NamedTuple):
     """One input buffer of a kernel.
 
     Attributes:
@@ -298,8 +296,7 @@ class Input:
     dim: int
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """One value of a formula in static single assignment form.
 
     Attributes:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache, lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pylazy.reductions import DerivedRequest, Order, ReductionRequest
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pylazy.reductions import Request
     from pylazy.runtime.gpu_image import GpuImage
     from pylazy.runtime.gpu_launch import GpuProgram
@@ -25,6 +24,32 @@ class Extents(NamedTuple):
     batch: tuple[int, ...]
     rows: int | None
     columns: int | None
+
+
+class Selection(NamedTuple):
+    """What takes the place of a formula that is not here, in gradients of min, max and the k best.
+
+    Attributes:
+        chosen: gives the values and their positions.
+        pairs: gives the formula on a list of pairs, as rows.
+        places: for each input of `pairs` the number of the input whose rows are gathered; after them i and j.
+    """
+
+    chosen: Executable
+    pairs: Executable
+    places: tuple[int, ...]
+
+
+class GradientStep(NamedTuple):
+    """A program that finds some of the gradients that are wanted.
+
+    Attributes:
+        executable: the program.
+        places: where its results stand among those that are wanted.
+    """
+
+    executable: Executable
+    places: Sequence[int]
 
 
 class Executable:
@@ -49,6 +74,11 @@ class Executable:
     def reductions(self) -> ReductionRequest:
         """What the programs compute, or the reductions whose gradient they compute."""
         return self.request if isinstance(self.request, ReductionRequest) else self.request.root
+
+    @property
+    def selection(self) -> Selection | None:
+        """What takes the place of the formula where that is not here, as in a bundle."""
+        return None
 
     def load(self, few: str = "") -> Program:
         """Return the program, compiled or taken from the disk; threads that ask at once get one and the same."""
@@ -81,9 +111,9 @@ class Executable:
             derived = self._derived.setdefault(order, Executable(DerivedRequest(self.request, order)))
         return derived
 
-    def gradient(self, wrt: tuple[int, ...], few: str = "") -> Program:
-        """Return the program of `derive`."""
-        return self.derive(wrt).load(few)
+    def gradient_steps(self, wrt: tuple[int, ...]) -> Sequence[GradientStep]:
+        """Return what finds the gradients with respect to the inputs of these numbers: one program for all of them."""
+        return (GradientStep(self.derive(wrt), range(len(wrt))),)
 
     def text(self) -> str:
         """Name this executable, for `find_by_text` in any process."""
@@ -190,6 +220,9 @@ def _load(request: Request, few: str) -> Program:
 @lru_cache(maxsize=1)
 def _compiler_versions() -> tuple[str, ...]:
     """What besides the request decides on the code: versions, and the compiler's own source."""
+    import hashlib
+    from pathlib import Path
+
     source = hashlib.sha256()
     folder = Path(__file__).parent
     # A release changes its version, a checkout does not: the text of the compiler stands for both.
@@ -201,6 +234,9 @@ def _compiler_versions() -> tuple[str, ...]:
 
 def _installed_version(package: str) -> str:
     """Give the name of a package's metadata folder, which holds its version; importlib.metadata takes 35 ms."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
     spec = find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
         return f"no {package}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -137,9 +136,11 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
 )
 """Every reduction, each per component of the formula unless `scalar`."""
 
+SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
+"""Reductions whose results are values of the formula at some pairs."""
 
-@dataclass(frozen=True)
-class Output:
+
+class Output(NamedTuple):
     """One result of a program.
 
     Attributes:
@@ -215,7 +216,7 @@ class ReductionRequest:
 
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
-        return hashlib.sha256(self.canonical_text().encode()).hexdigest()
+        return _sha256(self.canonical_text())
 
 
 def request_text(dtype: str, entries: tuple[Entry, ...], outputs: tuple[Output, ...], *, ranged: bool) -> str:
@@ -232,8 +233,7 @@ _SAVED = frozenset({"logsumexp", "softmax"})
 _KEPT_AXIS = {"i": "j", "j": "i"}
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A result of a program, or the gradient of an input.
 
     Attributes:
@@ -345,10 +345,16 @@ class DerivedRequest:
 
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
-        return hashlib.sha256(self.canonical_text().encode()).hexdigest()
+        return _sha256(self.canonical_text())
 
 
 Request = ReductionRequest | DerivedRequest
+
+
+def _sha256(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def gradient_request(forward: Request, wrt: tuple[int, ...]) -> DerivedRequest:

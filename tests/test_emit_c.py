@@ -295,4 +295,11 @@ def test_c_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
         emit_c(file, tmp_path / "k", ("header",))
     with pytest.raises(UnsupportedError, match="expected a C identifier"):
         emit_c(file, tmp_path / "a-b", ("header",))
+    waves = (Vi(rows(3, 2)) * Vj(rows(4, 2) * 1j)).sum(axis=1, call=False)
+    for what, formula, ranged in (("ranges", reduction, True), ("complex numbers", waves, False)):
+        made = pylazy.Bundle()
+        made.add(formula, name="f", gradients=False, ranged=ranged)
+        file = BundleFile(made.compile(["x86-64"]).to_bytes())
+        with pytest.raises(UnsupportedError, match=f"f has {what}, which the C interface does not"):
+            emit_c(file, tmp_path / "k", ("header",))
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import importlib.util
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,22 @@ def find_assembler() -> "Assembler | None":
 def _identity(name: str, path: Path) -> str:
     status = path.stat()
     return f"{name} {status.st_size} {status.st_mtime_ns}"
+
+
+@functools.cache
+def assembler_version() -> str:
+    """Name the assembler and its version, as it says them itself: the same wherever it is installed."""
+    ptxas = find_ptxas()
+    if ptxas is not None:
+        command = [str(ptxas), "--version"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603, a tool that we found
+        return f"ptxas {said.rpartition(', ')[2].split()[0]}" if ", " in said else "ptxas"
+    library = find_nvjitlink()
+    if library is None:
+        return "none"
+    major, minor = ctypes.c_uint(), ctypes.c_uint()
+    _open(library).nvJitLinkVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"nvJitLink {major.value}.{minor.value}"
 
 
 def emit_cubin(ptx: str, *, arch: str) -> bytes:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.bundled_functions import LEVEL_VARIABLE, chosen_level
-from pylazy.bundles import load_bundle
+from pylazy.bundled_functions import load_bundle
+from pylazy.bundled_programs import LEVEL_VARIABLE, chosen_level
 from pylazy.commands.console import show_json, show_table, standard_output
 from pylazy.commands.run_bundle import choose_function
 from pylazy.runtime.kernel import CPU_LEVELS
@@ -82,7 +82,7 @@ def _only(level: str) -> Iterator[None]:
 def _measure(function: BundledFunction, level: str, rows: int, columns: int) -> dict[str, Any]:
     random = np.random.default_rng(0)
     extents = {"i": (rows,), "j": (columns,), "": ()}
-    arrays = {
+    arrays: dict[str, Any] = {
         argument.name: random.random((*extents[argument.axis], argument.dim)).astype(function.function.dtype)
         for argument in function.function.arguments
         if not argument.default

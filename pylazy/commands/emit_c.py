@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import CompileError, UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS, DTYPE_BYTES
+from pylazy.runtime.manifest import SAVING_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,12 +136,28 @@ def _kernels(file: BundleFile) -> Iterator[tuple[Function, Kernel]]:
     for function in file.manifest.functions:
         if function.name in _RESERVED:
             raise UnsupportedError(f"plz_{function.name} is a name of the C interface: choose another for the function")
+        _check_in_c(function)
         for argument in function.arguments:
             if argument.name in _NO_PARAMETER:
                 raise UnsupportedError(f"argument {argument.name} of {function.name}: C needs another name")
         yield function, file.kernels[function.kernel]
         for gradient in function.gradients:
             yield function, file.kernels[gradient]
+
+
+def _check_in_c(function: Function) -> None:
+    """Refuse what the C interface does not have."""
+    lacks = {
+        "ranges": function.ranged,
+        "complex numbers": function.is_complex or any(argument.part for argument in function.arguments),
+        "arrays with a value for each pair": any(len(argument.axis) == 2 for argument in function.arguments),
+    }
+    for what, is_used in lacks.items():
+        if is_used:
+            raise UnsupportedError(
+                f"{function.name} has {what}, which the C interface does not: leave it out of the formulas for C, or "
+                "load the bundle from Python"
+            )
 
 
 def _images(file: BundleFile, kernel: Kernel, family: str) -> list[tuple[str, KernelImage]]:
@@ -160,7 +177,7 @@ def _parameters(function: Function, kernel: Kernel) -> tuple[list[str], list[str
     results = ["result"] if len(function.results) == 1 else [f"result{k}" for k in range(len(function.results))]
     if not kernel.of:
         return inputs, results
-    saved = results if function.results[0].kind == "logsumexp" else []
+    saved = results if function.results[0].kind in SAVING_KINDS else []
     return [*inputs, *saved, "cotangent"], [f"gradient_{function.arguments[number].name}" for number in kernel.wrt]
 
 

@@ -9,6 +9,7 @@ Each table is a function::
     axis = "j"                                                      # the default: the axis that is reduced
     dtype = "float32"                                               # the default
     gradients = true                                                # the default
+    ranges = false                                                  # the default: whether calls bring the pairs
 
 `k` says how many are kept by KMin and its like, `weight` is a second formula for LogSumExp and SumSoftMaxWeight.
 """
@@ -38,6 +39,7 @@ _TYPES: dict[str, tuple[type, Any]] = {
     "axis": (str, "j"),
     "dtype": (str, "float32"),
     "gradients": (bool, True),
+    "ranges": (bool, False),
     "k": (int, 0),
     "weight": (str, ""),
 }
@@ -96,7 +98,7 @@ def _add(bundle: Bundle, name: str, table: object, path: Path) -> None:
             opt_arg=found["k"] or None,
             formula2=found["weight"] or None,
         )
-        bundle.add(reduction, name=name, gradients=found["gradients"], dtype=found["dtype"])
+        bundle.add(reduction, name=name, gradients=found["gradients"], dtype=found["dtype"], ranged=found["ranges"])
     except PylazyError as error:
         # The last line names a line of Python, which is ours and not the user's.
         raise FormulaFileError(f"{what}: {str(error).rpartition(chr(10) + '  at ')[0] or error}") from None

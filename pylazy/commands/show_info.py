@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pylazy
-from pylazy.bundled_functions import LEVEL_VARIABLE
+from pylazy.bundled_programs import LEVEL_VARIABLE
 from pylazy.commands.console import show_json, standard_output
 from pylazy.commands.manage_cache import cache_entries
 from pylazy.runtime.errors import PylazyError
@@ -16,7 +16,7 @@ from pylazy.runtime.kernel_cache import default_directory
 from pylazy.runtime.launch import host_target
 from pylazy.runtime.threads import ENVIRONMENT_VARIABLE, get_num_threads
 
-_PACKAGES = ("numpy", "torch", "llvmlite", "torch-mlir", "typer", "rich", "nvidia-cuda-nvcc")
+_PACKAGES = ("numpy", "torch", "llvmlite", "torch-mlir", "typer", "rich", "cryptography", "nvidia-cuda-nvcc")
 _VARIABLES = (ENVIRONMENT_VARIABLE, LEVEL_VARIABLE, "PYLAZY_CACHE", "PYLAZY_CACHE_DIR")
 _NVIDIA_DEVICES = ("/proc/driver/nvidia/gpus", "/dev/nvidiactl")
 

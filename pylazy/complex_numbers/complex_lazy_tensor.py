@@ -260,8 +260,18 @@ def from_complex_data(x: Any, axis: int | None) -> ComplexLazyTensor:
             )
         )
     re, im, conjugated = parts_of(x)
-    made = complex_of(from_data(LazyTensor, re, axis), from_data(LazyTensor, im, axis))
+    parts = from_data(LazyTensor, re, axis), from_data(LazyTensor, im, axis)
+    _remember_parts(x, parts, conjugated=conjugated)
+    made = complex_of(*parts)
     return made.conj() if conjugated else made
+
+
+def _remember_parts(x: Any, parts: tuple[LazyTensor, LazyTensor], *, conjugated: bool) -> None:
+    """Note which array the parts are of, so that a bundle can ask for it."""
+    for part, name in zip(parts, ("real", "imag"), strict=True):
+        source = part._expression.source
+        if isinstance(source, arrays.Source) and source.kind in (arrays.NUMPY, arrays.TORCH):
+            source.part = arrays.ComplexPart(x, name, conjugated)
 
 
 def apply_rule(op: str, operands: tuple[Any, ...], attributes: Attributes) -> Any:
@@ -385,7 +395,9 @@ def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
             result = from_parts_in_turn(found)
             return delivered(result[..., 0] if v.ndim == 1 else result, out)
     re, im, conjugated = parts_of(v)
-    column = complex_of(column_of(re, matrix._columns), column_of(im, matrix._columns))
+    parts = column_of(re, matrix._columns), column_of(im, matrix._columns)
+    _remember_parts(v, parts, conjugated=conjugated)
+    column = complex_of(*parts)
     product = combine("mul", matrix, column.conj() if conjugated else column)
     return product._reduce("j", (Wanted("sum", (0,)),), options, drop_inner=v.ndim == 1)
 

@@ -16,16 +16,13 @@ from pylazy.execute import Job, Wanted, launch
 from pylazy.expression import at_user_line
 from pylazy.gpu.torch_place import TorchPlace
 from pylazy.pytorch.torch_ops import pull_back, run
-from pylazy.reductions import REDUCTIONS
+from pylazy.reductions import REDUCTIONS, SELECTIONS
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.arrays import Source
-
-SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
-"""Reductions whose results are values of the formula at some pairs."""
 
 _PLAIN_CLASSES = (torch.Tensor, torch.nn.Parameter)
 
@@ -254,12 +251,15 @@ def _gradients(
                     gradient.zero_()
         # These have every batch dimension as results have, so they are laid out as results are.
         given = [result.detach().contiguous() for result in (*results, cotangent)]
-        if place is not None:
-            job.launch_on(place, job.executable.derive(wrt), job.locate_on(place, tensors), [*given, *full])
-        else:
-            program = job.executable.gradient(wrt, job.few)
-            job.check_tables(program)
-            launch(program, job.locate(tensors), [*given, *full], job.extents, job.ranges)
+        located = job.locate(tensors) if place is None else job.locate_on(place, tensors)
+        for executable, places in job.executable.gradient_steps(wrt):
+            results_and_gradients = [*given, *[full[number] for number in places]]
+            if place is not None:
+                job.launch_on(place, executable, located, results_and_gradients)
+            else:
+                program = executable.load(job.few)
+                job.check_tables(program)
+                launch(program, located, results_and_gradients, job.extents, job.ranges)
     else:
         for gradient in full:
             gradient.zero_()

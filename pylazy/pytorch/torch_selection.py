@@ -14,13 +14,13 @@ import torch
 
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, find_executable, flatten, prepare, result_shapes
-from pylazy.expression import Expression, at_user_line, replace_leaves
+from pylazy.expression import Expression, replace_leaves
 from pylazy.programs import Extents
 from pylazy.pytorch.torch_reductions import run_as_constant, run_tensors
-from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from pylazy.arrays import Source
+    from pylazy.programs import Selection
 
 
 def select(job: Job) -> tuple[torch.Tensor, ...]:
@@ -31,17 +31,19 @@ def select(job: Job) -> tuple[torch.Tensor, ...]:
     """
     kind, operands, k, _ = job.wanted[0]
     value = kind.removeprefix("arg")
-    formula = job.expressions[0]
-    if formula.op == "var" and formula.source is None:  # the formula of a bundle is known to its program only
-        raise UnsupportedError(at_user_line(f"the gradient of {value} needs the formula, which is not here"))
     wanted = (Wanted(value, operands, k), Wanted(f"arg{value}", operands, k))
     shapes = result_shapes(job.expressions, wanted, job.reduced, job.extents, keepdim=False, drop_inner=False)
-    flat = flatten(job.expressions)
     ranged = job.ranges is not None
-    executable = find_executable(flat, job.expressions, wanted, job.reduced, job.dtype, ranged=ranged)
+    own = job.executable.selection
+    if own is None:
+        flat = flatten(job.expressions)
+        executable = find_executable(flat, job.expressions, wanted, job.reduced, job.dtype, ranged=ranged)
+    else:
+        executable = own.chosen
     values, positions = run_as_constant(job.asking(wanted, executable, shapes))
     pairs = _Pairs.of(job, positions)
-    selected = _with_derivative_of(values, pairs.evaluate().reshape(values.shape))
+    equal = pairs.evaluate() if own is None else pairs.evaluate_program(own)
+    selected = _with_derivative_of(values, equal.reshape(values.shape))
     if ranged and not k:
         # The smallest of nothing is a constant, whatever its position says; the k smallest have k terms.
         selected = torch.where(job.terms(values) == 0, values, selected)
@@ -99,27 +101,19 @@ class _Pairs(NamedTuple):
     def evaluate(self) -> torch.Tensor:
         """Give the selected component of the formula at every pair: (*batch, pairs)."""
         job = self.job
-        dtype = getattr(torch, job.dtype)
         leaves: dict[Any, Expression] = {}
         inputs = job.executable.request.inputs
         position = job.expressions[0].position
         # The sources that the formula names may be symbols, in whose place the job has arrays.
         for number, named in enumerate(flatten(job.expressions).sources):
-            spec, source = inputs[number], job.sources[number]
-            if spec.axis:
-                array = source.array if source.kind == arrays.TORCH else torch.from_numpy(np.array(source.array))
-                count = math.prod(source.shape[source.batch :]) // spec.dim
-                array = array.to(device=self.positions.device, dtype=dtype)
-                rows = array.reshape(*source.shape[: source.batch], count, spec.dim)
-                source = _as_rows(self.gather(rows, spec.axis))
+            spec, source = inputs[number], self.source_of(number)
             axes = "i" if spec.axis else ""
             leaf = Expression("var", (), (), axes, spec.dim, None if source.weak else source.dtype, source, position)
             leaves[named.identity, spec.axis, spec.dim] = leaf
 
         def on_pairs(leaf: Expression) -> Expression:
             if leaf.op == "index":
-                numbers = self.rows_of(leaf.axes)[..., None].to(dtype)
-                return Expression("var", (), (), "i", 1, None, _as_rows(numbers, weak=True), position)
+                return Expression("var", (), (), "i", 1, None, self.index_of(leaf.axes), position)
             if leaf.op != "var":
                 return leaf
             return leaves.get((leaf.source.identity, "ji" if leaf.attributes else leaf.axes, leaf.dim), leaf)
@@ -127,8 +121,47 @@ class _Pairs(NamedTuple):
         formula = replace_leaves(job.expressions[0], on_pairs)
         extents = Extents(job.extents.batch, self.positions.shape[-1], 1)
         wanted = (Wanted("sum", (0,)),)
-        found = run_tensors(prepare((formula,), wanted, reduced="j", extents=extents, backend=job.backend))[0]
-        # Each pair was selected for one component, in turn.
+        made = prepare((formula,), wanted, reduced="j", extents=extents, backend=job.backend)
+        return self._chosen(run_tensors(made)[0])
+
+    def evaluate_program(self, selection: Selection) -> torch.Tensor:
+        """As `evaluate`, by a program in place of the formula."""
+        job = self.job
+        count = len(job.sources)
+        sources = [
+            self.source_of(place) if place < count else self.index_of("ij"[place - count]) for place in selection.places
+        ]
+        batch, pairs = job.extents.batch, self.positions.shape[-1]
+        made = Job(
+            selection.pairs,
+            sources,
+            job.expressions[:1],
+            dtype=job.dtype,
+            extents=Extents(batch, pairs, 1),
+            reduced="j",
+            wanted=(Wanted("sum", (0,)),),
+            shapes=((*batch, pairs, job.expressions[0].dim),),
+            backend=job.backend,
+        )
+        return self._chosen(run_tensors(made)[0])
+
+    def source_of(self, number: int) -> Source:
+        """Give an input of the formula for every pair: its rows gathered, or what all pairs share."""
+        spec, source = self.job.executable.request.inputs[number], self.job.sources[number]
+        if not spec.axis:
+            return source
+        array = source.array if source.kind == arrays.TORCH else torch.from_numpy(np.array(source.array))
+        count = math.prod(source.shape[source.batch :]) // spec.dim
+        array = array.to(device=self.positions.device, dtype=getattr(torch, self.job.dtype))
+        rows = array.reshape(*source.shape[: source.batch], count, spec.dim)
+        return _as_rows(self.gather(rows, spec.axis))
+
+    def index_of(self, axis: str) -> Source:
+        """Give the number of the row of every pair along an axis."""
+        return _as_rows(self.rows_of(axis)[..., None].to(getattr(torch, self.job.dtype)), weak=True)
+
+    def _chosen(self, found: torch.Tensor) -> torch.Tensor:
+        """Take from the formula at every pair the component that the pair was selected for, in turn."""
         by_component: torch.Tensor = found.reshape(*self.positions.shape[:-1], *self._by_component())
         return by_component.diagonal(dim1=-2, dim2=-1)
 
