@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pylazy
-from pylazy.gpu_check.checks import CHECKS, LAZY, METHODS
+from pylazy.gpu_check.checks import CHECKS, LAZY, METHODS, RANGES_CHECKS
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from pylazy.bundled_functions import LoadedBundle
     from pylazy.gpu_check.checks import Check
 
 _VARIABLES = {"i": pylazy.Vi, "j": pylazy.Vj, "": pylazy.Pm}
 _AXES = {"i": 0, "j": 1}
+_SOME_RANGES = ([[0, 1]], [1], [[0, 1]]) * 2
+"""That there are ranges is part of a function, which they are is said by a call."""
 
 
 class Functions(Protocol):
@@ -56,23 +59,28 @@ def compiled_here(backend: str) -> Functions:
     return find
 
 
-def prebuilt(functions: Mapping[str, Callable[..., Any]]) -> Functions:
+def prebuilt(bundle: LoadedBundle, backend: str) -> Functions:
     """Give the functions of a bundle that `make_bundle` made."""
 
     def find(check: Check, dtype: str, *, ranges: Any = None) -> Callable[..., Any]:
-        if ranges is not None:
-            raise UnsupportedError("functions of a bundle take no ranges")
-        name = function_name(check, dtype)
-        if name not in functions:
+        name = function_name(check, dtype, ranged=ranges is not None)
+        if name not in bundle:
             raise UnsupportedError(f"the bundle has no function {name}: make it with this version of pylazy")
-        return functions[name]
+        kernel = bundle.file.kernels[bundle[name].function.kernel]
+        if not kernel.code:
+            reasons = [why for what, why in bundle.file.manifest.absent.items() if what.startswith(f"{kernel.id} ")]
+            raise UnsupportedError(reasons[0] if reasons else f"the bundle has no code of {name}")
+        options: dict[str, Any] = {"backend": None if backend == "auto" else backend}
+        if ranges is not None:
+            options["ranges"] = ranges
+        return partial(bundle[name], **options)
 
     return find
 
 
-def function_name(check: Check, dtype: str) -> str:
+def function_name(check: Check, dtype: str, *, ranged: bool = False) -> str:
     """Name the function of a check in a bundle."""
-    return f"{check.name}_{dtype}"
+    return f"{check.name}_{dtype}{'_ranged' if ranged else ''}"
 
 
 def make_bundle(
@@ -86,12 +94,17 @@ def make_bundle(
     bundle = pylazy.Bundle()
     for check in checks:
         for dtype in check.dtypes:
-            names = tuple(variable.name for variable in check.variables)
-            bundle.add(
-                reduction_of(check),
-                name=function_name(check, dtype),
-                dtype=dtype,
-                arguments=names,
-                gradients=check.gradients,
-            )
+            _add(bundle, check, dtype, gradients=check.gradients)
+        if check.name in RANGES_CHECKS:
+            _add(bundle, check, check.dtypes[0], gradients=False, ranges=_SOME_RANGES)
     bundle.compile(targets, progress=progress).save(path)
+
+
+def _add(bundle: pylazy.Bundle, check: Check, dtype: str, *, gradients: bool, ranges: Any = None) -> None:
+    bundle.add(
+        reduction_of(check, ranges=ranges),
+        name=function_name(check, dtype, ranged=ranges is not None),
+        dtype=dtype,
+        arguments=tuple(variable.name for variable in check.variables),
+        gradients=gradients,
+    )

@@ -123,7 +123,7 @@ def _functions(request: Request) -> tuple[Functions, Arrays]:
 
         arrays = TorchTensors("cuda") if torch.cuda.is_available() else TorchTensors("cpu", "GPU")
     if request.bundle is not None:
-        return prebuilt(pylazy.load_bundle(request.bundle, trust=request.trust)), arrays
+        return prebuilt(pylazy.load_bundle(request.bundle, trust=request.trust), arrays.backend), arrays
     missing = [package for package in ("torch_mlir", "llvmlite") if importlib.util.find_spec(package) is None]
     if missing and importlib.util.find_spec("mlir") is None:
         raise UnsupportedError(

@@ -147,10 +147,10 @@ def test_oracle_differentiates_a_gaussian_product() -> None:
 def test_prebuilt_kernels_are_checked_like_compiled_ones(tmp_path: Path) -> None:
     checks = [replace(BY_NAME[name], dtypes=("float32",)) for name in ("gaussian_d3_e1", "argkmin_10")]
     make_bundle(tmp_path / "k.plzb", targets=[host_target()], checks=checks)
-    functions = prebuilt(pylazy.load_bundle(tmp_path / "k.plzb"))
+    functions = prebuilt(pylazy.load_bundle(tmp_path / "k.plzb"), "auto")
     assert statuses(Run(checks[0], "float32", SMALL), functions) == [RIGHT] * 4
     assert statuses(Run(checks[1], "float32", SMALL), functions) == [RIGHT]
-    assert statuses(Run(checks[0], "float32", SMALL, ranged=True), functions) == [UNSUPPORTED]
+    assert statuses(Run(checks[0], "float32", Shape(20, 150), ranged=True), functions) == [RIGHT]
     assert statuses(Run(BY_NAME["min"], "float32", SMALL), functions) == [UNSUPPORTED]
 
 
@@ -219,6 +219,17 @@ def test_whole_check_runs_on_a_gpu(driver: StandInDriver, tmp_path: Path, capsys
     text = capsys.readouterr().out
     assert "largest error: " in text
     assert "\x1b" not in text
+
+
+def test_bundle_is_checked_on_a_gpu(driver: StandInDriver, tmp_path: Path) -> None:
+    bundle, output = tmp_path / "k.plzb", tmp_path / "found"
+    assert main(["--make-bundle", str(bundle), "--only", "gaussian_d3_e1", "-t", "sm_80"]) == 0
+    command = ["--bundle", str(bundle), "--quick", "--only", "gaussian_d3_e1", "--no-times", "-o", str(output)]
+    assert main(command) == 0
+    assert launches(driver.calls())
+    report = json.loads(output.with_suffix(".json").read_text())
+    assert {"sum", "gradient of x", "gradient of b"} <= {verdict["what"] for verdict in report["verdicts"]}
+    assert {verdict["status"] for verdict in report["verdicts"]} <= {RIGHT, UNSUPPORTED}
 
 
 def test_host_arrays_are_checked_without_gradients(driver: StandInDriver, tmp_path: Path) -> None:
