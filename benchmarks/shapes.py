@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from harness import Sample, Worker, interleave, median_cpu, median_wall, read_arguments, save, threads
+from harness import read_arguments, save
+
+from pylazy.bench.workers import Sample, Worker, interleave, median_cpu, median_wall, threads
 
 DIM, DTYPE = 3, "float32"
 SQUARE = (20_000, 20_000)
@@ -30,7 +32,7 @@ def main() -> None:
 
 
 def _prepare(worker: Worker, rows: int, columns: int) -> Sample:
-    return worker.prepare("contenders:make_work", "pylazy", "gaussian", rows, columns, DIM, DTYPE)
+    return worker.prepare("pylazy.bench.contenders:make_work", "pylazy", "gaussian", rows, columns, DIM, DTYPE)
 
 
 def _oblong(quick: bool, repeats: int | None) -> list[dict[str, Any]]:

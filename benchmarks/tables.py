@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cases import LIMIT_NOTE
 from harness import FOLDER, read_arguments
+
+from pylazy.bench.cases import LIMIT_NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +31,9 @@ Written by `python benchmarks/tables.py` from the files in `results/`; do not ed
 | `gradients.py` | a value and all its gradients, in one program and through torch, beside pykeops |
 | `shapes.py` | few rows, short columns, two threads against one, a million by a million |
 
-`harness.py` runs each contender in a process of its own and lets them take turns; figures are medians.
-`cases.py` has the formulas, the sizes and the limits, `contenders.py` the code of each package.
+`pylazy.bench` has the formulas, the sizes and the limits (`cases.py`), the code of each package (`contenders.py`), and
+runs each contender in a process of its own and lets them take turns (`workers.py`); figures are medians. `pylazy bench`
+times the same reductions where there is no checkout.
 Dense contenders (PyTorch, NumPy, JAX) work in blocks of a million pairs, with the squared distance as a matrix product
 for PyTorch and NumPy and, above D = 16, for JAX. JAX and pykeops are measured where they are installed.
 `pykeops` is as it installs; `pykeops tuned` has `CXXFLAGS="-march=native -ffast-math"`.

@@ -15,11 +15,13 @@ class GpuProperties:
         name: such as "NVIDIA H100".
         processors: multiprocessors.
         capability: major and minor compute capability, (9, 0) of an H100.
+        clock_hertz: the highest clock of the multiprocessors; 0 where the driver does not say.
     """
 
     name: str
     processors: int
     capability: tuple[int, int]
+    clock_hertz: float = 0.0
 
 
 def device_count() -> int:
@@ -47,7 +49,8 @@ def properties(device: int) -> GpuProperties:
     """
     found = CGpuProperties()
     check(native_library().plz_gpu_device_properties(device, ctypes.byref(found)))
-    return GpuProperties(found.name.decode(errors="replace"), found.processors, (found.major, found.minor))
+    capability = (found.major, found.minor)
+    return GpuProperties(found.name.decode(errors="replace"), found.processors, capability, found.clock_kilohertz * 1e3)
 
 
 def free_memory(device: int) -> int:

@@ -61,7 +61,7 @@ class CGpuProperties(ctypes.Structure):
         ("processors", ctypes.c_int32),
         ("major", ctypes.c_int32),
         ("minor", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
+        ("clock_kilohertz", ctypes.c_int32),
         ("name", ctypes.c_char * 256),
     )
 

@@ -127,7 +127,7 @@ typedef struct plz_gpu_properties {
   int32_t processors;
   int32_t major; /* of the compute capability */
   int32_t minor;
-  int32_t reserved; /* zero */
+  int32_t clock_kilohertz; /* the highest clock; 0 where the driver does not say */
   char name[256];
 } plz_gpu_properties;
 

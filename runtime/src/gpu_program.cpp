@@ -18,7 +18,7 @@ constexpr int kMaxThreads = 1024;
 constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;
 constexpr size_t kLogBytes = 3072;
 // Attributes of devices (cuda.h, CUdevice_attribute).
-constexpr int kProcessorCount = 16, kCapabilityMajor = 75, kCapabilityMinor = 76;
+constexpr int kClockKilohertz = 13, kProcessorCount = 16, kCapabilityMajor = 75, kCapabilityMinor = 76;
 
 bool is_axis(int32_t axis) { return axis == PLZ_AXIS_NONE || axis == PLZ_AXIS_I || axis == PLZ_AXIS_J; }
 
@@ -113,6 +113,9 @@ plz_status read_properties(const CudaDevice &device, plz_gpu_properties *propert
     if (const CuResult result = driver.device_get_attribute(row.value, row.attribute, device.handle)) {
       return fail_cuda(driver, result, "reading the properties of a GPU");
     }
+  }
+  if (driver.device_get_attribute(&properties->clock_kilohertz, kClockKilohertz, device.handle) != 0) {
+    properties->clock_kilohertz = 0;
   }
   if (const CuResult result = driver.device_get_name(properties->name, sizeof(properties->name), device.handle)) {
     return fail_cuda(driver, result, "reading the name of a GPU");

@@ -1,7 +1,7 @@
 """Count what the inner loops of our kernels cost, in NVIDIA's machine code, and keep the counts in a budget.
 
 A count is of issue slots for one pair of a row and a column, on the path that a warp usually takes; branches to rare
-work are not followed. `PYTHONPATH=.:tests python tests/gpu/sass_budget.py` writes `budgets.json` anew; review the
+work are not followed. `PYTHONPATH=.:tests python tests/gpu/sass_budget.py` writes `issue_slots.json` anew; review the
 difference before you commit it.
 """
 
@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import pylazy.gpu_check.bound
 from gpu_formulas import FORMULAS, Variables, gaussian, traced, traced_gradient
 from pylazy.compiler.codegen.ptx import assemble, find_ptxas
 from pylazy.compiler.compile import ptx_as_text
 
-BUDGET_FILE = Path(__file__).parent / "budgets.json"
+BUDGET_FILE = pylazy.gpu_check.bound.SLOTS_FILE
 #: What a count may grow by before a test fails.
 GROWTH = 1.03
 #: Pipe -> its instructions; the rest are integers, comparisons, moves and branches.

@@ -126,6 +126,7 @@ EXPORT int cuDeviceGetName(char *name, int size, int device) {
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
   switch (attribute) {
+    case 13: *value = 1000000; return SUCCESS;
     case 16: *value = processors; return SUCCESS;
     case 75: *value = major; return SUCCESS;
     case 76: *value = minor; return SUCCESS;
