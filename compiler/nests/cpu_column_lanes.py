@@ -5,7 +5,6 @@ in order, as if they were splits. Columns are loaded as they lie in memory, as o
 shuffles; so the schedule chooses this nest for short inner dimensions only.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
@@ -26,6 +25,7 @@ from pylazy.compiler.nests.cpu_memory import (
     number,
 )
 from pylazy.compiler.nests.cpu_nests import Program, ReduceNest
+from pylazy.compiler.nests.cpu_transposition import take_component
 
 
 class ColumnLaneNest(ReduceNest):
@@ -100,12 +100,9 @@ class ColumnLaneNest(ReduceNest):
                 first = iadd(self.column, number(column * self.lanes))
                 start = address(self.buffer_of(source), element, base=imul(first, number(dim)))
                 self.wide[key] = load(start, ir.VectorType.get([dim * self.lanes], element))
-        if dim == 1:
-            return self.wide[key]
-        if at.base is not None:
+        if dim > 1 and at.base is not None:
             return self._chosen_element(source, dim, at, column)
-        taken = [lane * dim + at.offset for lane in range(self.lanes)]
-        return _shuffle(self.wide[key], self.wide[key], taken)
+        return take_component(self.wide[key], dim, at.offset)
 
     def _chosen_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
         """Choose among all elements of a short column where only the running kernel knows the position."""
@@ -236,9 +233,3 @@ def _iota(vector: ir.Type) -> ir.Value:
 
 def _rounded_down(count: ir.Value, step: int) -> ir.Value:
     return isub(count, kb.emit("arith.remui", (count, number(step))))
-
-
-def _shuffle(first: ir.Value, second: ir.Value, taken: Sequence[int]) -> ir.Value:
-    element = ir.VectorType(first.type).element_type
-    mask = ir.DenseI64ArrayAttr.get(list(taken))
-    return kb.emit("vector.shuffle", (first, second), ir.VectorType.get([len(taken)], element), mask=mask)

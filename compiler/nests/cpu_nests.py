@@ -24,6 +24,7 @@ from pylazy.compiler.nests.cpu_memory import (
     number,
 )
 from pylazy.compiler.nests.cpu_pairs import index_element, pair_element, store_pairs
+from pylazy.compiler.nests.cpu_transposition import pack_rows, unpack_rows
 from pylazy.runtime.errors import UnsupportedError
 
 #: Parameters of up to this many elements are loaded before the loops.
@@ -189,7 +190,7 @@ class Nest:
         self.first_row = first_row
         last_row = isub(self.rows, number(1))
         for source, panel in self.panels.items():
-            panel.pack(self.buffer_of(source), first_row, last_row)
+            pack_rows(panel, self.buffer_of(source), first_row, last_row)
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`: from a panel, from the row of a column, or of a parameter."""
@@ -268,7 +269,7 @@ class MapNest(Nest):
         else:
             body.prepare(value)
             body.over_inner(value, dim, [], write)
-        panel.unpack(self.buffer_of(operation.operands[1]), first_row, self.rows, slots=dim)
+        unpack_rows(panel, self.buffer_of(operation.operands[1]), first_row, self.rows, slots=dim)
 
 
 def broadcast_lanes(element: ir.Value, value: ir.Value, shape: Shape) -> ir.Value:
@@ -479,12 +480,12 @@ class ReduceNest(Nest):
                     panel.unpack(target, first_row, self.rows, slots=slots, convert=convert)
 
     def whole_index(self, relative: ir.Value) -> ir.Value:
-        """Turn a column number of a lane into one of the whole axis; an empty entry stays below zero."""
-        wide = relative
-        if relative.type.width < 64:
-            wide = kb.emit("arith.extsi", (relative,), ir.IntegerType.get_signless(64))
-        shifted = iadd(wide, self.first_column)
-        empty = kb.icompare("slt", wide, number(0))
+        """Turn column numbers of lanes into those of the whole axis; an empty entry stays below zero."""
+        wide, whole = relative, _of_elements(relative.type, ir.IntegerType.get_signless(64))
+        if wide.type != whole:
+            wide = kb.emit("arith.extsi", (relative,), whole)
+        shifted = iadd(wide, broadcast(self.first_column, whole))
+        empty = kb.icompare("slt", wide, kb.constant(0, whole))
         return kb.select(empty, wide, shifted)
 
 
@@ -576,7 +577,8 @@ def write_results(
     values, indices = destinations(operation)
     if values is not None and accumulator.values is not None:
         element = ir.MemRefType(values.type).element_type
-        accumulator.values.unpack(
+        unpack_rows(
+            accumulator.values,
             nest.buffer_of(values),
             first_row,
             nest.rows,
@@ -584,13 +586,23 @@ def write_results(
             convert=None if element == accumulator.values.element else lambda value: _narrowed(value, element),
         )
     if indices is not None and accumulator.indices is not None:
-        accumulator.indices.unpack(
-            nest.buffer_of(indices), first_row, nest.rows, slots=accumulator.results, convert=nest.whole_index
+        unpack_rows(
+            accumulator.indices,
+            nest.buffer_of(indices),
+            first_row,
+            nest.rows,
+            slots=accumulator.results,
+            convert=nest.whole_index,
         )
 
 
 def _narrowed(value: ir.Value, element: ir.Type) -> ir.Value:
-    return kb.emit("arith.truncf", (value,), element)
+    return kb.emit("arith.truncf", (value,), _of_elements(value.type, element))
+
+
+def _of_elements(lanes: ir.Type, element: ir.Type) -> ir.Type:
+    """Give the type of as many lanes, of other elements."""
+    return ir.VectorType.get(lanes.shape, element) if isinstance(lanes, ir.VectorType) else element
 
 
 def _count(nest: Any, accumulator: Accumulator) -> ir.Value:
