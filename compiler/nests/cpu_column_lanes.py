@@ -17,6 +17,7 @@ from pylazy.compiler.nests.cpu_memory import (
     Panel,
     address,
     broadcast,
+    element_bytes,
     iadd,
     imin,
     imul,
@@ -26,6 +27,11 @@ from pylazy.compiler.nests.cpu_memory import (
 )
 from pylazy.compiler.nests.cpu_nests import Program, ReduceNest
 from pylazy.compiler.nests.cpu_transposition import take_component
+
+
+#: Columns of a split: they stay in the cache of a core from one row to the next.
+_SPLIT_BYTES = 512 * 1024
+_LEAST_SPLIT = 4096
 
 
 class ColumnLaneNest(ReduceNest):
@@ -57,6 +63,23 @@ class ColumnLaneNest(ReduceNest):
 
     def _is_column_load(self, operation: Any) -> bool:
         return len(operation.operands) > 1 and operation.operands[1] == self.body_block.arguments[1]
+
+    def most_columns(self) -> int:
+        """Give as many columns as stay in the cache, so that all rows find them there; lists are filled seldom."""
+        limit = super().most_columns()
+        if any(attribute(op, "kind") in {"kmin", "kmax"} for op in self.body_block.operations):
+            return limit
+        loads = [op for op in self.body_block.operations if name_of(op) == "reduction.load"]
+        buffers = {op.operands[0]: ir.MemRefType(op.operands[0].type) for op in loads if self._is_column_load(op)}
+        column_bytes = sum(buffer.shape[1] * element_bytes(buffer.element_type) for buffer in buffers.values())
+        return min(limit, max(_LEAST_SPLIT, _SPLIT_BYTES // max(1, column_bytes)))
+
+    def tile_position(self, tile: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Give the row tile and the split of a tile: all rows go over one split, then over the next."""
+        row_tiles = kb.emit(
+            "arith.divui", (iadd(self.rows, number(self.rows_per_tile - 1)), number(self.rows_per_tile))
+        )
+        return kb.emit("arith.remui", (tile, row_tiles)), kb.emit("arith.divui", (tile, row_tiles))
 
     def pack(self, first_row: ir.Value) -> None:
         """Remember the row: its elements are loaded one by one, for all lanes."""

@@ -125,7 +125,7 @@ class Nest:
 
     def _describe(self, function: Any) -> None:
         text, integer = ir.StringAttr.get, ir.IntegerType.get_signless(64)
-        limit = 2**30 if self.index_type().width < 64 else 0
+        limit = self.most_columns()
         function.attributes["reduction.phase"] = ir.DictAttr.get(
             {
                 "rows": text(self.rows_axis),
@@ -138,6 +138,10 @@ class Nest:
                 **self.launch_attributes(),
             }
         )
+
+    def most_columns(self) -> int:
+        """Give the most columns that a split may have, 0 for any number: lanes have to count them."""
+        return 2**30 if self.index_type().width < 64 else 0
 
     def launch_attributes(self) -> dict[str, ir.Attribute]:
         """Give what else the runtime has to know of this phase."""
@@ -322,16 +326,17 @@ class ReduceNest(Nest):
 
     def tile(self, tile: ir.Value) -> None:
         """Emit one row tile, over the columns of one split."""
-        row_tile, split = tile, number(0)
-        if self.splittable:
-            row_tile = kb.emit("arith.divui", (tile, self.splits))
-            split = kb.emit("arith.remui", (tile, self.splits))
+        row_tile, split = self.tile_position(tile) if self.splittable else (tile, number(0))
         first_row = imul(row_tile, number(self.rows_per_tile))
         self.first_column = imul(split, self.columns_per_split)
         last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
         body, carried = self._begin(first_row)
         carried = self._chunks(body, carried, self.first_column, last_column)
         self._end(carried, first_row, split)
+
+    def tile_position(self, tile: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Give the row tile and the split of a tile: all splits of a row tile follow each other."""
+        return kb.emit("arith.divui", (tile, self.splits)), kb.emit("arith.remui", (tile, self.splits))
 
     def _begin(self, first_row: ir.Value) -> tuple[BodyElements, list[ir.Value]]:
         """Pack the rows, compute what depends on them alone, and build the neutral states."""
