@@ -11,6 +11,7 @@ from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
+from pylazy.compiler.nests.cpu_accumulators import state_registers
 from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
 
@@ -27,8 +28,14 @@ _BODY_OPERATIONS = 2000
 _BLOCK_FUNCTION_CYCLES = 60.0
 #: Operations of one product of a contraction: two loads, a multiplication and an addition.
 _PRODUCT_OPERATIONS = 4
-#: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more.
+#: Columns go in lanes for every row anew only if they have no more elements than this: longer ones cost more to take
+#: apart.
 COLUMN_LANE_DIM = 8
+#: The most rows that share the transposed columns of a chunk, where rows are few.
+_SHARED_ROWS = 32
+#: The columns of such a chunk: they stay in the first cache, or at least, one vector of them, in the second.
+_PANEL_BYTES = 16 * 1024
+_MAX_PANEL_BYTES = 128 * 1024
 
 #: Cycles of one cell of a soft-DTW: exponentials and a logarithm, each waiting for the one before.
 _CELL_CYCLES = 100
@@ -52,6 +59,7 @@ class CpuSchedule:
 
     lanes: int
     lane_axis: str
+    shared_rows: int
     row_vectors: int
     column_step: int
     column_chunk: int
@@ -69,9 +77,13 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     lanes = target.lanes(_value_bits(body)) * (1 if registers == 32 else 2)
     lanes = _fewer_lanes(body, lanes)
     row_vectors, column_step = _at_most(_most_copies(body), *_block(body, registers))
-    lane_axis = "rows"
+    lane_axis, shared_rows, column_chunk = "rows", 1, COLUMN_CHUNK
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
+    elif few_rows and _columns_are_shared(body, registers, lanes):
+        lane_axis, shared_rows = "columns", _SHARED_ROWS
+        row_vectors, column_step = 1, min(4, column_step * row_vectors)
+        column_chunk = _panel_columns(body, column_step * lanes)
     elif (
         (few_rows or _has_pairs_by_column(body))
         and _column_dim(body) <= COLUMN_LANE_DIM
@@ -82,14 +94,48 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     return CpuSchedule(
         lanes=lanes,
         lane_axis=lane_axis,
+        shared_rows=shared_rows,
         row_vectors=row_vectors,
         column_step=column_step,
-        column_chunk=COLUMN_CHUNK,
+        column_chunk=column_chunk,
         unroll_limit=UNROLL_LIMIT,
         inner_step=INNER_STEP,
-        register_limit=registers // 2 + 4,
+        register_limit=_register_limit(registers),
         cost=max(0.1, _cycles(body) / lanes),
     )
+
+
+def _register_limit(registers: int) -> int:
+    """Give the most vectors of a state that is kept in registers."""
+    return registers // 2 + 4
+
+
+def _columns_are_shared(body: Any, registers: int, lanes: int) -> bool:
+    """Tell whether few rows go over transposed columns together: the states of all rows are small, as is a vector."""
+    accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
+    return (
+        all(state_registers(op) <= _register_limit(registers) for op in accumulations)
+        and not any(name_of(op) in _NOT_SHARED for op in body.operations)
+        and lanes * _column_bytes(body) <= _MAX_PANEL_BYTES
+    )
+
+
+_NOT_SHARED = frozenset({"reduction.load_pair", "reduction.store_pair", "reduction.soft_dtw_rows"})
+
+
+def _panel_columns(body: Any, block: int) -> int:
+    """Choose the columns of a chunk that few rows share: a whole number of blocks."""
+    blocks = min(COLUMN_CHUNK, _PANEL_BYTES // max(1, _column_bytes(body))) // block
+    return max(1, blocks) * block
+
+
+def _column_bytes(body: Any) -> int:
+    """Count the bytes of one column in all buffers that the body loads columns from."""
+    loads = [op for op in body.operations if name_of(op) == "reduction.load" and len(op.operands) > 1]
+    buffers = {
+        op.operands[0]: ir.MemRefType(op.operands[0].type) for op in loads if op.operands[1] == body.arguments[1]
+    }
+    return sum(buffer.shape[1] * max(1, buffer.element_type.width // 8) for buffer in buffers.values())
 
 
 def _block(body: Any, registers: int) -> tuple[int, int]:

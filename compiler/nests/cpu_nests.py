@@ -329,6 +329,10 @@ class ReduceNest(Nest):
         row_tile, split = self.tile_position(tile) if self.splittable else (tile, number(0))
         first_row = imul(row_tile, number(self.rows_per_tile))
         self.first_column = imul(split, self.columns_per_split)
+        self.sweep(first_row, split)
+
+    def sweep(self, first_row: ir.Value, split: ir.Value) -> None:
+        """Emit the rows of a tile over the columns of one split."""
         last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
         body, carried = self._begin(first_row)
         carried = self._chunks(body, carried, self.first_column, last_column)
@@ -339,13 +343,18 @@ class ReduceNest(Nest):
         return kb.emit("arith.divui", (tile, self.splits)), kb.emit("arith.remui", (tile, self.splits))
 
     def _begin(self, first_row: ir.Value) -> tuple[BodyElements, list[ir.Value]]:
-        """Pack the rows, compute what depends on them alone, and build the neutral states."""
-        self.pack(first_row)
-        body = BodyElements(self.body_block, self.block, self.load_element)
-        self._prepare_rows(body)
+        """Begin rows, and build the neutral states."""
+        body = self.begin_row(first_row)
         parts = [accumulator.start() for accumulator in self.accumulators]
         self.widths = [len(part) for part in parts]
         return body, [slot for part in parts for slot in part]
+
+    def begin_row(self, first_row: ir.Value) -> BodyElements:
+        """Pack the rows of a tile, and compute what depends on them alone."""
+        self.pack(first_row)
+        body = BodyElements(self.body_block, self.block, self.load_element)
+        self._prepare_rows(body)
+        return body
 
     def _prepare_rows(self, body: BodyElements) -> None:
         """Emit, before the loop over columns, what depends on the row or on nothing, unless it is long."""
@@ -381,12 +390,15 @@ class ReduceNest(Nest):
             end = imin(iadd(start, number(self.chunk)), last_column)
             outer = list(loop.inner_iter_args)
             inner = self._each(outer, lambda accumulator, part: accumulator.open_chunk(part))
-            inner = self._blocks(body, inner, start, end)
-            merged: list[ir.Value] = []
-            for accumulator, a, b in zip(self.accumulators, self._parts(outer), self._parts(inner), strict=True):
-                merged += accumulator.close_chunk(a, b)
-            scf.YieldOp(merged)
+            scf.YieldOp(self.merge_chunk(outer, self._blocks(body, inner, start, end)))
         return list(loop.results)
+
+    def merge_chunk(self, outer: list[ir.Value], inner: list[ir.Value]) -> list[ir.Value]:
+        """Add the states of a chunk to those of the row."""
+        merged: list[ir.Value] = []
+        for accumulator, a, b in zip(self.accumulators, self._parts(outer), self._parts(inner), strict=True):
+            merged += accumulator.close_chunk(a, b)
+        return merged
 
     def _parts(self, carried: list[ir.Value]) -> list[list[ir.Value]]:
         parts, start = [], 0

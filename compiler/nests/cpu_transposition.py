@@ -115,9 +115,9 @@ def _pack_squares(panel: Panel, start: ir.Value, row: int) -> None:
                 load(address(start, panel.element, base=slot, offset=(lane + k) * panel.slots), vector)
                 for k in range(side)
             ]
-            place = address(panel.pointer, panel.element, base=imul(slot, number(panel.width)))
+            place = address(panel.pointer, panel.element, base=imul(slot, number(panel.stride)))
             for k, column in enumerate(transpose(rows)):
-                offset = k * panel.width + row * panel.lanes + lane
+                offset = k * panel.stride + row * panel.lanes + lane
                 store(column, address(place, panel.element, offset=offset))
 
     for_range(number(0), number(whole), side, pack)
