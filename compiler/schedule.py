@@ -31,6 +31,10 @@ _PRODUCT_OPERATIONS = 4
 #: Columns go in lanes for every row anew only if they have no more elements than this: longer ones cost more to take
 #: apart.
 COLUMN_LANE_DIM = 8
+#: Where columns are few, registers hold two vectors of rows of no more elements than this.
+_TWO_ROWS_DIM = 4
+#: Where columns are few, the rows of a tile have no more elements than this: they lie on the stack.
+_FEW_COLUMNS_DIM = 256
 #: The most rows that share the transposed columns of a chunk, where rows are few.
 _SHARED_ROWS = 32
 #: The columns of such a chunk: they stay in the first cache, or at least, one vector of them, in the second.
@@ -69,14 +73,22 @@ class CpuSchedule:
     cost: float
 
 
-def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSchedule:
-    """Choose the tile sizes of a `map` or `map_reduce` for a CPU; `few_rows`: fewer rows than lanes."""
+def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_columns: bool) -> CpuSchedule:
+    """Choose the tile sizes of a `map` or `map_reduce` for a CPU.
+
+    Args:
+        operation: the kernel op.
+        target: the processor.
+        few_rows: there are about as many rows as lanes, or fewer.
+        few_columns: the same of columns.
+    """
     body = operation.regions[0].blocks[0]
     registers = 32 if target.has_avx512 or target.level == "aarch64" else 16
     # With few registers, vectors of two: constants and columns are then loaded once for both.
     lanes = target.lanes(_value_bits(body)) * (1 if registers == 32 else 2)
     lanes = _fewer_lanes(body, lanes)
-    row_vectors, column_step = _at_most(_most_copies(body), *_block(body, registers))
+    block = _block_of_few_columns(body, registers) if few_columns else _block(body, registers)
+    row_vectors, column_step = _at_most(_most_copies(body), *block)
     lane_axis, shared_rows, column_chunk = "rows", 1, COLUMN_CHUNK
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
@@ -170,6 +182,23 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
         return 3, 1
     # Gradients keep the differences that enter their results.
     return (1, 2) if row_elements + 2 * results <= registers - 7 - 5 * words else (1, 1)
+
+
+def _block_of_few_columns(body: Any, registers: int) -> tuple[int, int]:
+    """Choose row vectors and columns of a block where columns are few: long blocks would stay empty.
+
+    Two row vectors hide the time that each takes from its load to its store, if registers hold both, or none.
+    """
+    row_vectors, column_step = _block(body, registers)
+    kinds = {attribute(op, "kind") for op in body.operations if name_of(op) == "reduction.accumulate"}
+    widest = max((inner_dim(value) for op in body.operations for value in op.results if _is_vector(value)), default=1)
+    if row_vectors > 1 or kinds & _SELECTIONS or widest > _FEW_COLUMNS_DIM:
+        return row_vectors, column_step
+    if widest > UNROLL_LIMIT:
+        return 2, 2
+    if sum(_loaded_dims(body, 0)) > _TWO_ROWS_DIM:
+        return 1, 2
+    return 2, (1 if kinds <= _SUMS else 2)
 
 
 def _most_copies(body: Any) -> int:

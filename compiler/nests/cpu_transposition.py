@@ -6,6 +6,7 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import Position
 from pylazy.compiler.nests.cpu_memory import (
+    CACHE_LINE_BYTES,
     Panel,
     address,
     element_bytes,
@@ -14,6 +15,7 @@ from pylazy.compiler.nests.cpu_memory import (
     imul,
     load,
     number,
+    prefetch,
     store,
 )
 
@@ -119,6 +121,13 @@ def _pack_squares(panel: Panel, start: ir.Value, row: int) -> None:
             for k, column in enumerate(transpose(rows)):
                 offset = k * panel.stride + row * panel.lanes + lane
                 store(column, address(place, panel.element, offset=offset))
+            fetch(iadd(imul(slot, number(panel.lanes)), number(lane * side)))
+
+    def fetch(first: ir.Value) -> None:
+        """Ask for as much of the rows that follow: they lie one after the other, which squares hide from a cache."""
+        ahead = address(start, panel.element, base=first, offset=panel.lanes * panel.slots)
+        for distance in range(0, side * side * element_bytes(panel.element), CACHE_LINE_BYTES):
+            prefetch(ahead, number(distance))
 
     for_range(number(0), number(whole), side, pack)
     if whole < panel.slots:
