@@ -37,6 +37,8 @@ _TWO_ROWS_DIM = 4
 _FEW_COLUMNS_DIM = 256
 #: The most rows that share the transposed columns of a chunk, where rows are few.
 _SHARED_ROWS = 32
+#: The rows that a tile of them usually has: a launch is cut as if all had as many.
+_USUAL_ROWS = 8
 #: The columns of such a chunk: they stay in the first cache, or at least, one vector of them, in the second.
 _PANEL_BYTES = 16 * 1024
 _MAX_PANEL_BYTES = 128 * 1024
@@ -92,7 +94,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
     lane_axis, shared_rows, column_chunk = "rows", 1, COLUMN_CHUNK
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
-    elif few_rows and _columns_are_shared(body, registers, lanes):
+    elif few_rows and _columns_are_shared(operation, registers, lanes):
         lane_axis, shared_rows = "columns", _SHARED_ROWS
         row_vectors, column_step = 1, min(4, column_step * row_vectors)
         column_chunk = _panel_columns(body, column_step * lanes)
@@ -113,7 +115,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         unroll_limit=UNROLL_LIMIT,
         inner_step=INNER_STEP,
         register_limit=_register_limit(registers),
-        cost=max(0.1, _cycles(body) / lanes),
+        cost=max(0.1, _cycles(body) / lanes * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
     )
 
 
@@ -122,13 +124,19 @@ def _register_limit(registers: int) -> int:
     return registers // 2 + 4
 
 
-def _columns_are_shared(body: Any, registers: int, lanes: int) -> bool:
-    """Tell whether few rows go over transposed columns together: the states of all rows are small, as is a vector."""
+def _columns_are_shared(operation: Any, registers: int, lanes: int) -> bool:
+    """Tell whether few rows go over transposed columns together: their states are small, as is a vector of columns.
+
+    Where an axis has one row, short columns need no transposition.
+    """
+    body = operation.regions[0].blocks[0]
     accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
     return (
         all(state_registers(op) <= _register_limit(registers) for op in accumulations)
         and not any(name_of(op) in _NOT_SHARED for op in body.operations)
         and lanes * _column_bytes(body) <= _MAX_PANEL_BYTES
+        and (attribute(operation, "rows") != "" or _column_dim(body) > COLUMN_LANE_DIM)
+        and not operation.operands  # the intervals of a table are short
     )
 
 
