@@ -134,6 +134,7 @@ def _columns_are_shared(operation: Any, registers: int, lanes: int) -> bool:
     return (
         all(state_registers(op) <= _register_limit(registers) for op in accumulations)
         and not any(name_of(op) in _NOT_SHARED for op in body.operations)
+        and not has_direct_sums(body)
         and lanes * _column_bytes(body) <= _MAX_PANEL_BYTES
         and (attribute(operation, "rows") != "" or _column_dim(body) > COLUMN_LANE_DIM)
         and not operation.operands  # the intervals of a table are short
