@@ -173,13 +173,21 @@ def _call_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return _table(["", *names], lines)
 
 
+MEMORY_NOTE = (
+    "Rates are by processor time. The memory's rate is that at which the data can be read once and a new array for the "
+    "results be written, without arithmetic, by NumPy with as many threads, in turn with the rest.\n"
+)
+
+
 def _shapes_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     oblong = [
         [
             row["name"],
-            f"{row['gpairs_per_second']:.2f}",
+            f"{row['threads']}",
+            f"{row['gpairs_per_core_second']:.2f}",
             f"{row['part_of_square_rate']:.0%}",
-            f"{row['cores_used']:.1f}",
+            f"{row['memory_part_of_square_rate']:.0%}",
+            f"{row['part_of_memory_rate']:.0%}",
         ]
         for row in rows
         if "part_of_square_rate" in row
@@ -194,7 +202,8 @@ def _shapes_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
         if "speedup" in row
     ]
-    tables = [_table(["", "Gpair/s, all cores", "of the square's rate", "cores used"], oblong)]
+    header = ["", "threads", "Gpair/s per core", "of the square's rate", "the memory's rate, of the square's"]
+    tables = [_table([*header, "of the memory's rate"], oblong), MEMORY_NOTE]
     tables.append(_table(["M x N", "one thread, ms", "all threads, ms", "times"], threads))
     tables += [f"{_memory_line(row)}\n" for row in rows if "peak_bytes" in row]
     return "\n".join(tables)

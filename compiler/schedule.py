@@ -11,7 +11,7 @@ from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
-from pylazy.compiler.nests.cpu_accumulators import accumulator_type
+from pylazy.compiler.nests.cpu_accumulators import accumulator_type, state_registers
 from pylazy.compiler.nests.gpu_memory import VECTOR_BYTES, WORKGROUP_BYTES
 from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
@@ -29,8 +29,20 @@ _BODY_OPERATIONS = 2000
 _BLOCK_FUNCTION_CYCLES = 60.0
 #: Operations of one product of a contraction: two loads, a multiplication and an addition.
 _PRODUCT_OPERATIONS = 4
-#: Columns go in lanes only if they have no more elements than this: taking longer ones apart costs more.
+#: Columns go in lanes for every row anew only if they have no more elements than this: longer ones cost more to take
+#: apart.
 COLUMN_LANE_DIM = 8
+#: Where columns are few, registers hold two vectors of rows of no more elements than this.
+_TWO_ROWS_DIM = 4
+#: Where columns are few, the rows of a tile have no more elements than this: they lie on the stack.
+_FEW_COLUMNS_DIM = 256
+#: The most rows that share the transposed columns of a chunk, where rows are few.
+_SHARED_ROWS = 32
+#: The rows that a tile of them usually has: a launch is cut as if all had as many.
+_USUAL_ROWS = 8
+#: The columns of such a chunk: they stay in the first cache, or at least, one vector of them, in the second.
+_PANEL_BYTES = 16 * 1024
+_MAX_PANEL_BYTES = 128 * 1024
 
 #: Cycles of one cell of a soft-DTW: exponentials and a logarithm, each waiting for the one before.
 _CELL_CYCLES = 100
@@ -54,6 +66,7 @@ class CpuSchedule:
 
     lanes: int
     lane_axis: str
+    shared_rows: int
     row_vectors: int
     column_step: int
     column_chunk: int
@@ -63,17 +76,29 @@ class CpuSchedule:
     cost: float
 
 
-def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSchedule:
-    """Choose the tile sizes of a `map` or `map_reduce` for a CPU; `few_rows`: fewer rows than lanes."""
+def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_columns: bool) -> CpuSchedule:
+    """Choose the tile sizes of a `map` or `map_reduce` for a CPU.
+
+    Args:
+        operation: the kernel op.
+        target: the processor.
+        few_rows: there are about as many rows as lanes, or fewer.
+        few_columns: the same of columns.
+    """
     body = operation.regions[0].blocks[0]
     registers = 32 if target.has_avx512 or target.level == "aarch64" else 16
     # With few registers, vectors of two: constants and columns are then loaded once for both.
     lanes = target.lanes(_value_bits(body)) * (1 if registers == 32 else 2)
     lanes = _fewer_lanes(body, lanes)
-    row_vectors, column_step = _at_most(_most_copies(body), *_block(body, registers))
-    lane_axis = "rows"
+    block = _block_of_few_columns(body, registers) if few_columns else _block(body, registers)
+    row_vectors, column_step = _at_most(_most_copies(body), *block)
+    lane_axis, shared_rows, column_chunk = "rows", 1, COLUMN_CHUNK
     if name_of(operation) == "reduction.map":
         row_vectors, column_step = 1, 1
+    elif few_rows and _columns_are_shared(operation, registers, lanes):
+        lane_axis, shared_rows = "columns", _SHARED_ROWS
+        row_vectors, column_step = 1, min(4, column_step * row_vectors)
+        column_chunk = _panel_columns(body, column_step * lanes)
     elif (
         (few_rows or _has_pairs_by_column(body))
         and _column_dim(body) <= COLUMN_LANE_DIM
@@ -84,14 +109,55 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool) -> CpuSch
     return CpuSchedule(
         lanes=lanes,
         lane_axis=lane_axis,
+        shared_rows=shared_rows,
         row_vectors=row_vectors,
         column_step=column_step,
-        column_chunk=COLUMN_CHUNK,
+        column_chunk=column_chunk,
         unroll_limit=UNROLL_LIMIT,
         inner_step=INNER_STEP,
-        register_limit=registers // 2 + 4,
-        cost=max(0.1, _cycles(body) / lanes),
+        register_limit=_register_limit(registers),
+        cost=max(0.1, _cycles(body) / lanes * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
     )
+
+
+def _register_limit(registers: int) -> int:
+    """Give the most vectors of a state that is kept in registers."""
+    return registers // 2 + 4
+
+
+def _columns_are_shared(operation: Any, registers: int, lanes: int) -> bool:
+    """Tell whether few rows go over transposed columns together: their states are small, as is a vector of columns.
+
+    Where an axis has one row, short columns need no transposition.
+    """
+    body = operation.regions[0].blocks[0]
+    accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
+    return (
+        all(state_registers(op) <= _register_limit(registers) for op in accumulations)
+        and not any(name_of(op) in _NOT_SHARED for op in body.operations)
+        and not has_direct_sums(body)
+        and lanes * _column_bytes(body) <= _MAX_PANEL_BYTES
+        and (attribute(operation, "rows") != "" or _column_dim(body) > COLUMN_LANE_DIM)
+        and not operation.operands  # the intervals of a table are short
+    )
+
+
+_NOT_SHARED = frozenset({"reduction.load_pair", "reduction.store_pair", "reduction.soft_dtw_rows"})
+
+
+def _panel_columns(body: Any, block: int) -> int:
+    """Choose the columns of a chunk that few rows share: a whole number of blocks."""
+    blocks = min(COLUMN_CHUNK, _PANEL_BYTES // max(1, _column_bytes(body))) // block
+    return max(1, blocks) * block
+
+
+def _column_bytes(body: Any) -> int:
+    """Count the bytes of one column in all buffers that the body loads columns from."""
+    loads = [op for op in body.operations if name_of(op) == "reduction.load" and len(op.operands) > 1]
+    buffers = {
+        op.operands[0]: ir.MemRefType(op.operands[0].type) for op in loads if op.operands[1] == body.arguments[1]
+    }
+    return sum(buffer.shape[1] * max(1, buffer.element_type.width // 8) for buffer in buffers.values())
 
 
 def _block(body: Any, registers: int) -> tuple[int, int]:
@@ -126,6 +192,23 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
         return 3, 1
     # Gradients keep the differences that enter their results.
     return (1, 2) if row_elements + 2 * results <= registers - 7 - 5 * words else (1, 1)
+
+
+def _block_of_few_columns(body: Any, registers: int) -> tuple[int, int]:
+    """Choose row vectors and columns of a block where columns are few: long blocks would stay empty.
+
+    Two row vectors hide the time that each takes from its load to its store, if registers hold both, or none.
+    """
+    row_vectors, column_step = _block(body, registers)
+    kinds = {attribute(op, "kind") for op in body.operations if name_of(op) == "reduction.accumulate"}
+    widest = max((inner_dim(value) for op in body.operations for value in op.results if _is_vector(value)), default=1)
+    if row_vectors > 1 or kinds & _SELECTIONS or widest > _FEW_COLUMNS_DIM:
+        return row_vectors, column_step
+    if widest > UNROLL_LIMIT:
+        return 2, 2
+    if sum(_loaded_dims(body, 0)) > _TWO_ROWS_DIM:
+        return 1, 2
+    return 2, (1 if kinds <= _SUMS else 2)
 
 
 def _most_copies(body: Any) -> int:

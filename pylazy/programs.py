@@ -153,7 +153,7 @@ _VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 64}  # elsewhere 32; see compiler
 
 
 def few_rows(extents: Extents, dtype: str) -> str:
-    """Name the axes ("", "i" or "j") with no more rows than a vector has lanes, against many on the other axis.
+    """Name the axis ("i" or "j", else "") whose rows fill few vectors, and badly, against many on the other axis.
 
     Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle.
     """
@@ -161,9 +161,14 @@ def few_rows(extents: Extents, dtype: str) -> str:
     if rows > _MANY_COLUMNS and columns > _MANY_COLUMNS:
         return ""
     lanes = _VECTOR_BYTES.get(host_target(), 32) // (4 if dtype == "float32" else 8)
-    if rows <= lanes and columns >= _MANY_COLUMNS:
+    if columns >= _MANY_COLUMNS and _leave_lanes_idle(rows, lanes):
         return "i"
-    return "j" if columns <= lanes and rows >= _MANY_COLUMNS else ""
+    return "j" if rows >= _MANY_COLUMNS and _leave_lanes_idle(columns, lanes) else ""
+
+
+def _leave_lanes_idle(rows: int, lanes: int) -> bool:
+    """Tell whether rows fill no more than three quarters of one vector, or of two."""
+    return rows <= 2 * lanes and 4 * rows <= 3 * lanes * -(-rows // lanes)
 
 
 @lru_cache(maxsize=1)

@@ -83,19 +83,26 @@ class Accumulator(Protocol):
 def make_accumulator(operation: Any, shape: Shape, index: ir.Type) -> Accumulator:
     """Choose the accumulator of an `accumulate` op; stack panels are allocated at once."""
     kind = attribute(operation, "kind")
+    in_registers = state_registers(operation) * shape.row_vectors <= shape.register_limit
     if kind in COMPONENT_COMBINERS:
-        indexed = attribute_segments(operation)[3] == 1
-        dim = inner_dim(operation.operands[0])
-        slots = dim * shape.row_vectors * (2 if indexed or is_compensated(operation) else 1) * _words(operation)
-        chosen = RegisterComponents if slots <= shape.register_limit else PanelComponents
-        return chosen(operation, shape, index, indexed=indexed)
+        chosen = RegisterComponents if in_registers else PanelComponents
+        return chosen(operation, shape, index, indexed=attribute_segments(operation)[3] == 1)
     if kind in {"logsumexp", "softmax"}:
-        weight_dim = inner_dim(operation.operands[1]) if attribute_segments(operation)[1] else 1
-        in_registers = (weight_dim + 2) * shape.row_vectors * _words(operation) <= shape.register_limit
         return (RegisterExponentials if in_registers else PanelExponentials)(operation, shape)
     from pylazy.compiler.nests.cpu_selection import Selection
 
     return Selection(operation, shape, index)
+
+
+def state_registers(operation: Any) -> float:
+    """Count the registers that the state of an `accumulate` op takes for a row vector; lists take no number of them."""
+    kind, segments = attribute(operation, "kind"), attribute_segments(operation)
+    if kind in COMPONENT_COMBINERS:
+        slots = 2 if segments[3] == 1 or is_compensated(operation) else 1
+        return inner_dim(operation.operands[0]) * slots * _words(operation)
+    if kind in {"logsumexp", "softmax"}:
+        return ((inner_dim(operation.operands[1]) if segments[1] else 1) + 2) * _words(operation)
+    return float("inf")
 
 
 def is_blocked(operation: Any) -> bool:

@@ -1,6 +1,7 @@
 """Memory of a CPU kernel: addresses, loads and stores, and panels: rows transposed, so that vectors go across rows."""
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
@@ -67,6 +68,18 @@ def store(value: ir.Value, pointer: ir.Value) -> None:
     llvm.StoreOp(value, pointer, alignment=element_bytes(value.type))
 
 
+def prefetch(pointer: ir.Value, distance: ir.Value) -> None:
+    """Build a request for the cache line `distance` bytes after a pointer, into the second cache."""
+    line = address(pointer, ir.IntegerType.get_signless(8), base=distance)
+    flags = {"rw": 0, "hint": 2, "cache": 1}
+    integer = ir.IntegerType.get_signless(32)
+    ir.Operation.create(
+        "llvm.intr.prefetch",
+        operands=[line],
+        attributes={name: ir.IntegerAttr.get(integer, value) for name, value in flags.items()},
+    )
+
+
 def allocate(count: int, element: ir.Type) -> ir.Value:
     """Build a block of stack memory; to be called in the entry block of a function only."""
     size = kb.constant(count, i64())
@@ -82,19 +95,31 @@ def for_range(low: ir.Value, high: ir.Value, step: int, body: Callable[[ir.Value
 
 
 class Panel:
-    """Stack memory for `slots` numbers of each row of a tile: one vector load gives one slot of many rows."""
+    """Stack memory for `slots` numbers of each row of a tile: one vector load gives one slot of many rows.
+
+    Attributes:
+        width: how many rows it holds.
+        stride: from one slot of a row to the next.
+    """
 
     def __init__(self, slots: int, *, element: ir.Type, lanes: int, row_vectors: int) -> None:
         self.slots = slots
         self.element = element
-        self.width = lanes * row_vectors
+        self.width = self.stride = lanes * row_vectors
         self.lanes = lanes
         self.vector = ir.VectorType.get([lanes], element) if lanes > 1 else element
         self.pointer = allocate(max(1, slots) * self.width, element)
 
     def _address(self, at: Position, row: int) -> ir.Value:
-        base = None if at.base is None else imul(at.base, number(self.width))
-        return address(self.pointer, self.element, base=base, offset=at.offset * self.width + row * self.lanes)
+        base = None if at.base is None else imul(at.base, number(self.stride))
+        return address(self.pointer, self.element, base=base, offset=at.offset * self.stride + row * self.lanes)
+
+    def vector_from(self, first: ir.Value) -> "Panel":
+        """Give the part that holds one row vector, that of the rows from `first`."""
+        part = copy(self)
+        part.width = self.lanes
+        part.pointer = address(self.pointer, self.element, base=first)
+        return part
 
     def read(self, at: Position, row: int) -> ir.Value:
         """Build a load of one slot of one row vector."""
@@ -154,11 +179,11 @@ class Panel:
         place = address(self.pointer, self.element, base=lane)
         if slots <= _UNROLLED_SLOTS:
             for slot in range(slots):
-                move(slot, address(place, self.element, offset=slot * self.width))
+                move(slot, address(place, self.element, offset=slot * self.stride))
             return
 
         def visit(slot: ir.Value) -> None:
-            move(slot, address(place, self.element, base=imul(slot, number(self.width))))
+            move(slot, address(place, self.element, base=imul(slot, number(self.stride))))
 
         for_range(number(0), number(slots), 1, visit)
 

@@ -24,6 +24,7 @@ from pylazy.compiler.nests.cpu_memory import (
     number,
 )
 from pylazy.compiler.nests.cpu_pairs import index_element, pair_element, store_pairs
+from pylazy.compiler.nests.cpu_transposition import pack_rows, unpack_rows
 from pylazy.runtime.errors import UnsupportedError
 
 #: Parameters of up to this many elements are loaded before the loops.
@@ -124,7 +125,7 @@ class Nest:
 
     def _describe(self, function: Any) -> None:
         text, integer = ir.StringAttr.get, ir.IntegerType.get_signless(64)
-        limit = 2**30 if self.index_type().width < 64 else 0
+        limit = self.most_columns()
         function.attributes["reduction.phase"] = ir.DictAttr.get(
             {
                 "rows": text(self.rows_axis),
@@ -137,6 +138,10 @@ class Nest:
                 **self.launch_attributes(),
             }
         )
+
+    def most_columns(self) -> int:
+        """Give the most columns that a split may have, 0 for any number: lanes have to count them."""
+        return 2**30 if self.index_type().width < 64 else 0
 
     def launch_attributes(self) -> dict[str, ir.Attribute]:
         """Give what else the runtime has to know of this phase."""
@@ -189,7 +194,7 @@ class Nest:
         self.first_row = first_row
         last_row = isub(self.rows, number(1))
         for source, panel in self.panels.items():
-            panel.pack(self.buffer_of(source), first_row, last_row)
+            pack_rows(panel, self.buffer_of(source), first_row, last_row)
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`: from a panel, from the row of a column, or of a parameter."""
@@ -268,7 +273,7 @@ class MapNest(Nest):
         else:
             body.prepare(value)
             body.over_inner(value, dim, [], write)
-        panel.unpack(self.buffer_of(operation.operands[1]), first_row, self.rows, slots=dim)
+        unpack_rows(panel, self.buffer_of(operation.operands[1]), first_row, self.rows, slots=dim)
 
 
 def broadcast_lanes(element: ir.Value, value: ir.Value, shape: Shape) -> ir.Value:
@@ -321,25 +326,35 @@ class ReduceNest(Nest):
 
     def tile(self, tile: ir.Value) -> None:
         """Emit one row tile, over the columns of one split."""
-        row_tile, split = tile, number(0)
-        if self.splittable:
-            row_tile = kb.emit("arith.divui", (tile, self.splits))
-            split = kb.emit("arith.remui", (tile, self.splits))
+        row_tile, split = self.tile_position(tile) if self.splittable else (tile, number(0))
         first_row = imul(row_tile, number(self.rows_per_tile))
         self.first_column = imul(split, self.columns_per_split)
+        self.sweep(first_row, split)
+
+    def sweep(self, first_row: ir.Value, split: ir.Value) -> None:
+        """Emit the rows of a tile over the columns of one split."""
         last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
         body, carried = self._begin(first_row)
         carried = self._chunks(body, carried, self.first_column, last_column)
         self._end(carried, first_row, split)
 
+    def tile_position(self, tile: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Give the row tile and the split of a tile: all splits of a row tile follow each other."""
+        return kb.emit("arith.divui", (tile, self.splits)), kb.emit("arith.remui", (tile, self.splits))
+
     def _begin(self, first_row: ir.Value) -> tuple[BodyElements, list[ir.Value]]:
-        """Pack the rows, compute what depends on them alone, and build the neutral states."""
-        self.pack(first_row)
-        body = BodyElements(self.body_block, self.block, self.load_element)
-        self._prepare_rows(body)
+        """Begin rows, and build the neutral states."""
+        body = self.begin_row(first_row)
         parts = [accumulator.start() for accumulator in self.accumulators]
         self.widths = [len(part) for part in parts]
         return body, [slot for part in parts for slot in part]
+
+    def begin_row(self, first_row: ir.Value) -> BodyElements:
+        """Pack the rows of a tile, and compute what depends on them alone."""
+        self.pack(first_row)
+        body = BodyElements(self.body_block, self.block, self.load_element)
+        self._prepare_rows(body)
+        return body
 
     def _prepare_rows(self, body: BodyElements) -> None:
         """Emit, before the loop over columns, what depends on the row or on nothing, unless it is long."""
@@ -375,12 +390,15 @@ class ReduceNest(Nest):
             end = imin(iadd(start, number(self.chunk)), last_column)
             outer = list(loop.inner_iter_args)
             inner = self._each(outer, lambda accumulator, part: accumulator.open_chunk(part))
-            inner = self._blocks(body, inner, start, end)
-            merged: list[ir.Value] = []
-            for accumulator, a, b in zip(self.accumulators, self._parts(outer), self._parts(inner), strict=True):
-                merged += accumulator.close_chunk(a, b)
-            scf.YieldOp(merged)
+            scf.YieldOp(self.merge_chunk(outer, self._blocks(body, inner, start, end)))
         return list(loop.results)
+
+    def merge_chunk(self, outer: list[ir.Value], inner: list[ir.Value]) -> list[ir.Value]:
+        """Add the states of a chunk to those of the row."""
+        merged: list[ir.Value] = []
+        for accumulator, a, b in zip(self.accumulators, self._parts(outer), self._parts(inner), strict=True):
+            merged += accumulator.close_chunk(a, b)
+        return merged
 
     def _parts(self, carried: list[ir.Value]) -> list[list[ir.Value]]:
         parts, start = [], 0
@@ -479,12 +497,12 @@ class ReduceNest(Nest):
                     panel.unpack(target, first_row, self.rows, slots=slots, convert=convert)
 
     def whole_index(self, relative: ir.Value) -> ir.Value:
-        """Turn a column number of a lane into one of the whole axis; an empty entry stays below zero."""
-        wide = relative
-        if relative.type.width < 64:
-            wide = kb.emit("arith.extsi", (relative,), ir.IntegerType.get_signless(64))
-        shifted = iadd(wide, self.first_column)
-        empty = kb.icompare("slt", wide, number(0))
+        """Turn column numbers of lanes into those of the whole axis; an empty entry stays below zero."""
+        wide, whole = relative, _of_elements(relative.type, ir.IntegerType.get_signless(64))
+        if wide.type != whole:
+            wide = kb.emit("arith.extsi", (relative,), whole)
+        shifted = iadd(wide, broadcast(self.first_column, whole))
+        empty = kb.icompare("slt", wide, kb.constant(0, whole))
         return kb.select(empty, wide, shifted)
 
 
@@ -576,7 +594,8 @@ def write_results(
     values, indices = destinations(operation)
     if values is not None and accumulator.values is not None:
         element = ir.MemRefType(values.type).element_type
-        accumulator.values.unpack(
+        unpack_rows(
+            accumulator.values,
             nest.buffer_of(values),
             first_row,
             nest.rows,
@@ -584,13 +603,23 @@ def write_results(
             convert=None if element == accumulator.values.element else lambda value: _narrowed(value, element),
         )
     if indices is not None and accumulator.indices is not None:
-        accumulator.indices.unpack(
-            nest.buffer_of(indices), first_row, nest.rows, slots=accumulator.results, convert=nest.whole_index
+        unpack_rows(
+            accumulator.indices,
+            nest.buffer_of(indices),
+            first_row,
+            nest.rows,
+            slots=accumulator.results,
+            convert=nest.whole_index,
         )
 
 
 def _narrowed(value: ir.Value, element: ir.Type) -> ir.Value:
-    return kb.emit("arith.truncf", (value,), element)
+    return kb.emit("arith.truncf", (value,), _of_elements(value.type, element))
+
+
+def _of_elements(lanes: ir.Type, element: ir.Type) -> ir.Type:
+    """Give the type of as many lanes, of other elements."""
+    return ir.VectorType.get(lanes.shape, element) if isinstance(lanes, ir.VectorType) else element
 
 
 def _count(nest: Any, accumulator: Accumulator) -> ir.Value:
