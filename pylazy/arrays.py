@@ -241,12 +241,12 @@ def torch_dtype_name(tensor: Any) -> str:
     return "float64" if dtype is torch.float64 else str(dtype).removeprefix("torch.")
 
 
-def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = False) -> Source:
+def array_source(value: Any, *, what: str | None, batch: int, view: str, weak: bool = False) -> Source:
     """Wrap a NumPy array, a torch tensor or an array of another library.
 
     Args:
         value: the array, as `readable` gives it.
-        what: how to call it in a message.
+        what: how to call it in a message, None for an array that has nothing but its shape.
         batch: number of its leading batch dimensions.
         view: the axis it is seen along; a part of its identity.
         weak: whether its dtype gives way to that of others.
@@ -254,6 +254,12 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
     Raises:
         DtypeError: its elements are not of a dtype in `READABLE`.
     """
+    if value.__class__ is np.ndarray:
+        name = _NUMPY_NAMES.get(value.dtype)
+        if name is not None:
+            return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
+    if what is None:
+        what = f"the array of shape {tuple(value.shape)}"
     if value.__class__ is Imported:
         name = _numpy_dtype_name(value.dtype)
         if name is None:

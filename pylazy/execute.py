@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
 from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
-from pylazy.expression import Expression, Flattened, at_user_line, is_compiling
+from pylazy.expression import Expression, Flattened, at_user_line, is_compiling, joint_form
 from pylazy.programs import Executable, Extents, few_rows, find_by_text
 from pylazy.reductions import DEFAULT_SUMMATION, REDUCTIONS, Output, ReductionRequest, Summation, request_text
 from pylazy.runtime.errors import ShapeError, UnsupportedError
@@ -40,6 +40,7 @@ class Wanted(NamedTuple):
     summation: Summation = DEFAULT_SUMMATION
 
 
+_MADE_FROM_OTHERS = frozenset(row.name for row in REDUCTIONS.values() if row.program)
 _MAX_EXECUTABLES = 4096
 _EXECUTABLES: dict[tuple[Any, ...], Executable] = {}
 
@@ -168,7 +169,9 @@ class Job:
             for array, shape, wanted in zip(out, self.shapes, self.wanted, strict=True):
                 dtype = REDUCTIONS[wanted.kind].result_dtype(self.storage)
                 arrays.check_out(array, kind=kind, shape=shape, dtype=dtype, sources=self.sources)
-        results = self.rounded(self.unrounded(kind))
+        results = self.compute(kind) if kind == arrays.NUMPY else self.unrounded(kind)
+        if self.storage != self.dtype:
+            results = self.rounded(results)
         if out is None:
             if kind == arrays.DLPACK:
                 return tuple([arrays.given_back(result, self.sources) for result in results])
@@ -178,9 +181,7 @@ class Job:
         return tuple(out)
 
     def rounded(self, results: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Convert results from the dtype of the arithmetic to that of the formula, where it has another."""
-        if self.storage == self.dtype:
-            return results
+        """Convert results from the dtype of the arithmetic to that of the formula."""
         return tuple(
             [
                 arrays.converted(result, REDUCTIONS[wanted.kind].result_dtype(self.storage))
@@ -208,22 +209,21 @@ class Job:
             tensors: for numbers of inputs, tensors that take the place of the sources' own.
         """
         executable = self.executable
-        outputs = executable.reductions.outputs
-        results = [
-            arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)
-        ]
+        dtypes = executable.result_dtypes
+        results = [arrays.empty_result(kind, shape, dtype) for shape, dtype in zip(self.shapes, dtypes, strict=True)]
         batch, rows, columns = self.extents
         if not (rows and columns) or 0 in batch:
             self.fill_empty(results)
         else:
             located = self.locate(tensors)
             launch(executable.load(self.few), located, results, self.extents, self.ranges)
-        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+        for number, wanted in enumerate(self.wanted):
+            if wanted.kind in _MADE_FROM_OTHERS:
+                results[number] = self.finish(results[number], wanted.kind)
+        return tuple(results)
 
     def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
-        if not REDUCTIONS[kind].program:
-            return result
         if kind == "mean":
             result[...] = arrays.quotient(result, self.terms(result))
             return result
@@ -321,32 +321,76 @@ def prepare(
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
         UnsupportedError: a variable is symbolic.
     """
-    if flat is None:
-        flat = flatten(expressions)
-        if any(source.kind == arrays.SYMBOL for source in flat.sources):
-            raise UnsupportedError(
-                at_user_line(
-                    "this operation on a formula with symbolic variables is not implemented yet: give it arrays"
-                )
-            )
     extents = complete_extents(wanted, reduced, extents)
     if ranges is not None:
         check_terms(wanted, reduced, extents, ranges)
-    storage = formula_dtype(expressions, flat.sources)
-    dtype = arithmetic_dtype(storage)
-    check_indices(flat, dtype, extents)
+    plan, sources = _find_plan(flat, expressions, wanted, reduced, ranged=ranges is not None)
+    for axis in plan.indices:
+        check_index(axis, (extents.rows if axis == "i" else extents.columns) or 0, plan.dtype)
     return Job(
-        find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranges is not None),
-        flat.sources,
+        plan.executable,
+        sources,
         expressions,
-        dtype=dtype,
+        dtype=plan.dtype,
         extents=extents,
         reduced=reduced,
         wanted=wanted,
         shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
         ranges=ranges,
-        storage=storage,
+        storage=plan.storage,
     )
+
+
+class Plan(NamedTuple):
+    """What a reduction has in common with those of all formulas of one form.
+
+    Attributes:
+        executable: the programs.
+        dtype: of the arithmetic.
+        storage: of values of the formula.
+        indices: the axes whose indices are values of the formula.
+    """
+
+    executable: Executable
+    dtype: str
+    storage: str
+    indices: str
+
+
+def _find_plan(
+    flat: Flattened | None,
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    reduced: str,
+    *,
+    ranged: bool,
+) -> tuple[Plan, list[Source]]:
+    """Find or make the plan of a reduction, and the data of its inputs."""
+    form, inputs = (None, None) if flat is not None or is_compiling() else joint_form(expressions)
+    if form is None or inputs is None:
+        if flat is None:
+            flat = flatten(expressions)
+            if any(source.kind == arrays.SYMBOL for source in flat.sources):
+                raise UnsupportedError(
+                    at_user_line(
+                        "this operation on a formula with symbolic variables is not implemented yet: give it arrays"
+                    )
+                )
+        return _make_plan(flat, expressions, wanted, reduced, ranged=ranged), flat.sources
+    key = (wanted, reduced, ranged)
+    plan: Plan | None = form.plans.get(key)
+    if plan is None:
+        plan = form.plans[key] = _make_plan(flatten(expressions), expressions, wanted, reduced, ranged=ranged)
+    return plan, list(inputs.values())
+
+
+def _make_plan(
+    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, *, ranged: bool
+) -> Plan:
+    storage = formula_dtype(expressions, flat.sources)
+    dtype = arithmetic_dtype(storage)
+    executable = find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranged)
+    return Plan(executable, dtype, storage, flat.indices)
 
 
 def check_indices(flat: Flattened, dtype: str, extents: Extents) -> None:
@@ -452,13 +496,10 @@ def complete_extents(wanted: tuple[Wanted, ...], reduced: str, extents: Extents)
         ShapeError: see `prepare`.
     """
     batch, rows, columns = extents
-    rows = 1 if rows is None else rows
-    columns = 1 if columns is None else columns
-    _check_extents(wanted, reduced, batch, rows, columns)
-    return Extents(batch, rows, columns)
-
-
-def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, ...], rows: int, columns: int) -> None:
+    if rows is None or columns is None:
+        rows = 1 if rows is None else rows
+        columns = 1 if columns is None else columns
+        extents = Extents(batch, rows, columns)
     if rows > 1 and columns > 1 and math.prod(batch) * rows * columns > _MAX_EXTENT:
         raise ShapeError(
             at_user_line(
@@ -478,6 +519,7 @@ def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, .
                     f"{kind} over axis {axis}, which is empty: no position exists, expected at least 1 element"
                 )
             )
+    return extents
 
 
 def check_terms(wanted: tuple[Wanted, ...], reduced: str, extents: Extents, ranges: Ranges) -> None:

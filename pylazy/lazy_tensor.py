@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,22 +46,12 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
     __slots__ = ()
 
-    def __new__(cls, x: Any = None, axis: int | None = None) -> Self:  # noqa: ARG004  the arguments of __init__
+    def __new__(cls, x: Any, axis: int | None = None) -> Self:
         """Choose the class by the data."""
-        if cls is LazyTensor and is_complex(x):
-            from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
-
-            return object.__new__(ComplexLazyTensor)  # type: ignore[return-value]
-        return object.__new__(cls)
-
-    def __init__(self, x: Any, axis: int | None = None) -> None:
-        made = symbolic(self.__class__, *x) if axis is None and is_symbol(x) else from_data(self.__class__, x, axis)
-        self._expression = made._expression
-        self._batch = made._batch
-        self._rows = made._rows
-        self._columns = made._columns
-        self._backend = made._backend
-        self._ranges = made._ranges
+        if axis is None and is_symbol(x):
+            return symbolic(cls, *x)
+        made = from_data(cls, x, axis)
+        return copy(made) if made is x else made
 
     def __matmul__(self, v: Any, **options: Any) -> Any:
         """Multiply the matrix of a scalar formula with vectors: (*batch, M) for v of shape (N,), else (*batch, M, E).

@@ -31,15 +31,17 @@ class Executable:
 
     Attributes:
         request: what the programs compute.
+        result_dtypes: of the reductions, in order.
     """
 
-    __slots__ = ("_derived", "_programs", "_text", "request")
+    __slots__ = ("_derived", "_programs", "_text", "request", "result_dtypes")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self._programs: dict[str, Program] = {}
         self._derived: dict[Order, Executable] = {}
         self._text: str | None = None
+        self.result_dtypes = tuple([output.dtype for output in self.reductions.outputs])
 
     @property
     def reductions(self) -> ReductionRequest:
@@ -111,7 +113,7 @@ def few_rows(extents: Extents, dtype: str) -> str:
     Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle.
     """
     rows, columns = extents.rows or 1, extents.columns or 1
-    if rows > _MANY_COLUMNS and columns > _MANY_COLUMNS:
+    if (rows < _MANY_COLUMNS and columns < _MANY_COLUMNS) or (rows > _MANY_COLUMNS and columns > _MANY_COLUMNS):
         return ""
     lanes = _VECTOR_BYTES.get(host_target(), 32) // (4 if dtype == "float32" else 8)
     if rows <= lanes and columns >= _MANY_COLUMNS:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MAX_STATIC_EXPONENT = 1024
+_INTEGERS = (int, np.integer)
 
 _TORCH_NAMES = {
     "add": "add",
@@ -146,7 +147,7 @@ class Operators(LazyFormula):
                 return unary("rsqrt", self)
             if exponent.is_integer():
                 exponent = int(exponent)
-        if isinstance(exponent, int | np.integer) and abs(exponent) <= _MAX_STATIC_EXPONENT:
+        if isinstance(exponent, _INTEGERS) and abs(exponent) <= _MAX_STATIC_EXPONENT:
             if exponent == 2:
                 return unary("square", self)
             return unary("powi", self, (("exponent", int(exponent)),))
