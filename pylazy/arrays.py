@@ -23,6 +23,7 @@ _BOXES: dict[str, type[ctypes.c_float | ctypes.c_double]] = {
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
+_address_of, _first_byte_of = ctypes.addressof, ctypes.c_char.from_buffer
 _LOW_PRECISION = ("float16", "bfloat16")
 """What torch's autocast makes of float32, and is made float32 again here: sums of many terms need it."""
 _C_CONTIGUOUS_AND_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, numpy/ndarraytypes.h
@@ -117,7 +118,7 @@ class Source:
         weak: whether the dtype gives way to that of the other variables, as a Python number's does.
     """
 
-    __slots__ = ("_box", "array", "batch", "dtype", "identity", "imported", "kind", "number", "shape", "weak")
+    __slots__ = ("_boxes", "array", "batch", "dtype", "identity", "imported", "kind", "number", "shape", "weak")
 
     def __init__(self, kind: str, array: Any, *, batch: int, dtype: str, weak: bool, view: str) -> None:
         self.kind = kind
@@ -130,8 +131,8 @@ class Source:
         self.batch = batch
         self.dtype = dtype
         self.weak = weak
-        self._box: dict[str, Located] | None = None
         if kind == NUMBER:
+            self._boxes: dict[str, Located] = {}
             self.shape: tuple[int, ...] = ()
             self.identity: Any = id(self)
             self.number: float | None = array
@@ -146,27 +147,47 @@ class Source:
         array = self.array if self.imported is None else self.imported.owner
         return _rebuild_source, (self.kind, array, self.batch, self.dtype, self.weak, view)
 
+    def address(self, dtype: str) -> int:
+        """The address of data of which a kernel needs no more: all of a contiguous array of this dtype. Else 0.
+
+        Raises:
+            ShapeError: the array has changed its shape since the variable was made.
+        """
+        kind = self.kind
+        if kind == NUMBER:
+            return self._boxed(dtype).pointer
+        array = self.array
+        if array.shape != self.shape:
+            self.refuse_new_shape()
+        if self.batch:
+            return 0
+        if kind == TORCH:
+            is_plain = torch_dtype_name(array) == dtype and array.is_contiguous() and not array.is_neg()
+            return array.data_ptr() if is_plain else 0
+        is_plain = self.dtype == dtype and array.flags.num & _C_CONTIGUOUS_AND_ALIGNED == _C_CONTIGUOUS_AND_ALIGNED
+        return numpy_address(array) if is_plain else 0
+
     def locate(self, dtype: str) -> Located:
         """Find the data, in this dtype and with contiguous rows; copied only where it must be.
 
         Raises:
             ShapeError: the array has changed its shape since the variable was made.
         """
-        array = self.array
-        if self.kind == NUMPY or self.kind == DLPACK:  # noqa: PLR1714  a tuple takes longer, and this is the call path
-            if array.shape != self.shape:
-                self.refuse_new_shape()
-            if not self.batch and self.dtype == dtype and array.flags.num & 0x0101 == 0x0101:
-                return Located(numpy_address(array), (), (), array)
-            return self._locate_numpy(dtype)
         if self.kind == NUMBER:
-            box = self._box
-            if box is None:
-                # Threads may race to build it: each stores a complete and equal table.
-                made = {name: kind(array) for name, kind in _BOXES.items()}
-                self._box = box = {name: Located(ctypes.addressof(made[name]), (), (), made[name]) for name in made}
-            return box[dtype]
-        return self.locate_tensor(array, dtype)
+            return self._boxed(dtype)
+        address = self.address(dtype)
+        if address:
+            return Located(address, (), (), self.array)
+        return self.locate_tensor(self.array, dtype) if self.kind == TORCH else self._locate_numpy(dtype)
+
+    def _boxed(self, dtype: str) -> Located:
+        """A number in memory, at the same place in every run."""
+        found = self._boxes.get(dtype)
+        if found is None:
+            # Threads may race to make it; setdefault lets one win.
+            box = _BOXES[dtype](self.array)
+            found = self._boxes.setdefault(dtype, Located(ctypes.addressof(box), (), (), box))
+        return found
 
     def locate_tensor(self, tensor: Any, dtype: str) -> Located:
         """As `locate`, for a tensor that takes the place of this source's own."""
@@ -189,12 +210,11 @@ class Source:
 
     def _locate_numpy(self, dtype: str) -> Located:
         array = self.array
-        aligned = array.flags.aligned
-        if (
-            self.dtype != dtype
-            or not aligned
-            or not _rows_are_contiguous(self.shape, array.strides, self.batch, array.itemsize)
-        ):
+        flags = array.flags
+        rows_lie_together = flags.c_contiguous or _rows_are_contiguous(
+            self.shape, array.strides, self.batch, array.itemsize
+        )
+        if self.dtype != dtype or not flags.aligned or not rows_lie_together:
             array = array[_without_repeats(self.shape, array.strides, self.batch)]
             array = np.array(array, dtype=_NUMPY_DTYPES[dtype], order="C", copy=True, subok=False)
         strides = _batch_strides(array.shape, array.strides, self.batch)
@@ -219,7 +239,7 @@ def _rebuild_source(kind: str, array: Any, batch: int, dtype: str, weak: bool, v
 def numpy_address(array: Any) -> int:
     """The address of the first element; four times faster than `array.ctypes.data` where the array can be written."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return _address_of(_first_byte_of(array))
     except (TypeError, ValueError, BufferError):
         # Read-only, empty or strided: the documented road, which takes 1.4 microseconds.
         address: int = array.__array_interface__["data"][0]
@@ -258,35 +278,40 @@ def array_source(value: Any, *, what: str | None, batch: int, view: str, weak: b
         name = _NUMPY_NAMES.get(value.dtype)
         if name is not None:
             return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
-    if what is None:
-        what = f"the array of shape {tuple(value.shape)}"
+    elif is_tensor(value):
+        return _tensor_source(value, what, batch=batch, view=view, weak=weak)
+    name = _numpy_dtype_name(value.dtype)
+    if name is None:
+        conversion = "x.astype('float32')" if value.__class__ is Imported else "x.astype(numpy.float32)"
+        _refuse_dtype(what or _called(value), value.dtype, conversion)
     if value.__class__ is Imported:
-        name = _numpy_dtype_name(value.dtype)
-        if name is None:
-            _refuse_dtype(what, value.dtype, "x.astype('float32')")
-        if value.namespace is None:  # nobody says what to make results of: they are NumPy's
-            return Source(NUMPY, value.array, batch=batch, dtype=name, weak=weak, view=view)
-        return Source(DLPACK, value, batch=batch, dtype=name, weak=weak, view=view)
-    if isinstance(value, np.ndarray):
-        name = _numpy_dtype_name(value.dtype)
-        if name is None:
-            _refuse_dtype(what, value.dtype, "x.astype(numpy.float32)")
-        masked = sys.modules.get("numpy.ma")  # imported by whoever made a masked array
-        if masked is not None and isinstance(value, masked.MaskedArray):
-            raise DtypeError(
-                at_user_line(f"{what} is a masked array, whose mask a formula would ignore: fill it first")
-            )
-        return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
-    name = torch_dtype_name(value)
-    if name in _LOW_PRECISION and sys.modules["torch"].is_autocast_enabled(value.device.type):
-        value, name = value.float(), "float32"
+        if value.namespace is not None:
+            return Source(DLPACK, value, batch=batch, dtype=name, weak=weak, view=view)
+        value = value.array  # nobody says what to make results of: they are NumPy's
+    masked = sys.modules.get("numpy.ma")  # imported by whoever made a masked array
+    if masked is not None and isinstance(value, masked.MaskedArray):
+        what = what or _called(value)
+        raise DtypeError(at_user_line(f"{what} is a masked array, whose mask a formula would ignore: fill it first"))
+    return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
+
+
+def _tensor_source(tensor: Any, what: str | None, *, batch: int, view: str, weak: bool) -> Source:
+    torch = sys.modules["torch"]
+    name = torch_dtype_name(tensor)
+    if name in _LOW_PRECISION and torch.is_autocast_enabled(tensor.device.type):
+        tensor, name = tensor.float(), "float32"
     if name not in READABLE:
-        _refuse_dtype(what, value.dtype, "x.float()")
-    if value.layout is not sys.modules["torch"].strided:
+        _refuse_dtype(what or _called(tensor), tensor.dtype, "x.float()")
+    if tensor.layout is not torch.strided:
+        what = what or _called(tensor)
         raise DtypeError(
-            at_user_line(f"{what} is a tensor of layout {value.layout}, expected a dense one: use x.to_dense()")
+            at_user_line(f"{what} is a tensor of layout {tensor.layout}, expected a dense one: use x.to_dense()")
         )
-    return Source(TORCH, value, batch=batch, dtype=name, weak=weak, view=view)
+    return Source(TORCH, tensor, batch=batch, dtype=name, weak=weak, view=view)
+
+
+def _called(value: Any) -> str:
+    return f"the array of shape {tuple(value.shape)}"
 
 
 def number_source(value: float) -> Source:
@@ -311,8 +336,9 @@ def _numpy_dtype_name(dtype: Any) -> str | None:
 
 def is_array(value: Any) -> bool:
     """Whether this is an array: NumPy's, torch's, or of a library that speaks DLPack."""
-    known = isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported
-    return known or hasattr(value, "__dlpack__")
+    return (
+        isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported or hasattr(value, "__dlpack__")
+    )
 
 
 _CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
@@ -578,4 +604,4 @@ def _without_repeats(shape: tuple[int, ...], strides: tuple[int, ...], batch: in
 
 
 def _batch_strides(shape: Sequence[int], strides: tuple[int, ...], batch: int) -> tuple[int, ...]:
-    return tuple(0 if shape[axis] == 1 else strides[axis] for axis in range(batch))
+    return tuple([0 if shape[axis] == 1 else strides[axis] for axis in range(batch)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
@@ -39,6 +40,9 @@ class Wanted(NamedTuple):
     k: int = 0
     summation: Summation = DEFAULT_SUMMATION
 
+
+WANTED: Mapping[str, tuple[Wanted, ...]] = MappingProxyType({kind: (Wanted(kind, (0,)),) for kind in REDUCTIONS})
+"""For each kind that takes no k that result alone, of a formula without a weight."""
 
 _MADE_FROM_OTHERS = frozenset(row.name for row in REDUCTIONS.values() if row.program)
 _MAX_EXECUTABLES = 4096
@@ -215,12 +219,24 @@ class Job:
         if not (rows and columns) or 0 in batch:
             self.fill_empty(results)
         else:
-            located = self.locate(tensors)
-            launch(executable.load(self.few), located, results, self.extents, self.ranges)
+            program = executable.load(self.few)
+            addresses = self._addresses() if tensors is None else None
+            if addresses is None:
+                launch(program, self.locate(tensors), results, self.extents, self.ranges)
+            else:
+                program.run([*addresses, *map(arrays.result_address, results)], rows, columns)
         for number, wanted in enumerate(self.wanted):
             if wanted.kind in _MADE_FROM_OTHERS:
                 results[number] = self.finish(results[number], wanted.kind)
         return tuple(results)
+
+    def _addresses(self) -> list[int] | None:
+        """Give the addresses of all inputs, where a launch needs nothing else: no batch, no copy and no ranges."""
+        if self.extents.batch or self.ranges is not None:
+            return None
+        dtype = self.dtype
+        addresses = [source.address(dtype) for source in self.sources]
+        return None if 0 in addresses else addresses
 
     def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""

@@ -54,9 +54,13 @@ TRANSPOSED: Attributes = (("transposed", 1),)
 """The attribute of a variable of axes "ij" whose array is (*batch, N, M, D)."""
 
 
-def user_position() -> Position:
-    """Find the innermost frame that does not belong to this package; cheap, as it runs for each node."""
-    frame = sys._getframe(2)
+def user_position(inner: int = 2) -> Position:
+    """Find the innermost frame that does not belong to this package; cheap, as it runs for each node.
+
+    Args:
+        inner: the number of innermost frames, that of this function included, that are known to belong to it.
+    """
+    frame = sys._getframe(inner)
     while True:
         code = frame.f_code
         owner = _FILE_OWNERS.get(code.co_filename) or _file_owner(code.co_filename)
@@ -213,7 +217,7 @@ def _rebuild(rows: tuple[tuple[Any, ...], ...]) -> Expression:
     return nodes[-1]
 
 
-def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expression:
+def variable(source: Any, *, axis: str, dim: int, dtype: str | None, position: Position | None = None) -> Expression:
     """A leaf that stands for the rows of an array along one axis, or for one row shared by all ("").
 
     Args:
@@ -222,8 +226,10 @@ def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expressi
         axis: "i", "j" or ""; "ij" for an array with a row for each pair.
         dim: elements of a row.
         dtype: of the array, or None for a number that adapts.
+        position: where the user built it, if the caller knows.
     """
-    position = user_position()
+    if position is None:
+        position = user_position()
     if position[0] is None:
         return Expression("var", (), (), axis, dim, dtype, source, position)
     key = (axis, dim, dtype)
@@ -260,13 +266,16 @@ def _leaf_without_data(op: str, axes: str, value: Number | None) -> Expression:
     return Expression(op, (), (), axes, 1, None, value, position, form, {})
 
 
-def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()) -> Expression:
-    """Build the node of an operation.
+def apply(
+    op: str, operands: tuple[Expression, ...], attributes: Attributes = (), position: Position | None = None
+) -> Expression:
+    """Build the node of an operation; `position` is where the user did, if the caller knows.
 
     Raises:
         ShapeError: the inner dimensions of the operands do not fit the operation.
     """
-    position = user_position()
+    if position is None:
+        position = user_position()
     key: Any
     if position[0] is None:  # torch.compile: a table of forms is nothing that it can put in a graph
         key = inputs = None

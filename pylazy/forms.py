@@ -52,16 +52,15 @@ def join_inputs(op: str, attributes: Any, operands: Any) -> tuple[Any, Inputs | 
 
     Where operands have inputs in common, the key says which: x - y and x - x are two forms.
     """
-    first = operands[0]
-    key = [op, attributes, first.form]
-    inputs: Inputs | None = first.inputs
+    inputs: Inputs | None = operands[0].inputs
+    key = [op, attributes, operands[0].form]
     for operand in operands[1:]:
         own: Inputs | None = operand.inputs
         if inputs is None or own is None:
             return None, None
-        key.append(operand.form)
         is_apart = inputs.keys().isdisjoint(own)
-        inputs = {**inputs, **own}
+        inputs = inputs | own
+        key.append(operand.form)
         if not is_apart:
             numbers = {identity: number for number, identity in enumerate(inputs)}
             key.append(tuple([numbers[identity] for identity in own]))

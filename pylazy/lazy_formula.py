@@ -6,7 +6,7 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from pylazy.dtypes import result_dtype
-from pylazy.expression import apply, at_user_line
+from pylazy.expression import apply, at_user_line, user_position
 from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
@@ -172,7 +172,7 @@ def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
         refuse_unbound(op, x)
     if x.is_complex:
         return apply_complex(op, (x,), attributes)
-    expression = apply(op, (x._expression,), attributes)
+    expression = apply(op, (x._expression,), attributes, user_position(3))  # this and the method are known frames
     return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
 
 
@@ -199,7 +199,8 @@ def apply_to(op: str, operands: Sequence[_T], attributes: Attributes = ()) -> _T
     Raises:
         ShapeError: sizes or inner dimensions do not fit.
     """
-    expression = apply(op, tuple([operand._expression for operand in operands]), attributes)
+    expressions = tuple([operand._expression for operand in operands])
+    expression = apply(op, expressions, attributes, user_position(3))  # this, and its callers
     batch, rows, columns = _joint_sizes(op, operands)
     backend = ranges = None
     for operand in operands:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 
 from pylazy import arrays
-from pylazy.expression import argument, at_user_line, constant, variable
+from pylazy.expression import argument, at_user_line, constant, user_position, variable
 from pylazy.lazy_formula import LazyFormula, apply_complex, apply_to, new, read_index, refuse_unbound
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
 
@@ -172,7 +172,8 @@ def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool) -> _T:
         _refuse_axis(axis, shape)
     source = arrays.array_source(x, what=None, batch=len(batch), view=str(len(batch)) if batch else "0", weak=weak)
     dim = checked_dim(shape[-1] if shape else 1)
-    leaf = variable(source, axis=_AXIS_NAMES[axis], dim=dim, dtype=None if weak else source.dtype)
+    dtype = None if weak else source.dtype
+    leaf = variable(source, axis=_AXIS_NAMES[axis], dim=dim, dtype=dtype, position=user_position(3))
     return new(cls, leaf, batch, rows, columns, None)
 
 

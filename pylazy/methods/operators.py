@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pylazy import arrays
-from pylazy.lazy_formula import LazyFormula, unary
+from pylazy.lazy_formula import LazyFormula, apply_to, unary
 from pylazy.methods.operands import combine, operand
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ _OPERANDS = (LazyFormula, int, float, complex, list, tuple, np.ndarray, np.gener
 
 
 def _operator(op: str, x: _T, y: Any) -> _T:
-    if y.__class__ is not x.__class__ and not isinstance(y, _OPERANDS) and not arrays.is_array(y):
+    if y.__class__ is x.__class__ and not x.is_complex:
+        return apply_to(op, (x, y))
+    if not isinstance(y, _OPERANDS) and not arrays.is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, x, y)
 
