@@ -26,7 +26,6 @@ _BOXES: dict[str, type[ctypes.c_float | ctypes.c_double]] = {
 _address_of, _first_byte_of = ctypes.addressof, ctypes.c_char.from_buffer
 _LOW_PRECISION = ("float16", "bfloat16")
 """What torch's autocast makes of float32, and is made float32 again here: sums of many terms need it."""
-_C_CONTIGUOUS_AND_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, numpy/ndarraytypes.h
 
 
 class Located(NamedTuple):
@@ -162,10 +161,10 @@ class Source:
         if self.batch:
             return 0
         if kind == TORCH:
-            is_plain = torch_dtype_name(array) == dtype and array.is_contiguous() and not array.is_neg()
-            return array.data_ptr() if is_plain else 0
-        is_plain = self.dtype == dtype and array.flags.num & _C_CONTIGUOUS_AND_ALIGNED == _C_CONTIGUOUS_AND_ALIGNED
-        return numpy_address(array) if is_plain else 0
+            return tensor_address(array, dtype)
+        if self.dtype != dtype or array.flags.num & 0x0101 != 0x0101:  # C-contiguous and aligned, in ndarraytypes.h
+            return 0
+        return numpy_address(array)
 
     def locate(self, dtype: str) -> Located:
         """Find the data, in this dtype and with contiguous rows; copied only where it must be.
@@ -244,6 +243,12 @@ def numpy_address(array: Any) -> int:
         # Read-only, empty or strided: the documented road, which takes 1.4 microseconds.
         address: int = array.__array_interface__["data"][0]
         return address
+
+
+def tensor_address(tensor: Any, dtype: str) -> int:
+    """The address of the first element of a contiguous tensor of this dtype; else 0."""
+    is_plain = torch_dtype_name(tensor) == dtype and tensor.is_contiguous() and not tensor.is_neg()
+    return int(tensor.data_ptr()) if is_plain else 0
 
 
 def is_tensor(value: Any) -> bool:

@@ -14,7 +14,7 @@ from pylazy.reductions import DEFAULT_SUMMATION, REDUCTIONS, Output, ReductionRe
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pylazy.arrays import Located, Source
     from pylazy.ranges import Ranges, Table
@@ -199,11 +199,11 @@ class Job:
         Args:
             kind: what `check_devices` says.
         """
-        if kind == arrays.TORCH:
-            from pylazy.pytorch.torch_reductions import run_tensors
-
-            return run_tensors(self)
-        return self.compute(kind)
+        if kind != arrays.TORCH:
+            return self.compute(kind)
+        if not RUN_TENSORS:
+            import pylazy.pytorch.torch_reductions  # noqa: F401  puts its function there
+        return RUN_TENSORS[0](self)
 
     def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
         """Compute the results without a word to autograd.
@@ -219,27 +219,42 @@ class Job:
         if not (rows and columns) or 0 in batch:
             self.fill_empty(results)
         else:
-            program = executable.load(self.few)
-            addresses = self._addresses() if tensors is None else None
-            if addresses is None:
-                launch(program, self.locate(tensors), results, self.extents, self.ranges)
-            else:
-                program.run([*addresses, *map(arrays.result_address, results)], rows, columns)
-        for number, wanted in enumerate(self.wanted):
-            if wanted.kind in _MADE_FROM_OTHERS:
-                results[number] = self.finish(results[number], wanted.kind)
-        return tuple(results)
+            self.launch(executable.load(self.few), results, tensors)
+        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
 
-    def _addresses(self) -> list[int] | None:
-        """Give the addresses of all inputs, where a launch needs nothing else: no batch, no copy and no ranges."""
-        if self.extents.batch or self.ranges is not None:
-            return None
+    def launch(self, program: Program, results: Sequence[Any], tensors: Mapping[int, Any] | None = None) -> None:
+        """Run a program on the inputs, then those of `results` that it reads, and into the others.
+
+        Args:
+            program: what to run.
+            results: arrays with every batch dimension and contiguous elements.
+            tensors: as for `compute`.
+        """
+        addresses = None
+        if not self.extents.batch and self.ranges is None:
+            addresses = self._addresses(tensors)
+        if addresses is None:
+            launch(program, self.locate(tensors), results, self.extents, self.ranges)
+        else:
+            _, rows, columns = self.extents
+            program.run([*addresses, *map(arrays.result_address, results)], rows or 1, columns or 1)
+
+    def _addresses(self, tensors: Mapping[int, Any] | None) -> list[int] | None:
+        """Give the addresses of all inputs, if a launch needs no more of them."""
         dtype = self.dtype
-        addresses = [source.address(dtype) for source in self.sources]
+        if tensors is None:
+            addresses = [source.address(dtype) for source in self.sources]
+        else:
+            addresses = [
+                arrays.tensor_address(tensors[number], dtype) if number in tensors else source.address(dtype)
+                for number, source in enumerate(self.sources)
+            ]
         return None if 0 in addresses else addresses
 
     def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
+        if kind not in _MADE_FROM_OTHERS:
+            return result
         if kind == "mean":
             result[...] = arrays.quotient(result, self.terms(result))
             return result
@@ -355,6 +370,10 @@ def prepare(
         ranges=ranges,
         storage=plan.storage,
     )
+
+
+RUN_TENSORS: list[Callable[[Job], tuple[Any, ...]]] = []
+"""What runs jobs on tensors, once it is imported; the import statement takes 1 microsecond even then."""
 
 
 class Plan(NamedTuple):

@@ -93,14 +93,14 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
         AxisError: the shape does not say which axes the array has, or contradicts `axis`.
         DtypeError: this is no array, or of a dtype that no formula reads.
     """
-    if x.__class__ is np.ndarray and x.dtype.kind != "c":  # most often, so first
-        return _from_array(cls, x, axis, weak=x.ndim == 0)
+    if (x.__class__ is np.ndarray and x.dtype.kind != "c") or (arrays.is_tensor(x) and not x.is_complex()):
+        return _from_array(cls, x, axis)  # most often, so first
     if is_complex(x):
         from pylazy.complex_numbers import complex_lazy_tensor
 
         return complex_lazy_tensor.from_complex_data(x, axis)  # type: ignore[return-value]
-    if isinstance(x, np.ndarray) or arrays.is_tensor(x) or x.__class__ is arrays.Imported:
-        return _from_array(cls, x, axis, weak=x.ndim == 0)
+    if isinstance(x, np.ndarray) or x.__class__ is arrays.Imported:
+        return _from_array(cls, x, axis)
     if isinstance(x, list | tuple) and axis in (None, 0, 1, 2):
         return _from_array(cls, _from_list(x), axis, weak=True)
     if axis not in (None, 2) and not arrays.is_array(x):
@@ -137,7 +137,7 @@ def _from_list(x: Sequence[Any]) -> Any:
         ) from None
 
 
-def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool) -> _T:
+def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool = False) -> _T:
     shape = tuple(x.shape)
     rank = len(shape)
     batch: tuple[int, ...] = ()
@@ -168,6 +168,7 @@ def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool) -> _T:
             _refuse_axis(axis, shape)
     elif axis in (None, 2):
         axis = 2
+        weak = weak or not rank
     else:
         _refuse_axis(axis, shape)
     source = arrays.array_source(x, what=None, batch=len(batch), view=str(len(batch)) if batch else "0", weak=weak)

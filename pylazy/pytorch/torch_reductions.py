@@ -12,7 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 from pylazy import arrays
-from pylazy.execute import Job, Wanted, launch
+from pylazy.execute import RUN_TENSORS
 from pylazy.expression import at_user_line
 from pylazy.pytorch.torch_ops import pull_back, run
 from pylazy.reductions import REDUCTIONS
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.arrays import Source
+    from pylazy.execute import Job, Wanted
 
 SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
 """Reductions whose results are values of the formula at some pairs."""
@@ -43,6 +44,9 @@ def run_tensors(job: Job) -> tuple[Any, ...]:
 
         return select(job)
     return _record(job) if plain else dispatch(job)
+
+
+RUN_TENSORS.append(run_tensors)
 
 
 def run_as_constant(job: Job) -> tuple[Any, ...]:
@@ -145,13 +149,15 @@ class _Reduction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, job: Job, numbers: tuple[int, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        results = job.compute(arrays.TORCH, dict(zip(numbers, tensors, strict=True)))
+        pairs = zip(numbers, tensors, strict=True)
+        converted = {number: tensor for number, tensor in pairs if tensor is not job.sources[number].array}
+        results = job.compute(arrays.TORCH, converted or None)
         ctx.job = job
         ctx.numbers = numbers
         described = job.executable.request.results
         saved = [result for result, own in zip(results, described, strict=True) if own.saved]
         ctx.save_for_backward(*tensors, *saved)
-        ctx.mark_non_differentiable(*(result for result in results if not result.is_floating_point()))
+        ctx.mark_non_differentiable(*[result for result in results if not result.is_floating_point()])
         ctx.set_materialize_grads(False)
         return results
 
@@ -160,7 +166,7 @@ class _Reduction(torch.autograd.Function):
         job: Job = ctx.job
         cotangent = cotangents[0]
         if cotangent is None:
-            return (None, None, *(None for _ in ctx.numbers))
+            return (None,) * (2 + len(ctx.numbers))
         if not job.executable.request.results[0].differentiable and job.reduced_extent:
             message = f"{job.wanted[0].kind} has no gradient"
             raise UnsupportedError(at_user_line(message, job.expressions[0].position))
@@ -170,7 +176,7 @@ class _Reduction(torch.autograd.Function):
         needed = [number for number, needs in zip(ctx.numbers, ctx.needs_input_grad[2:], strict=True) if needs]
         find = _recorded_gradients if torch.is_grad_enabled() else _gradients
         gradients = iter(find(job, tensors, tuple(needed), cotangent, results))
-        return (None, None, *(next(gradients) if number in needed else None for number in ctx.numbers))
+        return (None, None, *[next(gradients) if number in needed else None for number in ctx.numbers])
 
 
 def _recorded_gradients(
@@ -218,7 +224,7 @@ def _gradients(
         given = [result.detach().contiguous() for result in (*results, cotangent)]
         program = job.executable.gradient(wrt, job.few)
         job.check_tables(program)
-        launch(program, job.locate(tensors), [*given, *full], job.extents, job.ranges)
+        job.launch(program, [*given, *full], tensors)
     else:
         for gradient in full:
             gradient.zero_()
