@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pylazy.arrays import Located, Source
+    from pylazy.gpu.places import Place
+    from pylazy.options import Backend
     from pylazy.ranges import Ranges, Table
+    from pylazy.runtime.gpu_launch import GpuProgram
     from pylazy.runtime.launch import Program
 
 _MAX_EXTENT = 2**63 - 1
@@ -63,9 +66,11 @@ class Job:
         wanted: the results.
         shapes: of the results, in order.
         ranges: the pairs that are reduced, or None for all.
+        backend: where to run; None for where the arrays lie.
     """
 
     __slots__ = (
+        "backend",
         "dtype",
         "executable",
         "expressions",
@@ -91,7 +96,9 @@ class Job:
         shapes: tuple[tuple[int, ...], ...],
         ranges: Ranges | None = None,
         storage: str | None = None,
+        backend: Backend | None = None,
     ) -> None:
+        self.backend = backend
         self.executable = executable
         self.sources = sources
         self.expressions = expressions
@@ -120,6 +127,7 @@ class Job:
             wanted=wanted,
             shapes=shapes,
             ranges=self.ranges,
+            backend=self.backend,
         )
 
     @property
@@ -136,7 +144,7 @@ class Job:
         shape = (-1, 1, 1) if is_kept and self.reduced == "j" else (-1, 1)
         return arrays.array_like(result, counts.reshape(shape))
 
-    def check_tables(self, program: Program) -> None:
+    def check_tables(self, program: Program | GpuProgram) -> None:
         """Check that a gradient program may use both halves of ranges, where it does.
 
         Raises:
@@ -213,6 +221,9 @@ class Job:
             tensors: for numbers of inputs, tensors that take the place of the sources' own.
         """
         executable = self.executable
+        place = arrays.place_of(kind, self.sources, self.backend)
+        if place is not None:
+            return self._compute_on(place, tensors)
         dtypes = executable.result_dtypes
         results = [arrays.empty_result(kind, shape, dtype) for shape, dtype in zip(self.shapes, dtypes, strict=True)]
         batch, rows, columns = self.extents
@@ -250,6 +261,31 @@ class Job:
                 for number, source in enumerate(self.sources)
             ]
         return None if 0 in addresses else addresses
+
+    def _compute_on(self, place: Place, tensors: Mapping[int, Any] | None) -> tuple[Any, ...]:
+        """As `compute`, on a GPU."""
+        dtypes = self.executable.result_dtypes
+        results = [place.empty(shape, dtype) for shape, dtype in zip(self.shapes, dtypes, strict=True)]
+        batch, rows, columns = self.extents
+        if not (rows and columns) or 0 in batch:
+            self.fill_empty(results)
+        else:
+            self.launch_on(place, self.executable, self.locate_on(place, tensors), results)
+        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+
+    def launch_on(
+        self, place: Place, executable: Executable, inputs: Sequence[Located], results: Sequence[Any]
+    ) -> None:
+        """Run a program on a GPU: that of the job, or of one of its derivatives."""
+        program = place.load(executable)
+        self.check_tables(program)
+        indices = executable.reductions.indices
+        place.launch(program, inputs, results, self.extents, self.ranges, indices=indices)
+
+    def locate_on(self, place: Place, tensors: Mapping[int, Any] | None = None) -> list[Located]:
+        """Find the data of every input for a GPU."""
+        given = tensors or {}
+        return [place.locate(source, self.dtype, given.get(number)) for number, source in enumerate(self.sources)]
 
     def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
@@ -335,6 +371,7 @@ def prepare(
     drop_inner: bool = False,
     flat: Flattened | None = None,
     ranges: Ranges | None = None,
+    backend: Backend | None = None,
 ) -> Job:
     """Find or make the program of a reduction, and bind it to its data.
 
@@ -347,6 +384,7 @@ def prepare(
         drop_inner: leave an inner dimension of 1 out of the shape of the results.
         flat: the expressions in canonical form, where the caller has it already.
         ranges: the pairs to reduce, None for all.
+        backend: where to run; None for where the arrays lie.
 
     Raises:
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
@@ -369,6 +407,7 @@ def prepare(
         shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
         ranges=ranges,
         storage=plan.storage,
+        backend=backend,
     )
 
 
