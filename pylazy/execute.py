@@ -49,6 +49,7 @@ WANTED: Mapping[str, tuple[Wanted, ...]] = MappingProxyType({kind: (Wanted(kind,
 
 _MADE_FROM_OTHERS = frozenset(row.name for row in REDUCTIONS.values() if row.program)
 _MAX_EXECUTABLES = 4096
+_MAX_PLANS = 64
 _EXECUTABLES: dict[tuple[Any, ...], Executable] = {}
 
 
@@ -221,9 +222,10 @@ class Job:
             tensors: for numbers of inputs, tensors that take the place of the sources' own.
         """
         executable = self.executable
-        place = arrays.place_of(kind, self.sources, self.backend)
-        if place is not None:
-            return self._compute_on(place, tensors)
+        if kind == arrays.TORCH or self.backend is not None:
+            place = arrays.place_of(kind, self.sources, self.backend)
+            if place is not None:
+                return self._compute_on(place, tensors)
         dtypes = executable.result_dtypes
         results = [arrays.empty_result(kind, shape, dtype) for shape, dtype in zip(self.shapes, dtypes, strict=True)]
         batch, rows, columns = self.extents
@@ -231,23 +233,25 @@ class Job:
             self.fill_empty(results)
         else:
             self.launch(executable.load(self.few), results, tensors)
-        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+        for number, wanted in enumerate(self.wanted):
+            if wanted.kind in _MADE_FROM_OTHERS:
+                results[number] = self.finish(results[number], wanted.kind)
+        return tuple(results)
 
     def launch(self, program: Program, results: Sequence[Any], tensors: Mapping[int, Any] | None = None) -> None:
-        """Run a program on the inputs, then those of `results` that it reads, and into the others.
+        """Run a program on the CPU, on the inputs and into results.
 
         Args:
             program: what to run.
-            results: arrays with every batch dimension and contiguous elements.
+            results: arrays with every batch dimension and contiguous elements; of the program of a derivative those
+                come first that it reads.
             tensors: as for `compute`.
         """
-        addresses = None
-        if not self.extents.batch and self.ranges is None:
-            addresses = self._addresses(tensors)
+        batch, rows, columns = self.extents
+        addresses = None if batch or self.ranges is not None else self._addresses(tensors)
         if addresses is None:
             launch(program, self.locate(tensors), results, self.extents, self.ranges)
         else:
-            _, rows, columns = self.extents
             program.run([*addresses, *map(arrays.result_address, results)], rows or 1, columns or 1)
 
     def _addresses(self, tensors: Mapping[int, Any] | None) -> list[int] | None:
@@ -390,21 +394,42 @@ def prepare(
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
         UnsupportedError: a variable is symbolic.
     """
-    extents = complete_extents(wanted, reduced, extents)
+    form, inputs = (None, None) if flat is not None or is_compiling() else joint_form(expressions)
+    key = (wanted, reduced, extents, keepdim, drop_inner, ranges is not None)
+    plan: Plan | None = None
+    try:
+        plan = None if form is None else form.plans.get(key)
+    except TypeError:
+        form = None  # torch.export counts in symbols, which no table takes
+    if plan is not None and inputs is not None:
+        sources = list(inputs.values())
+    else:
+        flat = flatten(expressions) if flat is None else flat
+        sources = flat.sources
+        if arrays.SYMBOL in [source.kind for source in sources]:
+            raise UnsupportedError(
+                at_user_line(
+                    "this operation on a formula with symbolic variables is not implemented yet: give it arrays"
+                )
+            )
+        extents = complete_extents(wanted, reduced, extents)
+        shapes = result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner)
+        plan = _make_plan(flat, expressions, wanted, reduced, extents, shapes, ranged=ranges is not None)
+        if form is not None:
+            if len(form.plans) >= _MAX_PLANS:
+                form.plans.clear()
+            form.plans[key] = plan
     if ranges is not None:
-        check_terms(wanted, reduced, extents, ranges)
-    plan, sources = _find_plan(flat, expressions, wanted, reduced, ranged=ranges is not None)
-    for axis in plan.indices:
-        check_index(axis, (extents.rows if axis == "i" else extents.columns) or 0, plan.dtype)
+        check_terms(wanted, reduced, plan.extents, ranges)
     return Job(
         plan.executable,
         sources,
         expressions,
         dtype=plan.dtype,
-        extents=extents,
+        extents=plan.extents,
         reduced=reduced,
         wanted=wanted,
-        shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
+        shapes=plan.shapes,
         ranges=ranges,
         storage=plan.storage,
         backend=backend,
@@ -416,55 +441,38 @@ RUN_TENSORS: list[Callable[[Job], tuple[Any, ...]]] = []
 
 
 class Plan(NamedTuple):
-    """What a reduction has in common with those of all formulas of one form.
+    """What a reduction has in common with those of all formulas of one form and of the same sizes.
 
     Attributes:
         executable: the programs.
         dtype: of the arithmetic.
         storage: of values of the formula.
-        indices: the axes whose indices are values of the formula.
+        extents: sizes, complete.
+        shapes: of the results.
     """
 
     executable: Executable
     dtype: str
     storage: str
-    indices: str
-
-
-def _find_plan(
-    flat: Flattened | None,
-    expressions: Sequence[Expression],
-    wanted: tuple[Wanted, ...],
-    reduced: str,
-    *,
-    ranged: bool,
-) -> tuple[Plan, list[Source]]:
-    """Find or make the plan of a reduction, and the data of its inputs."""
-    form, inputs = (None, None) if flat is not None or is_compiling() else joint_form(expressions)
-    if form is None or inputs is None:
-        if flat is None:
-            flat = flatten(expressions)
-            if any(source.kind == arrays.SYMBOL for source in flat.sources):
-                raise UnsupportedError(
-                    at_user_line(
-                        "this operation on a formula with symbolic variables is not implemented yet: give it arrays"
-                    )
-                )
-        return _make_plan(flat, expressions, wanted, reduced, ranged=ranged), flat.sources
-    key = (wanted, reduced, ranged)
-    plan: Plan | None = form.plans.get(key)
-    if plan is None:
-        plan = form.plans[key] = _make_plan(flatten(expressions), expressions, wanted, reduced, ranged=ranged)
-    return plan, list(inputs.values())
+    extents: Extents
+    shapes: tuple[tuple[int, ...], ...]
 
 
 def _make_plan(
-    flat: Flattened, expressions: Sequence[Expression], wanted: tuple[Wanted, ...], reduced: str, *, ranged: bool
+    flat: Flattened,
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    reduced: str,
+    extents: Extents,
+    shapes: tuple[tuple[int, ...], ...],
+    *,
+    ranged: bool,
 ) -> Plan:
     storage = formula_dtype(expressions, flat.sources)
     dtype = arithmetic_dtype(storage)
+    check_indices(flat, dtype, extents)
     executable = find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranged)
-    return Plan(executable, dtype, storage, flat.indices)
+    return Plan(executable, dtype, storage, extents, shapes)
 
 
 def check_indices(flat: Flattened, dtype: str, extents: Extents) -> None:
