@@ -222,7 +222,7 @@ class Job:
             tensors: for numbers of inputs, tensors that take the place of the sources' own.
         """
         executable = self.executable
-        if kind == arrays.TORCH or self.backend is not None:
+        if kind != arrays.NUMPY or self.backend is not None:
             place = arrays.place_of(kind, self.sources, self.backend)
             if place is not None:
                 return self._compute_on(place, tensors)
@@ -268,14 +268,23 @@ class Job:
 
     def _compute_on(self, place: Place, tensors: Mapping[int, Any] | None) -> tuple[Any, ...]:
         """As `compute`, on a GPU."""
-        dtypes = self.executable.result_dtypes
-        results = [place.empty(shape, dtype) for shape, dtype in zip(self.shapes, dtypes, strict=True)]
         batch, rows, columns = self.extents
-        if not (rows and columns) or 0 in batch:
-            self.fill_empty(results)
+        if rows and columns and 0 not in batch:
+            dtypes = self.executable.result_dtypes
+            made = [place.empty(shape, dtype) for shape, dtype in zip(self.shapes, dtypes, strict=True)]
+            self.launch_on(place, self.executable, self.locate_on(place, tensors), made)
+            results = [place.delivered(result) for result in made]
         else:
-            self.launch_on(place, self.executable, self.locate_on(place, tensors), results)
+            results = self.full_on(place)
         return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+
+    def full_on(self, place: Place) -> list[Any]:
+        """Make the results over nothing, on a GPU."""
+        outputs = self.executable.reductions.outputs
+        return [
+            place.full(shape, REDUCTIONS[wanted.kind].empty or 0.0, spec.dtype)
+            for shape, spec, wanted in zip(self.shapes, outputs, self.wanted, strict=True)
+        ]
 
     def launch_on(
         self, place: Place, executable: Executable, inputs: Sequence[Located], results: Sequence[Any]
@@ -296,8 +305,7 @@ class Job:
         if kind not in _MADE_FROM_OTHERS:
             return result
         if kind == "mean":
-            result[...] = arrays.quotient(result, self.terms(result))
-            return result
+            return arrays.quotient(result, self.terms(result))
         if kind == "any" and self.ranges is not None:
             result = result > 0  # the largest of no value is -inf
         return arrays.converted(result, REDUCTIONS[kind].dtype)
