@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NUMPY, TORCH, DLPACK, DEVICE, NUMBER, SYMBOL = "numpy", "torch", "dlpack", "device", "number", "symbol"
 
+_OF_OTHER_LIBRARIES = frozenset({DLPACK, DEVICE})
+
 _NUMPY_DTYPES = {name: np.dtype(name) for name in READABLE if name != "bfloat16"}
 _NUMPY_NAMES = {dtype: name for name, dtype in _NUMPY_DTYPES.items()}
 _BOXES: dict[str, type[ctypes.c_float | ctypes.c_double]] = {
@@ -125,27 +127,28 @@ class Source:
 
     __slots__ = ("_boxes", "array", "batch", "dtype", "identity", "imported", "kind", "number", "shape", "weak")
 
-    def __init__(self, kind: str, array: Any, *, batch: int, dtype: str, weak: bool, view: str) -> None:
+    def __init__(self, kind: str, array: Any, batch: int, dtype: str, weak: bool, view: str) -> None:
+        # The call path gives these by position: a class takes twice as long to call with names.
         self.kind = kind
         self.imported: Imported | None = None
-        owner = array
-        if kind == DLPACK or kind == DEVICE:  # noqa: PLR1714  a set takes longer, and this is the call path
-            self.imported = array
-            owner, array = array.owner, array.array
-        self.array = array
+        self.number: float | None = None
         self.batch = batch
         self.dtype = dtype
         self.weak = weak
+        owner = array
         if kind == NUMBER:
             self._boxes: dict[str, Located] = {}
+            self.array = self.number = array
             self.shape: tuple[int, ...] = ()
             self.identity: Any = id(self)
-            self.number: float | None = array
-        else:
-            self.number = None
-            self.shape = tuple(array.shape)
-            # The id of a tensor in a graph would tie the graph to this tensor, and another one to another graph.
-            self.identity = (id(self if kind == TORCH and is_compiling() else owner), view)
+            return
+        if kind in _OF_OTHER_LIBRARIES:
+            self.imported = array
+            owner, array = array.owner, array.array
+        self.array = array
+        self.shape = array.shape if kind == NUMPY else tuple(array.shape)
+        # The id of a tensor in a graph would tie the graph to this tensor, and another one to another graph.
+        self.identity = (id(self if kind == TORCH and is_compiling() else owner), view)
 
     def __reduce__(self) -> tuple[Any, ...]:
         view = "" if self.kind == NUMBER else self.identity[1]
@@ -168,9 +171,8 @@ class Source:
             return 0
         if kind == TORCH:
             return tensor_address(array, dtype)
-        if self.dtype != dtype or array.flags.num & 0x0101 != 0x0101:  # C-contiguous and aligned, in ndarraytypes.h
-            return 0
-        return numpy_address(array)
+        # C-contiguous and aligned, as ndarraytypes.h numbers the flags.
+        return numpy_address(array) if self.dtype == dtype and array.flags.num & 0x0101 == 0x0101 else 0
 
     def locate(self, dtype: str) -> Located:
         """Find the data, in this dtype and with contiguous rows; copied only where it must be.
@@ -236,7 +238,7 @@ class Source:
 
 
 def _rebuild_source(kind: str, array: Any, batch: int, dtype: str, weak: bool, view: str) -> Source:
-    if kind in {DLPACK, DEVICE}:
+    if kind in _OF_OTHER_LIBRARIES:
         array = readable(array)
     return Source(kind, array, batch=batch, dtype=dtype, weak=weak, view=view)
 
@@ -288,7 +290,7 @@ def array_source(value: Any, *, what: str | None, batch: int, view: str, weak: b
     if value.__class__ is np.ndarray:
         name = _NUMPY_NAMES.get(value.dtype)
         if name is not None:
-            return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
+            return Source(NUMPY, value, batch, name, weak, view)
     elif is_tensor(value):
         return _tensor_source(value, what, batch=batch, view=view, weak=weak)
     name = _numpy_dtype_name(value.dtype)
@@ -320,7 +322,7 @@ def _tensor_source(tensor: Any, what: str | None, *, batch: int, view: str, weak
         raise DtypeError(
             at_user_line(f"{what} is a tensor of layout {tensor.layout}, expected a dense one: use x.to_dense()")
         )
-    return Source(TORCH, tensor, batch=batch, dtype=name, weak=weak, view=view)
+    return Source(TORCH, tensor, batch, name, weak, view)
 
 
 def _called(value: Any) -> str:
@@ -422,18 +424,19 @@ def check_devices(sources: Sequence[Source]) -> str:
     """
     kind = NUMPY
     for source in sources:
-        if source.kind == TORCH:
-            if kind in {DLPACK, DEVICE}:
+        own = source.kind
+        if own == TORCH:
+            if kind in _OF_OTHER_LIBRARIES:
                 _refuse_libraries(sources)
             kind = TORCH
             if not source.array.is_cpu:
                 check_one_device(sources)
-        elif source.kind == DLPACK or source.kind == DEVICE:  # noqa: PLR1714  as in `Source.locate`
+        elif own in _OF_OTHER_LIBRARIES:
             if kind == TORCH or (kind != NUMPY and len(_libraries(sources)) > 1):
                 _refuse_libraries(sources)
-            if source.kind == DEVICE:
+            if own == DEVICE:
                 check_one_device(sources)
-            kind = source.kind
+            kind = own
     return kind
 
 
@@ -611,7 +614,7 @@ def check_out(out: Any, *, kind: str, shape: tuple[int, ...], dtype: str, source
         ShapeError: it has another shape, cannot be written, or shares memory with an input.
         DeviceError: it is not on the device of the inputs.
     """
-    if kind in {DLPACK, DEVICE}:
+    if kind in _OF_OTHER_LIBRARIES:
         raise UnsupportedError(
             at_user_line("out is given, and arrays of this library cannot be written in place: use the result")
         )

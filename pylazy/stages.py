@@ -73,7 +73,7 @@ class Reduction:
         job = self._job
         if self._template is not None:
             chosen = None if backend is None else read_backend(backend, device_id)
-            job = self._template.bind(data, ranges_of({}, ranges), chosen)
+            job = self._template.bind(data, None if ranges is None else ranges_of({}, ranges), chosen)
         elif ranges is not None or backend is not None:
             found, it = ("a backend is", "it") if ranges is None else ("ranges are", "them")
             raise UnsupportedError(
