@@ -160,11 +160,19 @@ class Source:
 
         Raises:
             ShapeError: the array has changed its shape since the variable was made.
+            UnsupportedError: it lies on a GPU, and is not of torch.
         """
         kind = self.kind
         if kind == NUMBER:
             return self._boxed(dtype).pointer
         array = self.array
+        if kind == DEVICE:
+            raise UnsupportedError(
+                at_user_line(
+                    f"an array of type {type(array).__name__} on a GPU is read by a program that runs on the CPU, as "
+                    "those of derivatives of functions of NumPy arrays: use tensors of torch"
+                )
+            )
         if array.shape != self.shape:
             self.refuse_new_shape()
         if self.batch:
@@ -179,6 +187,7 @@ class Source:
 
         Raises:
             ShapeError: the array has changed its shape since the variable was made.
+            UnsupportedError: it lies on a GPU, and is not of torch.
         """
         if self.kind == NUMBER:
             return self._boxed(dtype)

@@ -172,6 +172,7 @@ class Job:
         if kind == arrays.DLPACK:
             library = arrays.library_of(self.sources)
             if hasattr(library, "postpone"):  # a function is being differentiated; see pylazy.primals
+                self._refuse_gpu()
                 postponed: tuple[Any, ...] = library.postpone(self)
                 return postponed
         if out is not None:
@@ -192,6 +193,16 @@ class Job:
         for array, result in zip(out, results, strict=True):
             array[...] = result
         return tuple(out)
+
+    def _refuse_gpu(self) -> None:
+        """Refuse a function of NumPy arrays that is differentiated, and asks for a GPU."""
+        if self.backend is not None and self.backend.name == "GPU":
+            raise UnsupportedError(
+                at_user_line(
+                    "backend is 'GPU' in a function of NumPy arrays that is differentiated, whose programs run on the "
+                    "CPU: leave it out, or use tensors of torch"
+                )
+            )
 
     def rounded(self, results: tuple[Any, ...]) -> tuple[Any, ...]:
         """Convert results from the dtype of the arithmetic to that of the formula."""

@@ -16,7 +16,7 @@ from pylazy.arrays import Located
 from pylazy.expression import at_user_line
 from pylazy.gpu.dlpack import DLPACK_LEGACY_STREAM, DeviceBuffer, imported_span
 from pylazy.gpu.launches import Target, Written, launch_arrays, tables_of
-from pylazy.runtime.errors import DeviceError
+from pylazy.runtime.errors import DeviceError, DtypeError
 from pylazy.runtime.gpu_devices import DeviceMemory, let_wait, synchronize
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class StreamPlace:
             with self._current():
                 for place, value in enumerate(values):  # fills can be captured in a graph, where a copy cannot
                     filled[place : place + 1].fill(value)
-            return Located(self._pointer(filled), (), (), filled)
+                return Located(self._pointer(filled), (), (), filled)
         if tuple(source.array.shape) != source.shape:
             source.refuse_new_shape()
         with self._current():
@@ -192,6 +192,13 @@ class ExchangePlace:
             source.refuse_new_shape()
         if source.dtype != dtype:
             array = array.astype(dtype)
+            if str(array.dtype) != dtype:  # JAX has no 64 bits unless it is told to
+                raise DtypeError(
+                    at_user_line(
+                        f"an array of {source.dtype} becomes {array.dtype} where its library converts it to {dtype}, "
+                        "the dtype of the formula: convert it before"
+                    )
+                )
         span = imported_span(array)
         if not arrays.rows_are_contiguous(source.shape, span.strides, source.batch, np.dtype(dtype).itemsize):
             array = self._namespace.asarray(array, copy=True)
