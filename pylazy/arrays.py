@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 NUMPY, TORCH, DLPACK, DEVICE, NUMBER, SYMBOL = "numpy", "torch", "dlpack", "device", "number", "symbol"
 
+_OF_OTHER_LIBRARIES = frozenset({DLPACK, DEVICE})
+
 _NUMPY_DTYPES = {name: np.dtype(name) for name in READABLE if name != "bfloat16"}
 _NUMPY_NAMES = {dtype: name for name, dtype in _NUMPY_DTYPES.items()}
 _BOXES: dict[str, type[ctypes.c_float | ctypes.c_double]] = {
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
+_address_of, _first_byte_of = ctypes.addressof, ctypes.c_char.from_buffer
 _LOW_PRECISION = ("float16", "bfloat16")
 """What torch's autocast makes of float32, and is made float32 again here: sums of many terms need it."""
-_C_CONTIGUOUS_AND_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED, numpy/ndarraytypes.h
 
 
 class Located(NamedTuple):
@@ -138,35 +140,63 @@ class Source:
         part: what of a complex array this is, set where it is one; see `part_of`.
     """
 
-    __slots__ = ("_box", "array", "batch", "dtype", "identity", "imported", "kind", "number", "part", "shape", "weak")
+    __slots__ = ("_boxes", "array", "batch", "dtype", "identity", "imported", "kind", "number", "part", "shape", "weak")
     part: ComplexPart
 
-    def __init__(self, kind: str, array: Any, *, batch: int, dtype: str, weak: bool, view: str) -> None:
+    def __init__(self, kind: str, array: Any, batch: int, dtype: str, weak: bool, view: str) -> None:
+        # The call path gives these by position: a class takes twice as long to call with names.
         self.kind = kind
         self.imported: Imported | None = None
-        owner = array
-        if kind in {DLPACK, DEVICE}:
-            self.imported = array
-            owner, array = array.owner, array.array
-        self.array = array
+        self.number: float | None = None
         self.batch = batch
         self.dtype = dtype
         self.weak = weak
-        self._box: dict[str, Located] | None = None
+        owner = array
         if kind == NUMBER:
+            self._boxes: dict[str, Located] = {}
+            self.array = self.number = array
             self.shape: tuple[int, ...] = ()
             self.identity: Any = id(self)
-            self.number: float | None = array
-        else:
-            self.number = None
-            self.shape = tuple(array.shape)
-            # The id of a tensor in a graph would tie the graph to this tensor, and another one to another graph.
-            self.identity = (id(self if kind == TORCH and is_compiling() else owner), view)
+            return
+        if kind in _OF_OTHER_LIBRARIES:
+            self.imported = array
+            owner, array = array.owner, array.array
+        self.array = array
+        self.shape = array.shape if kind == NUMPY else tuple(array.shape)
+        # The id of a tensor in a graph would tie the graph to this tensor, and another one to another graph.
+        self.identity = (id(self if kind == TORCH and is_compiling() else owner), view)
 
     def __reduce__(self) -> tuple[Any, ...]:
         view = "" if self.kind == NUMBER else self.identity[1]
         array = self.array if self.imported is None else self.imported.owner
         return _rebuild_source, (self.kind, array, self.batch, self.dtype, self.weak, view)
+
+    def address(self, dtype: str) -> int:
+        """The address of data of which a kernel needs no more: all of a contiguous array of this dtype. Else 0.
+
+        Raises:
+            ShapeError: the array has changed its shape since the variable was made.
+            UnsupportedError: it lies on a GPU, and is not of torch.
+        """
+        kind = self.kind
+        if kind == NUMBER:
+            return self._boxed(dtype).pointer
+        array = self.array
+        if kind == DEVICE:
+            raise UnsupportedError(
+                at_user_line(
+                    f"an array of type {type(array).__name__} on a GPU is read by a program that runs on the CPU, as "
+                    "those of derivatives of functions of NumPy arrays: use tensors of torch"
+                )
+            )
+        if array.shape != self.shape:
+            self.refuse_new_shape()
+        if self.batch:
+            return 0
+        if kind == TORCH:
+            return tensor_address(array, dtype)
+        # C-contiguous and aligned, as ndarraytypes.h numbers the flags.
+        return numpy_address(array) if self.dtype == dtype and array.flags.num & 0x0101 == 0x0101 else 0
 
     def locate(self, dtype: str) -> Located:
         """Find the data, in this dtype and with contiguous rows; copied only where it must be.
@@ -175,28 +205,21 @@ class Source:
             ShapeError: the array has changed its shape since the variable was made.
             UnsupportedError: it lies on a GPU, and is not of torch.
         """
-        array = self.array
-        if self.kind == NUMPY or self.kind == DLPACK:  # noqa: PLR1714  a tuple takes longer, and this is the call path
-            if array.shape != self.shape:
-                self.refuse_new_shape()
-            if not self.batch and self.dtype == dtype and array.flags.num & 0x0101 == 0x0101:
-                return Located(numpy_address(array), (), (), array)
-            return self._locate_numpy(dtype)
         if self.kind == NUMBER:
-            box = self._box
-            if box is None:
-                # Threads may race to build it: each stores a complete and equal table.
-                made = {name: kind(array) for name, kind in _BOXES.items()}
-                self._box = box = {name: Located(ctypes.addressof(made[name]), (), (), made[name]) for name in made}
-            return box[dtype]
-        if self.imported is not None:
-            raise UnsupportedError(
-                at_user_line(
-                    f"an array of type {type(array).__name__} on a GPU is read by a program that runs on the CPU, as "
-                    "those of derivatives of functions of NumPy arrays: use tensors of torch"
-                )
-            )
-        return self.locate_tensor(array, dtype)
+            return self._boxed(dtype)
+        address = self.address(dtype)
+        if address:
+            return Located(address, (), (), self.array)
+        return self.locate_tensor(self.array, dtype) if self.kind == TORCH else self._locate_numpy(dtype)
+
+    def _boxed(self, dtype: str) -> Located:
+        """A number in memory, at the same place in every run."""
+        found = self._boxes.get(dtype)
+        if found is None:
+            # Threads may race to make it; setdefault lets one win.
+            box = _BOXES[dtype](self.array)
+            found = self._boxes.setdefault(dtype, Located(ctypes.addressof(box), (), (), box))
+        return found
 
     def locate_tensor(self, tensor: Any, dtype: str) -> Located:
         """As `locate`, for a tensor that takes the place of this source's own."""
@@ -219,12 +242,11 @@ class Source:
 
     def _locate_numpy(self, dtype: str) -> Located:
         array = self.array
-        aligned = array.flags.aligned
-        if (
-            self.dtype != dtype
-            or not aligned
-            or not rows_are_contiguous(self.shape, array.strides, self.batch, array.itemsize)
-        ):
+        flags = array.flags
+        rows_lie_together = flags.c_contiguous or rows_are_contiguous(
+            self.shape, array.strides, self.batch, array.itemsize
+        )
+        if self.dtype != dtype or not flags.aligned or not rows_lie_together:
             array = array[without_repeats(self.shape, array.strides, self.batch)]
             array = np.array(array, dtype=_NUMPY_DTYPES[dtype], order="C", copy=True, subok=False)
         strides = batch_strides(array.shape, array.strides, self.batch)
@@ -241,7 +263,7 @@ class Source:
 
 
 def _rebuild_source(kind: str, array: Any, batch: int, dtype: str, weak: bool, view: str) -> Source:
-    if kind in {DLPACK, DEVICE}:
+    if kind in _OF_OTHER_LIBRARIES:
         array = readable(array)
     return Source(kind, array, batch=batch, dtype=dtype, weak=weak, view=view)
 
@@ -249,11 +271,17 @@ def _rebuild_source(kind: str, array: Any, batch: int, dtype: str, weak: bool, v
 def numpy_address(array: Any) -> int:
     """The address of the first element; four times faster than `array.ctypes.data` where the array can be written."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return _address_of(_first_byte_of(array))
     except (TypeError, ValueError, BufferError):
         # Read-only, empty or strided: the documented road, which takes 1.4 microseconds.
         address: int = array.__array_interface__["data"][0]
         return address
+
+
+def tensor_address(tensor: Any, dtype: str) -> int:
+    """The address of the first element of a contiguous tensor of this dtype; else 0."""
+    is_plain = torch_dtype_name(tensor) == dtype and tensor.is_contiguous() and not tensor.is_neg()
+    return int(tensor.data_ptr()) if is_plain else 0
 
 
 def is_tensor(value: Any) -> bool:
@@ -271,12 +299,12 @@ def torch_dtype_name(tensor: Any) -> str:
     return "float64" if dtype is torch.float64 else str(dtype).removeprefix("torch.")
 
 
-def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = False) -> Source:
+def array_source(value: Any, *, what: str | None, batch: int, view: str, weak: bool = False) -> Source:
     """Wrap a NumPy array, a torch tensor or an array of another library.
 
     Args:
         value: the array, as `readable` gives it.
-        what: how to call it in a message.
+        what: how to call it in a message, None for an array that has nothing but its shape.
         batch: number of its leading batch dimensions.
         view: the axis it is seen along; a part of its identity.
         weak: whether its dtype gives way to that of others.
@@ -284,35 +312,46 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
     Raises:
         DtypeError: its elements are not of a dtype in `READABLE`.
     """
+    if value.__class__ is np.ndarray:
+        name = _NUMPY_NAMES.get(value.dtype)
+        if name is not None:
+            return Source(NUMPY, value, batch, name, weak, view)
+    elif is_tensor(value):
+        return _tensor_source(value, what, batch=batch, view=view, weak=weak)
+    name = _numpy_dtype_name(value.dtype)
+    if name is None:
+        conversion = "x.astype('float32')" if value.__class__ is Imported else "x.astype(numpy.float32)"
+        _refuse_dtype(what or _called(value), value.dtype, conversion)
     if value.__class__ is Imported:
-        name = _numpy_dtype_name(value.dtype)
-        if name is None:
-            _refuse_dtype(what, value.dtype, "x.astype('float32')")
         if value.device is not None:
             return Source(DEVICE, value, batch=batch, dtype=name, weak=weak, view=view)
-        if value.namespace is None:  # nobody says what to make results of: they are NumPy's
-            return Source(NUMPY, value.array, batch=batch, dtype=name, weak=weak, view=view)
-        return Source(DLPACK, value, batch=batch, dtype=name, weak=weak, view=view)
-    if isinstance(value, np.ndarray):
-        name = _numpy_dtype_name(value.dtype)
-        if name is None:
-            _refuse_dtype(what, value.dtype, "x.astype(numpy.float32)")
-        masked = sys.modules.get("numpy.ma")  # imported by whoever made a masked array
-        if masked is not None and isinstance(value, masked.MaskedArray):
-            raise DtypeError(
-                at_user_line(f"{what} is a masked array, whose mask a formula would ignore: fill it first")
-            )
-        return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
-    name = torch_dtype_name(value)
-    if name in _LOW_PRECISION and sys.modules["torch"].is_autocast_enabled(value.device.type):
-        value, name = value.float(), "float32"
+        if value.namespace is not None:
+            return Source(DLPACK, value, batch=batch, dtype=name, weak=weak, view=view)
+        value = value.array  # nobody says what to make results of: they are NumPy's
+    masked = sys.modules.get("numpy.ma")  # imported by whoever made a masked array
+    if masked is not None and isinstance(value, masked.MaskedArray):
+        what = what or _called(value)
+        raise DtypeError(at_user_line(f"{what} is a masked array, whose mask a formula would ignore: fill it first"))
+    return Source(NUMPY, value, batch=batch, dtype=name, weak=weak, view=view)
+
+
+def _tensor_source(tensor: Any, what: str | None, *, batch: int, view: str, weak: bool) -> Source:
+    torch = sys.modules["torch"]
+    name = torch_dtype_name(tensor)
+    if name in _LOW_PRECISION and torch.is_autocast_enabled(tensor.device.type):
+        tensor, name = tensor.float(), "float32"
     if name not in READABLE:
-        _refuse_dtype(what, value.dtype, "x.float()")
-    if value.layout is not sys.modules["torch"].strided:
+        _refuse_dtype(what or _called(tensor), tensor.dtype, "x.float()")
+    if tensor.layout is not torch.strided:
+        what = what or _called(tensor)
         raise DtypeError(
-            at_user_line(f"{what} is a tensor of layout {value.layout}, expected a dense one: use x.to_dense()")
+            at_user_line(f"{what} is a tensor of layout {tensor.layout}, expected a dense one: use x.to_dense()")
         )
-    return Source(TORCH, value, batch=batch, dtype=name, weak=weak, view=view)
+    return Source(TORCH, tensor, batch, name, weak, view)
+
+
+def _called(value: Any) -> str:
+    return f"the array of shape {tuple(value.shape)}"
 
 
 def number_source(value: float) -> Source:
@@ -342,8 +381,9 @@ def _numpy_dtype_name(dtype: Any) -> str | None:
 
 def is_array(value: Any) -> bool:
     """Whether this is an array: NumPy's, torch's, or of a library that speaks DLPack."""
-    known = isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported
-    return known or hasattr(value, "__dlpack__")
+    return (
+        isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported or hasattr(value, "__dlpack__")
+    )
 
 
 _CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
@@ -414,18 +454,19 @@ def check_devices(sources: Sequence[Source]) -> str:
     """
     kind = NUMPY
     for source in sources:
-        if source.kind == TORCH:
-            if kind in {DLPACK, DEVICE}:
+        own = source.kind
+        if own == TORCH:
+            if kind in _OF_OTHER_LIBRARIES:
                 _refuse_libraries(sources)
             kind = TORCH
             if not source.array.is_cpu:
                 check_one_device(sources)
-        elif source.kind == DLPACK or source.kind == DEVICE:  # noqa: PLR1714  as in `Source.locate`
+        elif own in _OF_OTHER_LIBRARIES:
             if kind == TORCH or (kind != NUMPY and len(_libraries(sources)) > 1):
                 _refuse_libraries(sources)
-            if source.kind == DEVICE:
+            if own == DEVICE:
                 check_one_device(sources)
-            kind = source.kind
+            kind = own
     return kind
 
 
@@ -603,7 +644,7 @@ def check_out(out: Any, *, kind: str, shape: tuple[int, ...], dtype: str, source
         ShapeError: it has another shape, cannot be written, or shares memory with an input.
         DeviceError: it is not on the device of the inputs.
     """
-    if kind in {DLPACK, DEVICE}:
+    if kind in _OF_OTHER_LIBRARIES:
         raise UnsupportedError(
             at_user_line("out is given, and arrays of this library cannot be written in place: use the result")
         )
@@ -691,4 +732,4 @@ def without_repeats(shape: tuple[int, ...], strides: tuple[int, ...], batch: int
 
 def batch_strides(shape: Sequence[int], strides: tuple[int, ...], batch: int) -> tuple[int, ...]:
     """The strides of the batch dimensions, 0 for those of size 1."""
-    return tuple(0 if shape[axis] == 1 else strides[axis] for axis in range(batch))
+    return tuple([0 if shape[axis] == 1 else strides[axis] for axis in range(batch)])

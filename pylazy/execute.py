@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
 from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
-from pylazy.expression import Expression, Flattened, at_user_line, is_compiling
+from pylazy.expression import Expression, Flattened, at_user_line, is_compiling, joint_form
 from pylazy.programs import Executable, Extents, few_rows, find_by_text
 from pylazy.reductions import DEFAULT_SUMMATION, REDUCTIONS, Output, ReductionRequest, Summation, request_text
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pylazy.arrays import Located, Source
     from pylazy.gpu.places import Place
@@ -43,7 +44,12 @@ class Wanted(NamedTuple):
     summation: Summation = DEFAULT_SUMMATION
 
 
+WANTED: Mapping[str, tuple[Wanted, ...]] = MappingProxyType({kind: (Wanted(kind, (0,)),) for kind in REDUCTIONS})
+"""For each kind that takes no k that result alone, of a formula without a weight."""
+
+_MADE_FROM_OTHERS = frozenset(row.name for row in REDUCTIONS.values() if row.program)
 _MAX_EXECUTABLES = 4096
+_MAX_PLANS = 64
 _EXECUTABLES: dict[tuple[Any, ...], Executable] = {}
 
 
@@ -177,7 +183,9 @@ class Job:
             for array, shape, wanted in zip(out, self.shapes, self.wanted, strict=True):
                 dtype = REDUCTIONS[wanted.kind].result_dtype(self.storage)
                 arrays.check_out(array, kind=kind, shape=shape, dtype=dtype, sources=self.sources)
-        results = self.rounded(self.unrounded(kind))
+        results = self.compute(kind) if kind == arrays.NUMPY else self.unrounded(kind)
+        if self.storage != self.dtype:
+            results = self.rounded(results)
         if out is None:
             if kind == arrays.DLPACK:
                 return tuple([arrays.given_back(result, self.sources) for result in results])
@@ -197,9 +205,7 @@ class Job:
             )
 
     def rounded(self, results: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Convert results from the dtype of the arithmetic to that of the formula, where it has another."""
-        if self.storage == self.dtype:
-            return results
+        """Convert results from the dtype of the arithmetic to that of the formula."""
         return tuple(
             [
                 arrays.converted(result, REDUCTIONS[wanted.kind].result_dtype(self.storage))
@@ -213,11 +219,11 @@ class Job:
         Args:
             kind: what `check_devices` says.
         """
-        if kind == arrays.TORCH:
-            from pylazy.pytorch.torch_reductions import run_tensors
-
-            return run_tensors(self)
-        return self.compute(kind)
+        if kind != arrays.TORCH:
+            return self.compute(kind)
+        if not RUN_TENSORS:
+            import pylazy.pytorch.torch_reductions  # noqa: F401  puts its function there
+        return RUN_TENSORS[0](self)
 
     def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
         """Compute the results without a word to autograd.
@@ -227,27 +233,56 @@ class Job:
             tensors: for numbers of inputs, tensors that take the place of the sources' own.
         """
         executable = self.executable
-        outputs = executable.reductions.outputs
-        place = arrays.place_of(kind, self.sources, self.backend)
-        if place is not None:
-            return self._compute_on(place, tensors)
-        results = [
-            arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)
-        ]
+        if kind != arrays.NUMPY or self.backend is not None:
+            place = arrays.place_of(kind, self.sources, self.backend)
+            if place is not None:
+                return self._compute_on(place, tensors)
+        dtypes = executable.result_dtypes
+        results = [arrays.empty_result(kind, shape, dtype) for shape, dtype in zip(self.shapes, dtypes, strict=True)]
         batch, rows, columns = self.extents
         if not (rows and columns) or 0 in batch:
             self.fill_empty(results)
         else:
-            located = self.locate(tensors)
-            launch(executable.load(self.few), located, results, self.extents, self.ranges)
-        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+            self.launch(executable.load(self.few), results, tensors)
+        for number, wanted in enumerate(self.wanted):
+            if wanted.kind in _MADE_FROM_OTHERS:
+                results[number] = self.finish(results[number], wanted.kind)
+        return tuple(results)
+
+    def launch(self, program: Program, results: Sequence[Any], tensors: Mapping[int, Any] | None = None) -> None:
+        """Run a program on the CPU, on the inputs and into results.
+
+        Args:
+            program: what to run.
+            results: arrays with every batch dimension and contiguous elements; of the program of a derivative those
+                come first that it reads.
+            tensors: as for `compute`.
+        """
+        batch, rows, columns = self.extents
+        addresses = None if batch or self.ranges is not None else self._addresses(tensors)
+        if addresses is None:
+            launch(program, self.locate(tensors), results, self.extents, self.ranges)
+        else:
+            program.run([*addresses, *map(arrays.result_address, results)], rows or 1, columns or 1)
+
+    def _addresses(self, tensors: Mapping[int, Any] | None) -> list[int] | None:
+        """Give the addresses of all inputs, if a launch needs no more of them."""
+        dtype = self.dtype
+        if tensors is None:
+            addresses = [source.address(dtype) for source in self.sources]
+        else:
+            addresses = [
+                arrays.tensor_address(tensors[number], dtype) if number in tensors else source.address(dtype)
+                for number, source in enumerate(self.sources)
+            ]
+        return None if 0 in addresses else addresses
 
     def _compute_on(self, place: Place, tensors: Mapping[int, Any] | None) -> tuple[Any, ...]:
         """As `compute`, on a GPU."""
         batch, rows, columns = self.extents
         if rows and columns and 0 not in batch:
-            outputs = self.executable.reductions.outputs
-            made = [place.empty(shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)]
+            dtypes = self.executable.result_dtypes
+            made = [place.empty(shape, dtype) for shape, dtype in zip(self.shapes, dtypes, strict=True)]
             self.launch_on(place, self.executable, self.locate_on(place, tensors), made)
             results = [place.delivered(result) for result in made]
         else:
@@ -278,7 +313,7 @@ class Job:
 
     def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
-        if not REDUCTIONS[kind].program:
+        if kind not in _MADE_FROM_OTHERS:
             return result
         if kind == "mean":
             return arrays.quotient(result, self.terms(result))
@@ -378,33 +413,85 @@ def prepare(
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
         UnsupportedError: a variable is symbolic.
     """
-    if flat is None:
-        flat = flatten(expressions)
-        if any(source.kind == arrays.SYMBOL for source in flat.sources):
+    form, inputs = (None, None) if flat is not None or is_compiling() else joint_form(expressions)
+    key = (wanted, reduced, extents, keepdim, drop_inner, ranges is not None)
+    plan: Plan | None = None
+    try:
+        plan = None if form is None else form.plans.get(key)
+    except TypeError:
+        form = None  # torch.export counts in symbols, which no table takes
+    if plan is not None and inputs is not None:
+        sources = list(inputs.values())
+    else:
+        flat = flatten(expressions) if flat is None else flat
+        sources = flat.sources
+        if arrays.SYMBOL in [source.kind for source in sources]:
             raise UnsupportedError(
                 at_user_line(
                     "this operation on a formula with symbolic variables is not implemented yet: give it arrays"
                 )
             )
-    extents = complete_extents(wanted, reduced, extents)
+        extents = complete_extents(wanted, reduced, extents)
+        shapes = result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner)
+        plan = _make_plan(flat, expressions, wanted, reduced, extents, shapes, ranged=ranges is not None)
+        if form is not None:
+            if len(form.plans) >= _MAX_PLANS:
+                form.plans.clear()
+            form.plans[key] = plan
     if ranges is not None:
-        check_terms(wanted, reduced, extents, ranges)
+        check_terms(wanted, reduced, plan.extents, ranges)
+    return Job(
+        plan.executable,
+        sources,
+        expressions,
+        dtype=plan.dtype,
+        extents=plan.extents,
+        reduced=reduced,
+        wanted=wanted,
+        shapes=plan.shapes,
+        ranges=ranges,
+        storage=plan.storage,
+        backend=backend,
+    )
+
+
+RUN_TENSORS: list[Callable[[Job], tuple[Any, ...]]] = []
+"""What runs jobs on tensors, once it is imported; the import statement takes 1 microsecond even then."""
+
+
+class Plan(NamedTuple):
+    """What a reduction has in common with those of all formulas of one form and of the same sizes.
+
+    Attributes:
+        executable: the programs.
+        dtype: of the arithmetic.
+        storage: of values of the formula.
+        extents: sizes, complete.
+        shapes: of the results.
+    """
+
+    executable: Executable
+    dtype: str
+    storage: str
+    extents: Extents
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def _make_plan(
+    flat: Flattened,
+    expressions: Sequence[Expression],
+    wanted: tuple[Wanted, ...],
+    reduced: str,
+    extents: Extents,
+    shapes: tuple[tuple[int, ...], ...],
+    *,
+    ranged: bool,
+) -> Plan:
     storage = formula_dtype(expressions, flat.sources)
     dtype = arithmetic_dtype(storage)
     check_indices(flat, dtype, extents)
-    return Job(
-        find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranges is not None),
-        flat.sources,
-        expressions,
-        dtype=dtype,
-        extents=extents,
-        reduced=reduced,
-        wanted=wanted,
-        shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
-        ranges=ranges,
-        storage=storage,
-        backend=backend,
-    )
+    executable = find_executable(flat, expressions, wanted, reduced, dtype, ranged=ranged)
+    return Plan(executable, dtype, storage, extents, shapes)
 
 
 def check_indices(flat: Flattened, dtype: str, extents: Extents) -> None:
@@ -510,13 +597,10 @@ def complete_extents(wanted: tuple[Wanted, ...], reduced: str, extents: Extents)
         ShapeError: see `prepare`.
     """
     batch, rows, columns = extents
-    rows = 1 if rows is None else rows
-    columns = 1 if columns is None else columns
-    _check_extents(wanted, reduced, batch, rows, columns)
-    return Extents(batch, rows, columns)
-
-
-def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, ...], rows: int, columns: int) -> None:
+    if rows is None or columns is None:
+        rows = 1 if rows is None else rows
+        columns = 1 if columns is None else columns
+        extents = Extents(batch, rows, columns)
     if rows > 1 and columns > 1 and math.prod(batch) * rows * columns > _MAX_EXTENT:
         raise ShapeError(
             at_user_line(
@@ -536,6 +620,7 @@ def _check_extents(wanted: tuple[Wanted, ...], reduced: str, batch: tuple[int, .
                     f"{kind} over axis {axis}, which is empty: no position exists, expected at least 1 element"
                 )
             )
+    return extents
 
 
 def check_terms(wanted: tuple[Wanted, ...], reduced: str, extents: Extents, ranges: Ranges) -> None:

@@ -9,11 +9,14 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy.dtypes import promote
+from pylazy.forms import FORMS, Form, join_inputs, remember
 from pylazy.operations import OPERATIONS, elementwise_dim
 from pylazy.runtime.errors import ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from pylazy.forms import Inputs
 
 Attributes = tuple[tuple[str, int | tuple[int, ...]], ...]
 Number = int | float
@@ -50,19 +53,30 @@ TRANSPOSED: Attributes = (("transposed", 1),)
 """The attribute of a variable of axes "ij" whose array is (*batch, N, M, D)."""
 
 
-def user_position() -> Position:
-    """Find the innermost frame that does not belong to this package; cheap, as it runs for each node."""
-    frame = sys._getframe(2)
-    code = frame.f_code
-    while code.co_filename.startswith(_PACKAGE_FOLDER):
-        outer = frame.f_back
-        if outer is None:
-            break
-        frame = outer
+def user_position(inner: int = 2) -> Position:
+    """Find the innermost frame that does not belong to this package; cheap, as it runs for each node.
+
+    Args:
+        inner: the number of innermost frames, that of this function included, that are known to belong to it.
+    """
+    frame = sys._getframe(inner)
+    while True:
         code = frame.f_code
-    if _DYNAMO in code.co_filename:
-        return None, _line_being_traced()
-    return code, frame.f_lasti
+        owner = _FILE_OWNERS.get(code.co_filename) or _file_owner(code.co_filename)
+        outer = frame.f_back if owner == "pylazy" else None
+        if outer is None:
+            return (None, _line_being_traced()) if owner == "dynamo" else (code, frame.f_lasti)
+        frame = outer
+
+
+_FILE_OWNERS: dict[str, str] = {}
+"""Whose code the files are that frames were found in: "pylazy", "dynamo" or "user"."""
+
+
+def _file_owner(name: str) -> str:
+    is_ours = name.startswith(_PACKAGE_FOLDER)
+    owner = _FILE_OWNERS[name] = "pylazy" if is_ours else "dynamo" if _DYNAMO in name else "user"
+    return owner
 
 
 # While torch.compile traces a function, this one is called, not traced: a frame is nothing that it can put in a graph.
@@ -120,9 +134,11 @@ class Expression:
             which take the dtype of the rest.
         source: what a leaf stands for: the data slot of a variable, the number of a constant; else None.
         position: where the user built the node; see `location`.
+        form: what stands for all formulas like this one; None where nobody has looked for it.
+        inputs: the data slots of its variables, where it has a form.
     """
 
-    __slots__ = ("attributes", "axes", "dim", "dtype", "op", "operands", "position", "source")
+    __slots__ = ("attributes", "axes", "dim", "dtype", "form", "inputs", "op", "operands", "position", "source")
 
     op: str
     operands: tuple[Expression, ...]
@@ -132,6 +148,8 @@ class Expression:
     dtype: str | None
     source: Any
     position: Position
+    form: Form | None
+    inputs: Inputs | None
 
     def __init__(
         self,
@@ -143,6 +161,8 @@ class Expression:
         dtype: str | None,
         source: Any,
         position: Position,
+        form: Form | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self.op = op
         self.operands = operands
@@ -152,6 +172,8 @@ class Expression:
         self.dtype = dtype
         self.source = source
         self.position = position
+        self.form = form
+        self.inputs = inputs
 
     @property
     def location(self) -> Location:
@@ -194,7 +216,7 @@ def _rebuild(rows: tuple[tuple[Any, ...], ...]) -> Expression:
     return nodes[-1]
 
 
-def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expression:
+def variable(source: Any, *, axis: str, dim: int, dtype: str | None, position: Position | None = None) -> Expression:
     """A leaf that stands for the rows of an array along one axis, or for one row shared by all ("").
 
     Args:
@@ -203,26 +225,75 @@ def variable(source: Any, *, axis: str, dim: int, dtype: str | None) -> Expressi
         axis: "i", "j" or ""; "ij" for an array with a row for each pair.
         dim: elements of a row.
         dtype: of the array, or None for a number that adapts.
+        position: where the user built it, if the caller knows.
     """
-    return Expression("var", (), (), axis, dim, dtype, source, user_position())
+    if position is None:
+        position = user_position()
+    if position[0] is None:
+        return Expression("var", (), (), axis, dim, dtype, source, position)
+    key = (axis, dim, dtype)
+    form = FORMS.get(key)
+    if form is None:
+        form = remember(key, axis, dim, dtype)
+    inputs = {(source.identity, axis, dim): source}
+    return Expression("var", (), (), axis, dim, dtype, source, position, form, inputs)
+
+
+def argument(source: Any, *, axis: str, dim: int) -> Expression:
+    """A variable, as `variable`, whose data is an argument of the reduction."""
+    return Expression("var", (), (), axis, dim, None, source, user_position())
 
 
 def constant(value: Number) -> Expression:
     """A number that is part of the formula: each value is a formula of its own, so a kernel of its own."""
-    return Expression("constant", (), (), "", 1, None, value, user_position())
+    return _leaf_without_data("constant", "", value)
 
 
 def index(axis: str) -> Expression:
     """The number of the row ("i") or of the column ("j") of a pair, counted from 0."""
-    return Expression("index", (), (), axis, 1, None, None, user_position())
+    return _leaf_without_data("index", axis, None)
 
 
-def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()) -> Expression:
-    """Build the node of an operation.
+def _leaf_without_data(op: str, axes: str, value: Number | None) -> Expression:
+    position = user_position()
+    if position[0] is None:
+        return Expression(op, (), (), axes, 1, None, value, position)
+    key = (op, axes, _number_as_text(value))
+    form = FORMS.get(key)
+    if form is None:
+        form = remember(key, axes, 1, None)
+    return Expression(op, (), (), axes, 1, None, value, position, form, {})
+
+
+def apply(
+    op: str, operands: tuple[Expression, ...], attributes: Attributes = (), position: Position | None = None
+) -> Expression:
+    """Build the node of an operation; `position` is where the user did, if the caller knows.
 
     Raises:
         ShapeError: the inner dimensions of the operands do not fit the operation.
     """
+    if position is None:
+        position = user_position()
+    key: Any
+    if position[0] is None:  # torch.compile: a table of forms is nothing that it can put in a graph
+        key = inputs = None
+    elif len(operands) == 1:  # most nodes
+        operand = operands[0]
+        key, inputs = (op, attributes, operand.form), operand.inputs
+    else:
+        key, inputs = join_inputs(op, attributes, operands)
+    if inputs is None:
+        axes, dim, dtype = _shape_of(op, operands, attributes)
+        return Expression(op, operands, attributes, axes, dim, dtype, None, position)
+    form = FORMS.get(key)
+    if form is None:
+        form = remember(key, *_shape_of(op, operands, attributes))
+    return Expression(op, operands, attributes, form.axes, form.dim, form.dtype, None, position, form, inputs)
+
+
+def _shape_of(op: str, operands: tuple[Expression, ...], attributes: Attributes) -> tuple[str, int, str | None]:
+    """Give the axes, the inner dimension and the dtype of an operation."""
     first = operands[0]
     axes, dtype, dim = first.axes, first.dtype, first.dim
     same = True
@@ -239,7 +310,31 @@ def apply(op: str, operands: tuple[Expression, ...], attributes: Attributes = ()
             dim = shape(op, tuple(operand.dim for operand in operands), dict(attributes))
         except ShapeError as error:
             raise ShapeError(at_user_line(str(error))) from None
-    return Expression(op, operands, attributes, axes, dim, dtype, None, user_position())
+    return axes, dim, dtype
+
+
+def joint_form(expressions: Sequence[Expression]) -> tuple[Form | None, Inputs | None]:
+    """Give the form of several formulas together, and the data slots of their variables.
+
+    None for both where a formula has none, or where all of it is numbers, whose form does not say in which dtype.
+    """
+    if len(expressions) == 1:
+        form, inputs = expressions[0].form, expressions[0].inputs
+    else:
+        key, inputs = join_inputs("together", (), expressions)
+        if inputs is None:
+            return None, None
+        form = FORMS.get(key)
+        if form is None:
+            dtype = None
+            for expression in expressions:
+                dtype = promote(dtype, expression.dtype)
+            form = remember(key, "", 0, dtype)
+    return (None, None) if form is None or form.dtype is None else (form, inputs)
+
+
+def _number_as_text(value: Number | None) -> str:
+    return value.hex() if isinstance(value, float) else str(value)
 
 
 def join_axes(first: str, second: str) -> str:
@@ -384,7 +479,7 @@ class Flattened:
                     entry = ("index", node.axes)
                 else:
                     value = node.source if node.op == "constant" else node.source.number
-                    entry = ("constant", value.hex() if isinstance(value, float) else str(value))
+                    entry = ("constant", _number_as_text(value))
                 stack.pop()
                 number = table.get(entry)
                 if number is None:

@@ -315,7 +315,7 @@ def _gradients(
         given = [np.ascontiguousarray(array, dtype=job.dtype) for array in (*saved, weighted)]
         program = job.executable.derivative(Order("wrt", traced.wrt, with_results)).load(job.few)
         job.check_tables(program)
-        launch(program, job.locate(), [*given, *results, *full.values()], job.extents, job.ranges)
+        job.launch(program, [*given, *results, *full.values()])
     gradients = []
     for argument, numbers in zip(traced.arguments, traced.inputs, strict=True):
         total = np.zeros(argument.shape, job.dtype)

@@ -6,12 +6,14 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from pylazy.dtypes import result_dtype
-from pylazy.expression import apply, at_user_line
+from pylazy.expression import apply, at_user_line, user_position
 from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Self
 
     from pylazy.expression import Attributes, Expression
@@ -170,7 +172,7 @@ def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
         refuse_unbound(op, x)
     if x.is_complex:
         return apply_complex(op, (x,), attributes)
-    expression = apply(op, (x._expression,), attributes)
+    expression = apply(op, (x._expression,), attributes, user_position(3))  # this and the method are known frames
     return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
 
 
@@ -191,22 +193,27 @@ def refuse_unbound(op: str, x: object) -> NoReturn:
     raise DtypeError(at_user_line(f"{op} was given {type(x).__name__}, expected a LazyTensor: wrap it first"))
 
 
-def apply_to(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> _T:
+def apply_to(op: str, operands: Sequence[_T], attributes: Attributes = ()) -> _T:
     """Apply an operation to several LazyTensors, the first of which decides on the class of the result.
 
     Raises:
         ShapeError: sizes or inner dimensions do not fit.
     """
-    expression = apply(op, tuple([operand._expression for operand in operands]), attributes)
-    batch, rows, columns = joint_extents(op, operands)
-    backend = None
+    expressions = tuple([operand._expression for operand in operands])
+    expression = apply(op, expressions, attributes, user_position(3))  # this, and its callers
+    batch, rows, columns = _joint_sizes(op, operands)
+    backend = ranges = None
     for operand in operands:
         if operand._backend is not None:
             backend = operand._backend
-    return new(operands[0].__class__, expression, batch, rows, columns, backend, joint_ranges(op, operands))
+        if operand._ranges is not None:
+            ranges = operand._ranges
+    if ranges is not None:
+        ranges = joint_ranges(op, operands)
+    return new(operands[0].__class__, expression, batch, rows, columns, backend, ranges)
 
 
-def joint_ranges(op: str, operands: tuple[LazyFormula, ...]) -> tuple[Any, ...] | None:
+def joint_ranges(op: str, operands: Sequence[LazyFormula]) -> tuple[Any, ...] | None:
     """The ranges of several LazyTensors together.
 
     Raises:
@@ -227,12 +234,16 @@ def joint_ranges(op: str, operands: tuple[LazyFormula, ...]) -> tuple[Any, ...] 
     return found
 
 
-def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:
+def joint_extents(op: str, operands: Sequence[LazyFormula]) -> Extents:
     """The sizes of several LazyTensors together.
 
     Raises:
         ShapeError: they have different numbers of rows or columns, or batches that do not broadcast.
     """
+    return Extents(*_joint_sizes(op, operands))
+
+
+def _joint_sizes(op: str, operands: Sequence[LazyFormula]) -> tuple[tuple[int, ...], int | None, int | None]:
     first = operands[0]
     batch, rows, columns = first._batch, first._rows, first._columns
     for operand in operands[1:]:
@@ -246,7 +257,7 @@ def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:
             columns = operand._columns
         if operand._batch != batch:
             batch = broadcast_batches(op, batch, operand._batch)
-    return Extents(batch, rows, columns)
+    return batch, rows, columns
 
 
 def broadcast_batches(op: str, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:

@@ -59,9 +59,10 @@ class Executable:
 
     Attributes:
         request: what the programs compute.
+        result_dtypes: of the reductions, in order.
     """
 
-    __slots__ = ("_derived", "_gpu_programs", "_programs", "_text", "request")
+    __slots__ = ("_derived", "_gpu_programs", "_programs", "_text", "request", "result_dtypes")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -69,6 +70,7 @@ class Executable:
         self._gpu_programs: dict[str, GpuProgram] = {}
         self._derived: dict[Order, Executable] = {}
         self._text: str | None = None
+        self.result_dtypes = tuple([output.dtype for output in self.reductions.outputs])
 
     @property
     def reductions(self) -> ReductionRequest:
@@ -158,7 +160,7 @@ def few_rows(extents: Extents, dtype: str) -> str:
     Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle.
     """
     rows, columns = extents.rows or 1, extents.columns or 1
-    if rows > _MANY_COLUMNS and columns > _MANY_COLUMNS:
+    if (rows < _MANY_COLUMNS and columns < _MANY_COLUMNS) or (rows > _MANY_COLUMNS and columns > _MANY_COLUMNS):
         return ""
     lanes = _VECTOR_BYTES.get(host_target(), 32) // (4 if dtype == "float32" else 8)
     if columns >= _MANY_COLUMNS and _leave_lanes_idle(rows, lanes):

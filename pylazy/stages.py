@@ -73,7 +73,7 @@ class Reduction:
         job = self._job
         if self._template is not None:
             chosen = None if backend is None else read_backend(backend, device_id)
-            job = self._template.bind(data, ranges_of({}, ranges), chosen)
+            job = self._template.bind(data, None if ranges is None else ranges_of({}, ranges), chosen)
         elif ranges is not None or backend is not None:
             found, it = ("a backend is", "it") if ranges is None else ("ranges are", "them")
             raise UnsupportedError(
@@ -201,16 +201,19 @@ def reduce_or_postpone(
     Returns:
         An array, a tuple of arrays where there are several results, or a `Reduction`.
     """
-    flat = flatten(expressions)
-    chosen = ranges_of(options, ranges)
+    flat = None
+    postponed = False
+    if None in [expression.form for expression in expressions]:  # symbolic variables have no form
+        flat = flatten(expressions)
+        postponed = arrays.SYMBOL in [source.kind for source in flat.sources]
+    chosen = ranges_of(options, ranges) if options or ranges is not None else None
     single = len(wanted) == 1
-    postponed = arrays.SYMBOL in [source.kind for source in flat.sources]
     read = None
     if options or backend is not None:
-        dtype = None if postponed else formula_dtype(expressions, flat.sources)
+        dtype = None if postponed else formula_dtype(expressions, (flat or flatten(expressions)).sources)
         read = read_options(options, dtype=dtype, backend=backend)
         wanted = tuple([target._replace(summation=read.summation) for target in wanted])
-    if postponed:
+    if flat is not None and postponed:
         if read is not None and read.out is not None:
             raise UnsupportedError(
                 at_user_line("out is given for a formula with symbolic variables: give it when the Reduction is called")

@@ -61,6 +61,7 @@ class Plan(NamedTuple):
 
     Attributes:
         executable: the programs.
+        dtype: of the arithmetic.
         storage: dtype of values of the formula.
         extents: sizes.
         shapes: of the results.
@@ -69,6 +70,7 @@ class Plan(NamedTuple):
     """
 
     executable: Executable
+    dtype: str
     storage: str
     extents: Extents
     shapes: tuple[tuple[int, ...], ...]
@@ -176,19 +178,17 @@ class Template:
             given, plan = self._read(given, ranged=ranged)
         if ranges is not None:
             check_terms(self.wanted, self.reduced, plan.extents, ranges)
-        made = []
-        for array, (kind, batch, dtype, weak) in zip(given, plan.specs, strict=True):
-            if array.__class__ is Imported:
-                made.append(arrays.array_source(array, what="an argument", batch=batch, view="", weak=weak))
-                continue
-            if kind == arrays.TORCH and array.is_sparse:
-                arrays.array_source(array, what="an argument", batch=batch, view="")
-            made.append(Source(kind, array, batch=batch, dtype=dtype, weak=weak, view=""))
+        made = [
+            Source(kind, array, batch, dtype, weak, "")
+            if array.__class__ is np.ndarray
+            else _source_of(array, kind, batch, dtype, weak)
+            for array, (kind, batch, dtype, weak) in zip(given, plan.specs, strict=True)
+        ]
         return Job(
             plan.executable,
             [made[slot] if slot.__class__ is int else slot for slot in self._slots],
             self.expressions,
-            dtype=arithmetic_dtype(plan.storage),
+            dtype=plan.dtype,
             extents=plan.extents,
             reduced=self.reduced,
             wanted=self.wanted,
@@ -240,7 +240,8 @@ class Template:
             storage = formula_dtype((), [*stored, *sources])
         else:
             storage = result_dtype(dtype)
-        check_indices(self._flat, arithmetic_dtype(storage), extents)
+        arithmetic = arithmetic_dtype(storage)
+        check_indices(self._flat, arithmetic, extents)
         read_options(self._options, dtype=storage)
         shapes = result_shapes(
             self.expressions,
@@ -250,7 +251,7 @@ class Template:
             keepdim=self._keepdim,
             drop_inner=self._drop_inner,
         )
-        plan = Plan(self._executable(storage, ranged=ranged), storage, extents, shapes, tuple(specs))
+        plan = Plan(self._executable(storage, ranged=ranged), arithmetic, storage, extents, shapes, tuple(specs))
         found = [array for array, _ in read]
         if not any(weak or array.__class__ is Imported for array, weak in read) and not is_compiling():
             if len(self._plans) >= _MAX_PLANS:
@@ -330,6 +331,15 @@ class Template:
                         )
                     ) from None
         return Extents(batch, sizes["i"], sizes["j"])
+
+
+def _source_of(array: Any, kind: str, batch: int, dtype: str, weak: bool) -> Source:
+    """Wrap an array as one of this class and dtype was wrapped before."""
+    if array.__class__ is Imported:
+        return arrays.array_source(array, what="an argument", batch=batch, view="", weak=weak)
+    if kind == arrays.TORCH and array.is_sparse:
+        arrays.array_source(array, what="an argument", batch=batch, view="")
+    return Source(kind, array, batch=batch, dtype=dtype, weak=weak, view="")
 
 
 def _arguments_of(flat: Flattened) -> tuple[Argument, ...]:

@@ -58,7 +58,9 @@ class Program:
         self.image = image
         self._handle = handle.value
         self._plz_run = library.plz_run
+        self._plz_run_one = library.plz_run_one
         self._pack_pointers = struct.Struct(f"{len(image.arguments)}P").pack
+        self._pack_launch = struct.Struct(f"P2q{len(image.arguments)}P").pack
         finalizer = weakref.finalize(self, library.plz_program_destroy, handle.value)
         finalizer.atexit = False  # a daemon thread may still run it while the process ends
 
@@ -96,15 +98,14 @@ class Program:
             InternalError: the arguments do not fit the image.
         """
         try:
-            packed = self._pack_pointers(*pointers)
             if not batch_sizes:
-                status = self._plz_run(self._handle, packed, m, n, 0, None, None)
+                status = self._plz_run_one(self._pack_launch(self._handle, m, n, *pointers))
             else:
                 rank = len(batch_sizes)
                 strides = [stride for of_buffer in batch_strides for stride in of_buffer]
                 status = self._plz_run(
                     self._handle,
-                    packed,
+                    self._pack_pointers(*pointers),
                     m,
                     n,
                     rank,

@@ -7,7 +7,7 @@ import sys
 from pylazy.runtime import errors
 from pylazy.runtime.fork_lock import ForkLock
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 
 _lock = ForkLock()
 _loaded: ctypes.CDLL | None = None
@@ -210,6 +210,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "plz_phase_geometry": (int32, (pointer, int32, int64, int64, int64, ctypes.POINTER(CGeometry))),
         # The three arrays arrive as packed bytes, which ctypes passes without a copy.
         "plz_run": (int32, (pointer, ctypes.c_char_p, int64, int64, int32, ctypes.c_char_p, ctypes.c_char_p)),
+        "plz_run_one": (int32, (ctypes.c_char_p,)),  # a packed plz_launch
         "plz_gpu_device_count": (int32, (ctypes.POINTER(int32),)),
         "plz_gpu_device_properties": (int32, (int32, ctypes.POINTER(CGpuProperties))),
         "plz_gpu_program_create": (

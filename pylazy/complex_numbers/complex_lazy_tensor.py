@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
@@ -30,6 +31,8 @@ from pylazy.stages import Reduction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typing_extensions import Self
 
     from pylazy.expression import Attributes, Expression
 
@@ -60,15 +63,16 @@ class ComplexLazyTensor(LazyTensor):
     is_complex = True
     _planar: Expression
 
-    def __init__(self, x: Any, axis: int | None = None) -> None:
+    def __new__(cls, x: Any, axis: int | None = None) -> Self:
+        """Read real data as complex numbers, too."""
+        made: Any
         if axis is None and is_symbol(x):
             made = from_interleaved(symbolic(LazyTensor, *x))
         else:
-            data: Any = from_data(LazyTensor, x, axis)
-            made = data if data.is_complex else complex_of(data, None)
-        for name in _STATE:
-            setattr(self, name, getattr(made, name))
-        self._planar = made._planar
+            made = from_data(LazyTensor, x, axis)
+            made = made if made.is_complex else complex_of(made, None)
+        found: Self = copy(made) if made is x else made
+        return found
 
     # What has not learnt about complex numbers, and reads the formula as if it were real, is refused.
     @property

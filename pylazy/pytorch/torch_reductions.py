@@ -12,7 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 from pylazy import arrays
-from pylazy.execute import Job, Wanted, launch
+from pylazy.execute import RUN_TENSORS
 from pylazy.expression import at_user_line
 from pylazy.gpu.torch_place import TorchPlace
 from pylazy.pytorch.torch_ops import pull_back, run
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.arrays import Source
+    from pylazy.execute import Job, Wanted
 
 _PLAIN_CLASSES = (torch.Tensor, torch.nn.Parameter)
 
@@ -41,6 +42,9 @@ def run_tensors(job: Job) -> tuple[Any, ...]:
 
         return select(job)
     return _record(job) if plain else dispatch(job)
+
+
+RUN_TENSORS.append(run_tensors)
 
 
 def run_as_constant(job: Job) -> tuple[Any, ...]:
@@ -176,13 +180,15 @@ class _Reduction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, job: Job, numbers: tuple[int, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        results = job.compute(arrays.TORCH, dict(zip(numbers, tensors, strict=True)))
+        pairs = zip(numbers, tensors, strict=True)
+        converted = {number: tensor for number, tensor in pairs if tensor is not job.sources[number].array}
+        results = job.compute(arrays.TORCH, converted or None)
         ctx.job = job
         ctx.numbers = numbers
         described = job.executable.request.results
         saved = [result for result, own in zip(results, described, strict=True) if own.saved]
         ctx.save_for_backward(*tensors, *saved)
-        ctx.mark_non_differentiable(*(result for result in results if not result.is_floating_point()))
+        ctx.mark_non_differentiable(*[result for result in results if not result.is_floating_point()])
         ctx.set_materialize_grads(False)
         return results
 
@@ -191,7 +197,7 @@ class _Reduction(torch.autograd.Function):
         job: Job = ctx.job
         cotangent = cotangents[0]
         if cotangent is None:
-            return (None, None, *(None for _ in ctx.numbers))
+            return (None,) * (2 + len(ctx.numbers))
         if not job.executable.request.results[0].differentiable and job.reduced_extent:
             message = f"{job.wanted[0].kind} has no gradient"
             raise UnsupportedError(at_user_line(message, job.expressions[0].position))
@@ -201,7 +207,7 @@ class _Reduction(torch.autograd.Function):
         needed = [number for number, needs in zip(ctx.numbers, ctx.needs_input_grad[2:], strict=True) if needs]
         find = _recorded_gradients if torch.is_grad_enabled() else _gradients
         gradients = iter(find(job, tensors, tuple(needed), cotangent, results))
-        return (None, None, *(next(gradients) if number in needed else None for number in ctx.numbers))
+        return (None, None, *[next(gradients) if number in needed else None for number in ctx.numbers])
 
 
 def _recorded_gradients(
@@ -251,15 +257,14 @@ def _gradients(
                     gradient.zero_()
         # These have every batch dimension as results have, so they are laid out as results are.
         given = [result.detach().contiguous() for result in (*results, cotangent)]
-        located = job.locate(tensors) if place is None else job.locate_on(place, tensors)
         for executable, places in job.executable.gradient_steps(wrt):
-            results_and_gradients = [*given, *[full[number] for number in places]]
+            arguments = [*given, *[full[number] for number in places]]
             if place is not None:
-                job.launch_on(place, executable, located, results_and_gradients)
+                job.launch_on(place, executable, job.locate_on(place, tensors), arguments)
             else:
                 program = executable.load(job.few)
                 job.check_tables(program)
-                launch(program, located, results_and_gradients, job.extents, job.ranges)
+                job.launch(program, arguments, tensors)
     else:
         for gradient in full:
             gradient.zero_()

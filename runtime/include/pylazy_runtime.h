@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 /* Grows by one whenever a function or a layout of this file changes. */
-#define PLZ_ABI_VERSION 4
+#define PLZ_ABI_VERSION 5
 
 /* The largest number of buffers of one program. */
 #define PLZ_MAX_BUFFERS 256
@@ -116,6 +116,18 @@ PLZ_API int32_t plz_phase_geometry(const plz_program *program, int32_t phase, in
  */
 PLZ_API int32_t plz_run(const plz_program *program, void *const *pointers, int64_t m, int64_t n, int32_t batch_rank,
                         const int64_t *batch_sizes, const int64_t *batch_strides);
+
+/* What plz_run_one reads: a program, extents and pointers as of plz_run. */
+typedef struct plz_launch {
+  const plz_program *program;
+  int64_t m;
+  int64_t n;
+  void *pointers[1]; /* as many as the program has inputs, outputs and tables */
+} plz_launch;
+
+/* plz_run without a batch, for callers to whom each argument has a price: a foreign call from Python takes as long as
+ * a small kernel. */
+PLZ_API int32_t plz_run_one(const plz_launch *launch);
 
 /* NVIDIA GPUs: addresses are of device memory, a stream is a CUstream of the driver's interface, or null for the default
  * stream. The driver is the library that the environment variable PYLAZY_CUDA_DRIVER names, by default libcuda.so.1 or
