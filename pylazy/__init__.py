@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pylazy.bundles import Bundle, load_bundle
     from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
+    from pylazy.differentiation.gradients import grad, jvp, value_and_grad, vjp
     from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
-    from pylazy.gradients import grad, jvp, value_and_grad, vjp
     from pylazy.jax_functions import jax_function
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
     from pylazy.linear_algebra.kernel_solve import KernelSolve
@@ -90,7 +90,7 @@ __all__ = [
 
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
-    "pylazy.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
+    "pylazy.differentiation.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
     "pylazy.bundles": ("Bundle", "load_bundle"),
     "pylazy.complex_numbers.complex_lazy_tensor": ("ComplexLazyTensor",),
     "pylazy.fused_reductions": ("evaluate",),

@@ -232,6 +232,11 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_traced(value: Any) -> bool:
+    """Whether this is an array in a function of NumPy arrays that is differentiated; see `pylazy.differentiation`."""
+    return hasattr(value, "__pylazy_imported__")
+
+
 def torch_dtype_name(tensor: Any) -> str:
     """The name of a tensor's dtype as NumPy writes it."""
     torch = sys.modules["torch"]
@@ -283,6 +288,20 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
     return Source(TORCH, value, batch=batch, dtype=name, weak=weak, view=view)
 
 
+def own_array(source: Source) -> Any:
+    """The user's own array behind a source, in the shape in which it is read."""
+    if source.imported is None:
+        return source.array
+    owner = source.imported.owner
+    return owner if tuple(owner.shape) == source.shape else owner.reshape(source.shape)
+
+
+def source_like(source: Source, value: Any) -> Source:
+    """Wrap an array that takes the place of another one, of the same shape; its dtype may be another."""
+    what = "an array in the place of another"
+    return array_source(readable(value), what=what, batch=source.batch, view="", weak=source.weak)
+
+
 def number_source(value: float) -> Source:
     """Wrap a number that is read by the kernel, so that another value needs no other kernel."""
     return Source(NUMBER, value, batch=0, dtype="float64", weak=True, view="")
@@ -306,7 +325,7 @@ def _numpy_dtype_name(dtype: Any) -> str | None:
 def is_array(value: Any) -> bool:
     """Whether this is an array: NumPy's, torch's, or of a library that speaks DLPack."""
     known = isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported
-    return known or hasattr(value, "__dlpack__")
+    return known or hasattr(value, "__dlpack__") or is_traced(value)
 
 
 _CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
@@ -325,6 +344,9 @@ def readable(value: Any) -> Any:
     """
     if isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported:
         return value
+    if is_traced(value):
+        imported: Imported = value.__pylazy_imported__()
+        return imported
     kind = type(value).__name__
     try:
         device = int(value.__dlpack_device__()[0])
@@ -380,6 +402,13 @@ def check_devices(sources: Sequence[Source]) -> str:
     return kind
 
 
+def remembers(source: Source) -> bool:
+    """Whether results are to remember how they were made of this array, as its gradient may be asked for."""
+    if source.kind == TORCH:
+        return bool(source.array.requires_grad)
+    return source.imported is not None and is_traced(source.imported.owner)
+
+
 def _libraries(sources: Sequence[Source]) -> dict[str, Any]:
     """The namespaces of arrays that are neither NumPy's nor torch's, by name."""
     found = [source.imported.namespace for source in sources if source.imported is not None]
@@ -405,6 +434,8 @@ def library_of(sources: Sequence[Source]) -> Any:
 def given_back(result: Any, sources: Sequence[Source]) -> Any:
     """Hand a NumPy result over to the library whose arrays are among the sources, by its own rules for dtypes."""
     namespace = library_of(sources)
+    if hasattr(namespace, "record"):  # it was computed there
+        return result
     try:
         return namespace.from_dlpack(result)
     except _UNREADABLE:
@@ -435,7 +466,7 @@ def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
 
 def converted(result: Any, dtype: str) -> Any:
     """Give a result in another dtype; values out of its range become infinities."""
-    if isinstance(result, np.ndarray):
+    if not is_tensor(result):
         # Whoever has an array of bfloat16 has imported the package that it comes from.
         target = sys.modules["ml_dtypes"].bfloat16 if dtype == "bfloat16" else dtype
         with np.errstate(over="ignore"):
@@ -443,9 +474,16 @@ def converted(result: Any, dtype: str) -> Any:
     return result.to(getattr(sys.modules["torch"], dtype))
 
 
+def detached(result: Any) -> Any:
+    """Give a result without what it remembers of how it was made."""
+    if is_tensor(result):
+        return result.detach()
+    return readable(result).array if is_traced(result) else result
+
+
 def array_like(result: Any, values: Any) -> Any:
     """Convert a NumPy array to the kind and dtype of a result."""
-    if isinstance(result, np.ndarray):
+    if not is_tensor(result):
         return values.astype(result.dtype)
     return sys.modules["torch"].from_numpy(values).to(result.dtype)
 

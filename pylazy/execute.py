@@ -157,9 +157,13 @@ class Job:
         kind = arrays.check_devices(self.sources)
         if kind == arrays.DLPACK:
             library = arrays.library_of(self.sources)
-            if hasattr(library, "postpone"):  # a function is being differentiated; see pylazy.primals
-                postponed: tuple[Any, ...] = library.postpone(self)
-                return postponed
+            if hasattr(library, "record"):  # a function is being differentiated; see pylazy.differentiation
+                if out is not None:
+                    raise UnsupportedError(
+                        at_user_line("out is given in a function that is differentiated: use the result")
+                    )
+                recorded: tuple[Any, ...] = library.record(self)
+                return recorded
         if out is not None:
             if len(out) != len(self.shapes):
                 raise ShapeError(
@@ -198,6 +202,10 @@ class Job:
             from pylazy.pytorch.torch_reductions import run_tensors
 
             return run_tensors(self)
+        if kind == arrays.DLPACK and hasattr(arrays.library_of(self.sources), "record"):
+            from pylazy.differentiation.recorded_reductions import record_unrounded
+
+            return record_unrounded(self)
         return self.compute(kind)
 
     def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:

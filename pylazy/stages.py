@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pylazy.explain import Explanation
     from pylazy.expression import Expression
     from pylazy.programs import Executable, Extents
+    from pylazy.ranges import Ranges
 
 STAGES = ("expression", "formula", "kernel", "loops", "gpu", "llvm", "asm", "ptx")
 """What `as_text` can show.
@@ -65,24 +66,28 @@ class Reduction:
             DtypeError: an argument is no array, or of a dtype that no formula reads.
             UnsupportedError: ranges are given to a reduction that has its data.
         """
-        job = self._job
-        if self._template is not None:
-            job = self._template.bind(data, ranges_of({}, ranges))
-        elif ranges is not None:
+        if ranges is not None and self._job is not None:
             raise UnsupportedError(
                 at_user_line("ranges are given to a reduction that has its data: give them when it is made")
             )
-        elif data:
+        job = self.bound(data, ranges_of({}, ranges))
+        if self._single:
+            return job.run(None if out is None else (out,))[0]
+        return job.run(out)
+
+    def bound(self, data: Sequence[Any], ranges: Ranges | None = None) -> Job:
+        """Give the program with the data of a call; see `__call__`."""
+        if self._template is not None:
+            return self._template.bind(data, ranges)
+        if data:
             raise TypeError(
                 at_user_line(
                     f"the reduction was called with {len(data)} arrays, expected none: its formula has no symbolic "
                     "variables, as Vi(0, 3) makes them"
                 )
             )
-        assert job is not None
-        if self._single:
-            return job.run(None if out is None else (out,))[0]
-        return job.run(out)
+        assert self._job is not None
+        return self._job
 
     @property
     def job(self) -> Job | None:

@@ -134,7 +134,7 @@ class LinearOperator:
             return LinearOperator(composed(self._node, other._node))
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        if not (isinstance(v, np.ndarray) or arrays.is_tensor(v)) or v.ndim == 0:
+        if not (isinstance(v, np.ndarray) or arrays.is_tensor(v) or arrays.is_traced(v)) or v.ndim == 0:
             raise ShapeError(
                 at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in A @ v")
             )
@@ -229,7 +229,8 @@ def _read(value: Any) -> LinearOperator | None:
 def _is_number(value: Any) -> bool:
     if isinstance(value, _NUMBERS):
         return True
-    return (isinstance(value, np.ndarray) or arrays.is_tensor(value)) and value.ndim == 0
+    is_array = isinstance(value, np.ndarray) or arrays.is_tensor(value) or arrays.is_traced(value)
+    return is_array and value.ndim == 0
 
 
 def _as_shifted_kernel(node: Node) -> tuple[LazyTensor, Any] | None:
@@ -291,7 +292,9 @@ class _BoundOperator:
         shape = (*np.broadcast_shapes(self._node.size().batch, tuple(b.shape[:-2])), *b.shape[-2:])
         expressions = [kernel._expression for kernel in self._node.kernels()]
         held = {source.kind for source in flatten(expressions).sources}
-        if isinstance(b, np.ndarray) and arrays.TORCH not in held and not self.parameters():
+        if arrays.is_traced(b):
+            return np.broadcast_to(b.astype(dtype), shape)
+        if isinstance(b, np.ndarray) and arrays.TORCH not in held and not any(map(arrays.is_tensor, self.parameters())):
             return np.array(np.broadcast_to(b, shape), dtype=dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, dtype)).expand(shape).contiguous()
@@ -310,7 +313,10 @@ def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any]
                 f"{LinearOperator(node)!r}: use 'jacobi' or a function"
             )
         )
+    if arrays.is_traced(like):
+        like = arrays.readable(like).array
     if isinstance(like, np.ndarray):
-        return inverse_of_diagonal(node.diagonal(like.shape[-2])[..., None], like)
+        diagonal = node.diagonal(like.shape[-2])[..., None]
+        return inverse_of_diagonal(arrays.readable(diagonal).array if arrays.is_traced(diagonal) else diagonal, like)
     with sys.modules["torch"].no_grad():
         return inverse_of_diagonal(node.diagonal(like.shape[-2])[..., None], like)

@@ -33,7 +33,10 @@ def dense(x: LazyFormula) -> Any:
     result = _dense_by(x, "j" if swap else "i", sizes)
     if swap:
         result = result.swapaxes(-3, -2)
-        result = np.ascontiguousarray(result) if isinstance(result, np.ndarray) else result.contiguous()
+        if isinstance(result, np.ndarray):
+            result = np.ascontiguousarray(result)
+        elif arrays.is_tensor(result):
+            result = result.contiguous()
     return result[..., 0] if x._expression.dim == 1 else result
 
 
@@ -134,7 +137,7 @@ class _Key:
             return data
         if self._slice is not None:
             return data[..., self._slice, :]
-        if isinstance(data, np.ndarray):
+        if not arrays.is_tensor(data):
             return data[..., self._positions, :]
         return data[..., sys.modules["torch"].as_tensor(self._positions, device=data.device), :]
 
@@ -223,14 +226,16 @@ def _on_data(
 def _with_axes(leaf: Expression) -> Any:
     """Give the array of a variable the shape that `_on_data` says."""
     source = leaf.source
+    array = source.array if source.imported is None else source.imported.owner
     batch, own = source.shape[: source.batch], source.shape[source.batch :]
     if leaf.axes == "ij":
-        data = source.array.reshape((*batch, *own[:2], leaf.dim))
+        data = array.reshape((*batch, *own[:2], leaf.dim))
         return data.swapaxes(-3, -2) if leaf.attributes else data
     rows = (math.prod(own) // leaf.dim,) if leaf.axes else ()
-    return source.array.reshape((*batch, *rows, leaf.dim))
+    return array.reshape((*batch, *rows, leaf.dim))
 
 
 def _variable(leaf: Expression, data: Any, *, axis: str, batch: int) -> Expression:
-    source = arrays.array_source(data, what="an array", batch=batch, view=f"{axis}{batch}", weak=leaf.source.weak)
+    read = arrays.readable(data)
+    source = arrays.array_source(read, what="an array", batch=batch, view=f"{axis}{batch}", weak=leaf.source.weak)
     return Expression("var", (), (), axis, leaf.dim, leaf.dtype, source, leaf.position)

@@ -172,12 +172,12 @@ def read_right_side(b: Any) -> RightSide:
         return _read_lazy_right_side(b)
     if isinstance(b, list | tuple):
         b = np.asarray(b, dtype=np.float64)
-    if not (isinstance(b, np.ndarray) or arrays.is_tensor(b)) or b.ndim == 0:
+    if not (isinstance(b, np.ndarray) or arrays.is_tensor(b) or arrays.is_traced(b)) or b.ndim == 0:
         raise DtypeError(
             at_user_line(f"b is {type(b).__name__}, expected an array of shape (N,) or (*batch, N, E), or a LazyTensor")
         )
     is_vector = b.ndim == 1
-    arrays.array_source(b, what="b", batch=max(b.ndim - 2, 0), view="")
+    arrays.array_source(arrays.readable(b), what="b", batch=max(b.ndim - 2, 0), view="")
     if is_vector:
         b = b[:, None]
     if b.shape[-1] < 1:

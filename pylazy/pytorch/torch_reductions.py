@@ -14,17 +14,16 @@ from torch.autograd import forward_ad
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, launch
 from pylazy.expression import at_user_line
-from pylazy.pytorch.torch_ops import pull_back, run
+from pylazy.program_derivatives import pull_back
+from pylazy.pytorch.torch_ops import run
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.selections import SELECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.arrays import Source
-
-SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
-"""Reductions whose results are values of the formula at some pairs."""
 
 _PLAIN_CLASSES = (torch.Tensor, torch.nn.Parameter)
 
@@ -39,9 +38,9 @@ def run_tensors(job: Job) -> tuple[Any, ...]:
     if plain and not (torch.is_grad_enabled() and _requires_grad(job.sources)):
         return job.compute(arrays.TORCH)
     if job.reduced_extent and any(wanted.kind in SELECTIONS for wanted in job.wanted):
-        from pylazy.pytorch.torch_selection import select
+        from pylazy.pytorch.torch_selection import select_tensors
 
-        return select(job)
+        return select_tensors(job)
     return _record(job) if plain else dispatch(job)
 
 
@@ -189,7 +188,7 @@ def _recorded_gradients(
     ranges = _range_tensors(job)
     inputs = [*as_tensors(job, tensors), *ranges]
     ranks += [0] * len(ranges)
-    return pull_back(job.executable, inputs, ranks, given, [cotangent.reshape(shape)], wrt)
+    return pull_back(run, job.executable, inputs, ranks, given, [cotangent.reshape(shape)], wrt)
 
 
 def _gradients(
