@@ -43,7 +43,7 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], options: Map
     if method != "__call__":
         _refuse(f"{name}.{method}")
     if options.get("out") is not None:
-        _refuse(f"{name} into an array that is there, as by out= or an operator such as +=,")
+        _refuse(f"{name} into an array of its own, as by out= or an operator such as +=,")
     for option in options:
         _refuse(f"the argument {option} of {name}")
     if ufunc in FLAT_UFUNCS:
@@ -68,7 +68,7 @@ def call_function(function: Any, args: tuple[Any, ...], options: Mapping[str, An
     build = FUNCTIONS.get(function)
     if build is None:
         _refuse(name)
-    given = {key: value for key, value in options.items() if value is not np._NoValue}  # type: ignore[attr-defined]
+    given = {key: value for key, value in options.items() if value is not np._NoValue}
     try:
         bound = inspect.signature(build).bind(*args, **given)
     except TypeError as error:
@@ -108,7 +108,16 @@ def _is_array_like(value: Any) -> bool:
 
 def _operand(value: Any) -> Any:
     """Read an operand: a list as an array; a Python number gives way in dtype, so it stays one."""
-    return value if isinstance(value, int | float) or hasattr(value, "dtype") else np.asarray(value)
+    if isinstance(value, int | float):
+        return value
+    array = value if hasattr(value, "dtype") else np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise DtypeError(
+            at_user_line(
+                f"an array of {array.dtype} meets one of a function that is differentiated, expected real numbers"
+            )
+        )
+    return array
 
 
 def _untraced_in(value: Any) -> Any:
@@ -229,7 +238,7 @@ def _squeeze(a: Any, axis: Any = None) -> Any:
 
 def _broadcast_to(array: Any, shape: Any, subok: bool = False) -> Any:
     del subok
-    return broadcast(array, (shape,) if isinstance(shape, int | np.integer) else tuple(shape))
+    return broadcast(array, (int(shape),) if isinstance(shape, int | np.integer) else tuple(shape))
 
 
 def _concatenate(arrays: Sequence[Any], /, axis: Any = 0) -> Any:

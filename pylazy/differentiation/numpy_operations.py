@@ -222,11 +222,11 @@ def _scattered(x: Any, key: Any, shape: tuple[int, ...]) -> Any:
     return made
 
 
-_GET = linear(
-    "getitem",
-    lambda x, key: x[key],
-    lambda call, ct: apply(_SCATTER, ct, key=call.attributes["key"], shape=spec_of(call.operands[0]).shape)[0],
-)
+def _scatter(call: Call, ct: Any) -> Any:
+    return apply(_SCATTER, ct, key=call.attributes["key"], shape=spec_of(call.operands[0]).shape)[0]
+
+
+_GET = linear("getitem", lambda x, key: x[key], _scatter)
 _SCATTER = linear("scatter", _scattered, lambda call, ct: get(ct, call.attributes["key"]))
 
 
@@ -304,7 +304,7 @@ def _einsum_vjp(call: Call, cotangents: Sequence[Any]) -> list[Any]:
     (ct,) = cotangents
     labels, kept = call.attributes["labels"], call.attributes["kept"]
     values = call.values
-    found = []
+    found: list[Any] = []
     for number, own in enumerate(labels):
         if not call.varies(number):
             found.append(None)

@@ -62,8 +62,13 @@ def _finished(result: Any, wanted: Wanted, job: Job) -> Any:
 
 def _inputs(job: Job) -> list[Any]:
     """Give the inputs of a job: traced arrays in its dtype, and others as they are, then the arrays of its ranges."""
-    ranges = [] if job.ranges is None else job.ranges.arrays
-    return [*(_array_of(source, job.dtype) for source in job.sources), *ranges]
+    found = []
+    for source, spec in zip(job.sources, job.executable.request.inputs, strict=True):
+        array = _array_of(source, job.dtype)
+        if len(spec.axis) == 1 and array.shape[-1:] != (spec.dim,):  # a vector, as v of K @ v
+            array = array.reshape((*array.shape, spec.dim))
+        found.append(array)
+    return [*found, *(() if job.ranges is None else job.ranges.arrays)]
 
 
 def _array_of(source: Source, dtype: str) -> Any:

@@ -12,7 +12,7 @@ from pylazy.expression import at_user_line
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pylazy.execute import Job
 
@@ -33,7 +33,7 @@ _BINARY = {
 }
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 _UNARY = {"neg": np.negative, "pos": np.positive, "abs": np.absolute}
-_METHODS = {
+_METHODS: Mapping[str, Callable[..., Any]] = {
     "sum": np.sum,
     "mean": np.mean,
     "var": np.var,
@@ -52,6 +52,8 @@ _METHODS = {
     "diagonal": np.diagonal,
     "trace": np.trace,
     "copy": np.copy,
+    "repeat": np.repeat,
+    "take": np.take,
     "any": np.any,
     "all": np.all,
 }
@@ -128,7 +130,7 @@ class TracedArray:
     @property
     def T(self) -> Any:  # noqa: N802  as arrays name it
         """As of an array."""
-        return np.transpose(self)  # type: ignore[call-overload]
+        return np.transpose(self)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -144,7 +146,7 @@ class TracedArray:
         return take_item(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        self._refuse("written to: make a new array, as by numpy.where or numpy.concatenate")
+        self._refuse("written to")
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
         """As of an array."""
@@ -153,7 +155,7 @@ class TracedArray:
     def transpose(self, *axes: Any) -> Any:
         """As of an array."""
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-        return np.transpose(self, order or None)  # type: ignore[call-overload]
+        return np.transpose(self, order or None)
 
     def astype(self, dtype: Any, *, copy: bool = True) -> Any:
         """As of an array; a dtype that is no float gives an array without a derivative."""
@@ -203,8 +205,8 @@ class TracedArray:
     def _refuse(self, found: str) -> NoReturn:
         raise UnsupportedError(
             at_user_line(
-                f"an array of a function that is differentiated is {found}, where its derivative would be lost: use "
-                "formulas, or the functions of NumPy that docs/semantics.md lists"
+                f"an array of a function that is differentiated is {found}, where its derivative would be lost: make "
+                "new arrays by formulas, and by the functions of NumPy that docs/semantics.md lists"
             )
         )
 
