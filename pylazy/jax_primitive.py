@@ -135,7 +135,6 @@ def _finished(result: Any, wanted: Wanted, job: Job, *, rounded: bool) -> Any:
 def _select(template: Template, read: Sequence[Any]) -> tuple[Any, ...]:
     """Run a selection: alone by its program, where it is differentiated by the rule of `pylazy.selections`."""
 
-    @jax.custom_jvp
     def selected(*given: Any) -> tuple[Any, ...]:
         data = _Data.of(given)
         return _run(template.bind(data.stands), data)
@@ -148,11 +147,9 @@ def _select(template: Template, read: Sequence[Any]) -> tuple[Any, ...]:
             for result, wanted in zip(select(job, _JaxArrays(data)), job.wanted, strict=True)
         )
 
-    @selected.defjvp
-    def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-        return jax.jvp(with_derivative, primals, tangents)
-
-    results: tuple[Any, ...] = selected(*read)
+    function: Any = jax.custom_jvp(selected)
+    function.defjvp(lambda primals, tangents: jax.jvp(with_derivative, primals, tangents))
+    results: tuple[Any, ...] = function(*read)
     return results
 
 
