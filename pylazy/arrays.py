@@ -297,9 +297,9 @@ def own_array(source: Source) -> Any:
 
 
 def source_like(source: Source, value: Any) -> Source:
-    """Wrap an array that takes the place of another one, of the same shape; its dtype may be another."""
-    what = "an array in the place of another"
-    return array_source(readable(value), what=what, batch=source.batch, view="", weak=source.weak)
+    """Wrap an array that takes the place of another one; it may have another dtype, and more batch dimensions."""
+    batch = source.batch + value.ndim - len(source.shape)
+    return array_source(readable(value), what="an array in place of another", batch=batch, view="", weak=source.weak)
 
 
 def number_source(value: float) -> Source:
@@ -402,10 +402,19 @@ def check_devices(sources: Sequence[Source]) -> str:
     return kind
 
 
+def is_seen(tensor: Any) -> bool:
+    """Whether autograd, forward mode or a transformation of torch.func follows what is done with a tensor."""
+    torch = sys.modules["torch"]
+    if (tensor.requires_grad and torch.is_grad_enabled()) or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return True
+    forward_ad = torch.autograd.forward_ad
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
 def remembers(source: Source) -> bool:
     """Whether results are to remember how they were made of this array, as its gradient may be asked for."""
     if source.kind == TORCH:
-        return bool(source.array.requires_grad)
+        return is_seen(source.array)
     return source.imported is not None and is_traced(source.imported.owner)
 
 

@@ -280,7 +280,10 @@ class _BoundOperator:
         self._node = node
 
     def parameters(self) -> tuple[Any, ...]:
-        return tuple(self._node.tensors())
+        return tuple(parameter.array for parameter in self._node.tensors())
+
+    def rank_of(self, number: int) -> int:
+        return list(self._node.tensors())[number].rank
 
     def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
         node = self._node if parameters is None else self._node.on(iter(parameters))

@@ -30,6 +30,16 @@ class Size(NamedTuple):
     columns: int | None
 
 
+class Parameter(NamedTuple):
+    """An array that an operator depends on, and the number of its dimensions beside those of a batch.
+
+    A number that multiplies vectors has 2, as they do.
+    """
+
+    array: Any
+    rank: int
+
+
 class Node(Protocol):
     """One way to make an operator."""
 
@@ -51,7 +61,7 @@ class Node(Protocol):
     def kernels(self) -> Iterator[LazyTensor]:
         """The formulas of its matrices."""
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         """The tensors and traced arrays that it depends on and whose gradient is wanted, in order."""
 
     def on(self, tensors: Iterator[Any]) -> Node:
@@ -89,8 +99,9 @@ class Kernel:
         sources = flatten((self.formula._expression,)).sources
         return [source for source in sources if arrays.remembers(source)]
 
-    def tensors(self) -> Iterator[Any]:
-        return map(arrays.own_array, self._wanted())
+    def tensors(self) -> Iterator[Parameter]:
+        for source in self._wanted():
+            yield Parameter(arrays.own_array(source), len(source.shape) - source.batch)
 
     def on(self, tensors: Iterator[Any]) -> Node:
         others = {source.identity: arrays.source_like(source, next(tensors)) for source in self._wanted()}
@@ -133,7 +144,7 @@ class Identity:
     def kernels(self) -> Iterator[LazyTensor]:
         return iter(())
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         return iter(())
 
     def on(self, tensors: Iterator[Any]) -> Node:
@@ -180,11 +191,11 @@ class Multiple:
     def _is_wanted(self) -> bool:
         if arrays.is_traced(self.factor):
             return True
-        return arrays.is_tensor(self.factor) and bool(self.factor.requires_grad)
+        return arrays.is_tensor(self.factor) and arrays.is_seen(self.factor)
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         if self._is_wanted():
-            yield self.factor
+            yield Parameter(self.factor, 2)
         yield from self.node.tensors()
 
     def on(self, tensors: Iterator[Any]) -> Node:
@@ -226,7 +237,7 @@ class Sum:
         yield from self.first.kernels()
         yield from self.second.kernels()
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         yield from self.first.tensors()
         yield from self.second.tensors()
 
@@ -272,7 +283,7 @@ class Product:
         yield from self.first.kernels()
         yield from self.second.kernels()
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         yield from self.first.tensors()
         yield from self.second.tensors()
 

@@ -98,6 +98,9 @@ class Operator(Protocol):
     def parameters(self) -> tuple[Any, ...]:
         """The tensors and traced arrays that the map depends on and whose gradient is wanted."""
 
+    def rank_of(self, number: int) -> int:
+        """The number of dimensions of a parameter beside those of a batch; 2 where it multiplies vectors."""
+
     def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
         """Apply the map, on these tensors in the place of its parameters if they are given."""
 
@@ -170,7 +173,7 @@ def solve_system(system: System, b: Any) -> Any:
         from pylazy.differentiation.recorded_systems import solve_recorded
 
         return solve_recorded(system, b, parameters)
-    if arrays.is_tensor(b) and sys.modules["torch"].is_grad_enabled() and (parameters or b.requires_grad):
+    if arrays.is_tensor(b) and any(map(arrays.is_seen, (b, *parameters))):
         from pylazy.pytorch.torch_solve import solve_differentiable
 
         return solve_differentiable(system, b, parameters)
@@ -213,7 +216,7 @@ class FormulaOperator:
             )
         self.dtype = job.dtype
         self.shape = job.shapes[0]
-        is_learnt = arrays.is_traced(alpha) or (arrays.is_tensor(alpha) and alpha.requires_grad)
+        is_learnt = arrays.is_traced(alpha) or (arrays.is_tensor(alpha) and arrays.is_seen(alpha))
         is_learnt_tensor = is_learnt and not arrays.is_traced(alpha)
         self.kind = arrays.TORCH if is_learnt_tensor else arrays.check_devices(job.sources)
         self._alpha = alpha if is_learnt else as_number(alpha)
@@ -221,12 +224,17 @@ class FormulaOperator:
         self._numbers = [
             number for number, source in enumerate(job.sources) if number not in own and arrays.remembers(source)
         ]
-        wanted = [arrays.own_array(job.sources[number]) for number in self._numbers]
-        self._tensors = [*wanted, alpha] if is_learnt else wanted
+        wanted = [job.sources[number] for number in self._numbers]
+        self._tensors = [*map(arrays.own_array, wanted), *([alpha] if is_learnt else [])]
+        self._ranks = [*(len(source.shape) - source.batch for source in wanted), 2]
 
     def parameters(self) -> tuple[Any, ...]:
         """The arrays of the formula, and alpha, whose gradient may be asked for; in the dtype of the formula."""
         return tuple(arrays.converted(tensor, self.dtype) for tensor in self._tensors)
+
+    def rank_of(self, number: int) -> int:
+        """See `Operator`."""
+        return self._ranks[number]
 
     def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
         """See `Operator`."""
@@ -262,6 +270,10 @@ def named_preconditioner(name: str, formula: LazyFormula, settings: Settings, li
     """Make a preconditioner from the entries of a formula, apart from autograd."""
     if arrays.is_traced(like):
         like = arrays.readable(like).array
+    if arrays.is_tensor(like) and sys.modules["torch"]._C._are_functorch_transforms_active():
+        raise UnsupportedError(
+            at_user_line(f"the preconditioner {name!r} is not there in transformations of torch.func: give a function")
+        )
     formula = _without_traces(formula)
     options = {"alpha": as_number(settings.alpha), "like": like, "rank": settings.rank}
     if isinstance(like, np.ndarray):
