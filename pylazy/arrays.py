@@ -498,10 +498,10 @@ def array_like(result: Any, values: Any) -> Any:
 
 
 def in_kind_of(result: Any, v: Any) -> Any:
-    """Give a tensor as an array where v is one, for callers that know no tensors, as SciPy."""
-    if isinstance(v, np.ndarray) and is_tensor(result):
-        return result.detach().cpu().numpy()
-    return result
+    """Give a tensor or an array of another library as NumPy's where v is one, for callers that know no other."""
+    if not isinstance(v, np.ndarray) or isinstance(result, np.ndarray) or is_traced(result):
+        return result
+    return result.detach().cpu().numpy() if is_tensor(result) else readable(result).array
 
 
 def quotient(result: Any, count: Any) -> Any:

@@ -405,7 +405,7 @@ def test_tensors_without_gradients_give_a_tensor():
     assert not found.requires_grad
 
 
-# Transformations of torch.func -----------------------------------------------------------------------------------------
+# Transformations of torch.func --------------------------------------------------------------------------------------
 
 
 def lazy_solutions():

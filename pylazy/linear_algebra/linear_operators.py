@@ -134,7 +134,7 @@ class LinearOperator:
             return LinearOperator(composed(self._node, other._node))
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        if not (isinstance(v, np.ndarray) or arrays.is_tensor(v) or arrays.is_traced(v)) or v.ndim == 0:
+        if not arrays.is_array(v) or not getattr(v, "ndim", 0):
             raise ShapeError(
                 at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in A @ v")
             )
@@ -267,9 +267,9 @@ def _solve(node: Node, b: Any, settings: Settings) -> Any:
             )
         )
     operator = _BoundOperator(node)
-    values = operator.prepare(values)
-    system = System(operator, settings, _preconditioner(node, settings, values))
-    result = solve_system(system, values)
+    prepared = operator.prepare(values)
+    system = System(operator, settings, _preconditioner(node, settings, prepared))
+    result = operator.given_back(solve_system(system, prepared), values)
     return result[..., 0] if right.drop_inner else result
 
 
@@ -293,14 +293,25 @@ class _BoundOperator:
         """Give right-hand sides the kind, dtype and batch shape of the products with them."""
         dtype = promote(self._node.dtype(), str(b.dtype).removeprefix("torch.")) or "float64"
         shape = (*np.broadcast_shapes(self._node.size().batch, tuple(b.shape[:-2])), *b.shape[-2:])
+        if b.__class__ is arrays.Imported:
+            b = b.array
         expressions = [kernel._expression for kernel in self._node.kernels()]
         held = {source.kind for source in flatten(expressions).sources}
         if arrays.is_traced(b):
             return np.broadcast_to(b.astype(dtype), shape)
-        if isinstance(b, np.ndarray) and arrays.TORCH not in held and not any(map(arrays.is_tensor, self.parameters())):
-            return np.array(np.broadcast_to(b, shape), dtype=dtype)
+        tensors = (b, *self.parameters())
+        if arrays.TORCH not in held and not any(map(arrays.is_tensor, tensors)):
+            return np.array(np.broadcast_to(np.asarray(b), shape), dtype=dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, dtype)).expand(shape).contiguous()
+
+    def given_back(self, solution: Any, b: Any) -> Any:
+        """Hand a solution over to the library of the data or of b, if that is neither NumPy nor torch."""
+        sources = flatten([kernel._expression for kernel in self._node.kernels()]).sources
+        read = arrays.readable(b)
+        sources = [*sources, arrays.array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")]
+        is_other = arrays.check_devices(sources) == arrays.DLPACK
+        return arrays.given_back(solution, sources) if is_other else solution
 
 
 def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any], Any] | None:

@@ -159,7 +159,8 @@ def _in_dtype_of(b: Any, product: Product) -> Product:
 
 
 def _in_double(values: Any) -> Any:
-    return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
+    # Products of arrays of another library are its own.
+    return values.double() if arrays.is_tensor(values) else np.asarray(values, dtype=np.float64)
 
 
 def _like(b: Any, values: Any) -> Any:
@@ -216,6 +217,7 @@ class FormulaOperator:
             )
         self.dtype = job.dtype
         self.shape = job.shapes[0]
+        self._sources = job.sources
         is_learnt = arrays.is_traced(alpha) or (arrays.is_tensor(alpha) and arrays.is_seen(alpha))
         is_learnt_tensor = is_learnt and not arrays.is_traced(alpha)
         self.kind = arrays.TORCH if is_learnt_tensor else arrays.check_devices(job.sources)
@@ -247,6 +249,8 @@ class FormulaOperator:
             if len(parameters) > len(self._numbers):
                 alpha = parameters[-1]
         result = job.run()[0]
+        if self.kind == arrays.DLPACK:
+            result = arrays.in_kind_of(result, v)
         if isinstance(alpha, float) and alpha == 0.0:
             return result
         return result + alpha * v
@@ -255,10 +259,16 @@ class FormulaOperator:
         """Give right-hand sides the kind, dtype and shape of the vectors."""
         if arrays.is_traced(b):
             return np.broadcast_to(b.astype(self.dtype), self.shape)
+        if b.__class__ is arrays.Imported:
+            b = b.array
         if self.kind in (arrays.NUMPY, arrays.DLPACK):
-            return np.array(np.broadcast_to(b, self.shape), dtype=self.dtype)
+            return np.array(np.broadcast_to(np.asarray(b), self.shape), dtype=self.dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, self.dtype)).expand(self.shape).contiguous()
+
+    def given_back(self, solution: Any) -> Any:
+        """Hand a solution over to the library whose arrays are among the data, if that is neither NumPy nor torch."""
+        return arrays.given_back(solution, self._sources) if self.kind == arrays.DLPACK else solution
 
 
 def _substitute(job: Job, numbers: Sequence[int], tensors: Sequence[Any]) -> None:
