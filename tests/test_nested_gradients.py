@@ -1,5 +1,7 @@
 """Derivatives of functions of NumPy arrays that take derivatives, reduce several times, and compute in between."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -318,6 +320,27 @@ def test_derivatives_of_chains_have_the_dtypes_of_the_arguments(dtype):
     for gradient, other in zip(gradients, wide, strict=True):
         assert gradient.dtype == dtype
         np.testing.assert_allclose(gradient, other, atol=60 * np.finfo(dtype).eps * np.abs(other).max())
+
+
+def test_derivatives_leave_no_reference_cycles():
+    f = FUNCTIONS["a value and a gradient"]
+    pylazy.value_and_grad(f, ALL)(X, Y, B)
+    pylazy.jvp(f, (X, Y, B), (X, Y, B))
+    gc.collect()
+    gc.disable()
+    try:
+        pylazy.value_and_grad(f, ALL)(X, Y, B)
+        pylazy.jvp(f, (X, Y, B), (X, Y, B))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_arrays_that_are_kept_after_their_function_are_refused():
+    kept = []
+    pylazy.grad(lambda x: (kept.append(x * 2), x.sum())[1])(X)
+    with pytest.raises(pylazy.UnsupportedError, match="is used after that"):
+        kept[0] + 1
 
 
 def test_a_long_chain_of_results_that_wait_does_not_exhaust_the_stack():

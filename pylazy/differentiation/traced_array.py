@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from pylazy import arrays
-from pylazy.differentiation.traces import Call, Spec, Trace, untraced
+from pylazy.differentiation.traces import Call, Spec, Trace, alive, untraced
 from pylazy.expression import at_user_line
 from pylazy.runtime.errors import UnsupportedError
 
@@ -81,21 +82,25 @@ class TracedArray:
     What would read its numbers in another way is refused, since a derivative would not see it.
 
     Attributes:
-        trace: which derivative it belongs to.
         call: what made it.
         number: among the results of the call.
         tangent: in forward mode.
     """
 
-    __slots__ = ("__weakref__", "call", "number", "tangent", "trace")
+    __slots__ = ("__weakref__", "_trace", "call", "number", "tangent")
 
     __hash__ = object.__hash__
 
     def __init__(self, trace: Trace, *, call: Call, number: int, tangent: Any = None) -> None:
-        self.trace = trace
+        self._trace = weakref.ref(trace)
         self.call = call
         self.number = number
         self.tangent = tangent
+
+    @property
+    def trace(self) -> Trace:
+        """Which derivative it belongs to."""
+        return alive(self._trace)
 
     @property
     def value(self) -> Any:

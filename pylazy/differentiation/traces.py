@@ -8,10 +8,14 @@ is the way to any order.
 from __future__ import annotations
 
 import itertools
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from pylazy.expression import at_user_line
+from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,14 +68,13 @@ class Call:
     """One call of an operation in a trace.
 
     Attributes:
-        trace: whose call this is.
         operation: what was called; None for an argument of the function.
         operands: arrays of this trace, and values.
         attributes: what else it was given.
         pending: how many calls wait for values before this one can be computed, with this one.
     """
 
-    __slots__ = ("_results", "_specs", "attributes", "operands", "operation", "pending", "trace")
+    __slots__ = ("_results", "_specs", "_trace", "attributes", "operands", "operation", "pending")
 
     def __init__(
         self,
@@ -81,13 +84,18 @@ class Call:
         attributes: Mapping[str, Any],
         results: tuple[Any, ...] | None = None,
     ) -> None:
-        self.trace = trace
+        self._trace = weakref.ref(trace)
         self.operation = operation
         self.operands = operands
         self.attributes = attributes
         self.pending = 0
         self._results = results
         self._specs: tuple[Spec, ...] | None = None
+
+    @property
+    def trace(self) -> Trace:
+        """Whose call this is; it remembers its calls, so they do not hold it."""
+        return alive(self._trace)
 
     def varies(self, number: int) -> bool:
         """Whether an operand is an array of this trace."""
@@ -159,6 +167,22 @@ class Call:
         self.pending = 1 + max(waiting, default=0)
         if operation.specs is None or self.pending > _MOST_PENDING or not (operation.waits or any(waiting)):
             assert self.results
+
+
+def alive(reference: weakref.ref[Trace]) -> Trace:
+    """Give a trace that is not over.
+
+    Raises:
+        UnsupportedError: it is, so an array was kept after the function that it belongs to.
+    """
+    trace = reference()
+    if trace is None:
+        raise UnsupportedError(
+            at_user_line(
+                "an array of a function that was differentiated is used after that: return it from the function"
+            )
+        )
+    return trace
 
 
 class Trace:

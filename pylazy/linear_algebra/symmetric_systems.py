@@ -197,7 +197,8 @@ class FormulaOperator:
             ShapeError: the operator is not square, or the arguments do not fit.
         """
         self._template = template
-        self._data = list(data)
+        # Traced arrays are parameters, which each product is given anew; the operator may outlive their trace.
+        self._data = [arrays.detached(array) if arrays.is_traced(array) else array for array in data]
         self._place = place
         job = template.bind(data)
         extents = job.extents
