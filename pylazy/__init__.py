@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from pylazy.bundled_functions import load_bundle
     from pylazy.bundles import Bundle
     from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
+    from pylazy.differentiation.gradients import grad, jvp, value_and_grad, vjp
     from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
-    from pylazy.gradients import grad, jvp, value_and_grad, vjp
     from pylazy.jax_functions import jax_function
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
     from pylazy.linear_algebra.kernel_solve import KernelSolve
@@ -91,7 +91,7 @@ __all__ = [
 
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
-    "pylazy.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
+    "pylazy.differentiation.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
     "pylazy.bundled_functions": ("load_bundle",),
     "pylazy.bundles": ("Bundle",),
     "pylazy.complex_numbers.complex_lazy_tensor": ("ComplexLazyTensor",),

@@ -290,6 +290,11 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_traced(value: Any) -> bool:
+    """Whether this is an array in a function of NumPy arrays that is differentiated; see `pylazy.differentiation`."""
+    return hasattr(value, "__pylazy_imported__")
+
+
 def torch_dtype_name(tensor: Any) -> str:
     """The name of a tensor's dtype as NumPy writes it."""
     torch = sys.modules["torch"]
@@ -354,6 +359,20 @@ def _called(value: Any) -> str:
     return f"the array of shape {tuple(value.shape)}"
 
 
+def own_array(source: Source) -> Any:
+    """The user's own array behind a source, in the shape in which it is read."""
+    if source.imported is None:
+        return source.array
+    owner = source.imported.owner
+    return owner if tuple(owner.shape) == source.shape else owner.reshape(source.shape)
+
+
+def source_like(source: Source, value: Any) -> Source:
+    """Wrap an array that takes the place of another one; it may have another dtype, and more batch dimensions."""
+    batch = source.batch + value.ndim - len(source.shape)
+    return array_source(readable(value), what="an array in place of another", batch=batch, view="", weak=source.weak)
+
+
 def number_source(value: float) -> Source:
     """Wrap a number that is read by the kernel, so that another value needs no other kernel."""
     return Source(NUMBER, value, batch=0, dtype="float64", weak=True, view="")
@@ -381,9 +400,8 @@ def _numpy_dtype_name(dtype: Any) -> str | None:
 
 def is_array(value: Any) -> bool:
     """Whether this is an array: NumPy's, torch's, or of a library that speaks DLPack."""
-    return (
-        isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported or hasattr(value, "__dlpack__")
-    )
+    known = isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported
+    return known or hasattr(value, "__dlpack__") or is_traced(value)
 
 
 _CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
@@ -403,6 +421,9 @@ def readable(value: Any) -> Any:
     """
     if isinstance(value, np.ndarray) or is_tensor(value) or value.__class__ is Imported:
         return value
+    if is_traced(value):
+        imported: Imported = value.__pylazy_imported__()
+        return imported
     kind = type(value).__name__
     try:
         device, number = map(int, value.__dlpack_device__())
@@ -500,6 +521,22 @@ def place_of(kind: str, sources: Sequence[Source], backend: Backend | None) -> P
     return None
 
 
+def is_seen(tensor: Any) -> bool:
+    """Whether autograd, forward mode or a transformation of torch.func follows what is done with a tensor."""
+    torch = sys.modules["torch"]
+    if (tensor.requires_grad and torch.is_grad_enabled()) or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return True
+    forward_ad = torch.autograd.forward_ad
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def remembers(source: Source) -> bool:
+    """Whether results are to remember how they were made of this array, as its gradient may be asked for."""
+    if source.kind == TORCH:
+        return is_seen(source.array)
+    return source.imported is not None and is_traced(source.imported.owner)
+
+
 def _libraries(sources: Sequence[Source]) -> dict[str, Any]:
     """The namespaces of arrays that are neither NumPy's nor torch's, by name."""
     found = [source.imported.namespace for source in sources if source.imported is not None]
@@ -525,6 +562,8 @@ def library_of(sources: Sequence[Source]) -> Any:
 def given_back(result: Any, sources: Sequence[Source]) -> Any:
     """Hand a NumPy result over to the library whose arrays are among the sources, by its own rules for dtypes."""
     namespace = library_of(sources)
+    if hasattr(namespace, "record"):  # it was computed there
+        return result
     try:
         return namespace.from_dlpack(result)
     except _UNREADABLE:
@@ -576,7 +615,7 @@ def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
 
 def converted(result: Any, dtype: str) -> Any:
     """Give a result in another dtype; values out of its range become infinities."""
-    if isinstance(result, np.ndarray):
+    if not is_tensor(result):
         # Whoever has an array of bfloat16 has imported the package that it comes from.
         target = sys.modules["ml_dtypes"].bfloat16 if dtype == "bfloat16" else dtype
         with np.errstate(over="ignore"):
@@ -586,9 +625,16 @@ def converted(result: Any, dtype: str) -> Any:
     return result.to(getattr(sys.modules["torch"], dtype))
 
 
+def detached(result: Any) -> Any:
+    """Give a result without what it remembers of how it was made."""
+    if is_tensor(result):
+        return result.detach()
+    return readable(result).array if is_traced(result) else result
+
+
 def array_like(result: Any, values: Any) -> Any:
     """Convert a NumPy array to the kind and dtype of a result."""
-    if isinstance(result, np.ndarray):
+    if isinstance(result, np.ndarray) or is_traced(result):
         return values.astype(result.dtype)
     if not is_tensor(result):
         return _namespace_of(result).asarray(values.astype(result.dtype))
@@ -596,10 +642,10 @@ def array_like(result: Any, values: Any) -> Any:
 
 
 def in_kind_of(result: Any, v: Any) -> Any:
-    """Give a tensor as an array where v is one, for callers that know no tensors, as SciPy."""
-    if isinstance(v, np.ndarray) and is_tensor(result):
-        return result.detach().cpu().numpy()
-    return result
+    """Give a tensor or an array of another library as NumPy's where v is one, for callers that know no other."""
+    if not isinstance(v, np.ndarray) or isinstance(result, np.ndarray) or is_traced(result):
+        return result
+    return result.detach().cpu().numpy() if is_tensor(result) else readable(result).array
 
 
 def quotient(result: Any, count: Any) -> Any:

@@ -171,10 +171,14 @@ class Job:
         kind = arrays.check_devices(self.sources)
         if kind == arrays.DLPACK:
             library = arrays.library_of(self.sources)
-            if hasattr(library, "postpone"):  # a function is being differentiated; see pylazy.primals
+            if hasattr(library, "record"):  # a function is being differentiated; see pylazy.differentiation
                 self._refuse_gpu()
-                postponed: tuple[Any, ...] = library.postpone(self)
-                return postponed
+                if out is not None:
+                    raise UnsupportedError(
+                        at_user_line("out is given in a function that is differentiated: use the result")
+                    )
+                recorded: tuple[Any, ...] = library.record(self)
+                return recorded
         if out is not None:
             if len(out) != len(self.shapes):
                 raise ShapeError(
@@ -219,11 +223,15 @@ class Job:
         Args:
             kind: what `check_devices` says.
         """
-        if kind != arrays.TORCH:
-            return self.compute(kind)
-        if not RUN_TENSORS:
-            import pylazy.pytorch.torch_reductions  # noqa: F401  puts its function there
-        return RUN_TENSORS[0](self)
+        if kind == arrays.TORCH:
+            if not RUN_TENSORS:
+                import pylazy.pytorch.torch_reductions  # noqa: F401  puts its function there
+            return RUN_TENSORS[0](self)
+        if kind == arrays.DLPACK and hasattr(arrays.library_of(self.sources), "record"):
+            from pylazy.differentiation.recorded_reductions import record_unrounded
+
+            return record_unrounded(self)
+        return self.compute(kind)
 
     def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
         """Compute the results without a word to autograd.

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from pylazy.compiler.derivatives import DERIVATIVES, Application, cotangents, tangent, total
+from pylazy.compiler.adjoints import Adjoint, pull_back
+from pylazy.compiler.derivatives import DERIVATIVES, Application, tangent, total
 from pylazy.compiler.terms import Term, extract, filled, fit, joined, where
 from pylazy.expression import Expression, Flattened, apply, at_user_line, constant
 from pylazy.operations import OPERATIONS
@@ -151,18 +152,19 @@ class _Graph:
 
     def pull_back(self, cotangent: Term) -> Term:
         """Give the cotangent of the variable."""
-        found: dict[int, Term | None] = {self.root: fit(cotangent, self.nodes[self.root].dim)}
+        found = {self.root: Adjoint(fit(cotangent, self.nodes[self.root].dim))}
         if self.leaf is not None:
             for number in reversed(list(self._between(self.leaf, self.root))):
-                ct = found.pop(number, None)
-                if ct is not None:
+                adjoint = found.pop(number, None)
+                if adjoint is not None:
                     with self._refusals_at(number):
-                        parts = cotangents(self._application(number), ct)
+                        parts = pull_back(self._application(number), adjoint)
                     for operand, part in zip(self.operands[number], parts, strict=True):
-                        if self.varies[operand]:
-                            found[operand] = total(found.get(operand), part)
-        ct = None if self.leaf is None else found.get(self.leaf)
-        return filled(0.0, cotangent, self.variable.dim) if ct is None else ct
+                        if part is not None and self.varies[operand]:
+                            found[operand] = found[operand] + part if operand in found else part
+        if self.leaf is None or self.leaf not in found:
+            return filled(0.0, cotangent, self.variable.dim)
+        return found[self.leaf].cleaned()
 
     def push_forward(self, direction: Term, root: int | None = None) -> Term:
         """Give the tangent of a value, by default that of the formula."""

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pylazy import reduction_texts
 from pylazy.complex_numbers.complex_lazy_tensor import from_interleaved, interleaved
 from pylazy.expression import at_user_line
 from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
+from pylazy.reduction_texts import REDUCTION_OPS
+from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 FORMULA, INTEGER, INTEGERS = "formula", "integer", "list of integers"
+REDUCTION, EITHER = "reduction", "formula or reduction"
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Parameter:
 
     Attributes:
         name: for messages.
-        kind: `FORMULA`, `INTEGER` or `INTEGERS`; the last two are part of the formula.
+        kind: `FORMULA`, `INTEGER`, `INTEGERS`, `REDUCTION` or `EITHER`; integers are part of the formula.
         optional: whether it can be left out; only the last ones can.
     """
 
@@ -39,10 +43,9 @@ class Keyword:
 
     Attributes:
         name: as pykeops writes it, where pykeops has it.
-        signature: its parameters: `f` is a formula, `n: int` an integer, `d: ints` a list of integers; a question mark
-            follows what can be left out.
-        build: the name of a method of LazyTensor, called with the first argument as its self; or a function. A method
-            that does not exist yet makes the keyword unsupported, and supported from the day it exists.
+        signature: its parameters: `f` is a formula, `n: int` an integer, `d: ints` a list of integers, `r: reduction` a
+            reduction, `f: either` one of both; a question mark follows what can be left out.
+        build: the name of a method of LazyTensor, called with the first argument as its self; or a function.
     """
 
     name: str
@@ -54,13 +57,14 @@ class Keyword:
         found = []
         for word in self.signature.split(", "):
             name, _, kind = word.removesuffix("?").partition(": ")
-            kinds = {"": FORMULA, "int": INTEGER, "ints": INTEGERS}
+            kinds = {"": FORMULA, "int": INTEGER, "ints": INTEGERS, "reduction": REDUCTION, "either": EITHER}
             found.append(Parameter(name, kinds[kind], optional=word.endswith("?")))
         return tuple(found)
 
-    def builder(self) -> Callable[..., Any] | None:
-        """The function to call, or None where it does not exist yet."""
-        return getattr(LazyTensor, self.build, None) if isinstance(self.build, str) else self.build
+    def builder(self) -> Callable[..., Any]:
+        """The function to call."""
+        found: Callable[..., Any] = getattr(LazyTensor, self.build) if isinstance(self.build, str) else self.build
+        return found
 
 
 def _zero(size: int) -> LazyTensor:
@@ -121,6 +125,15 @@ def _rows(signature: str, **builds: str | Callable[..., Any]) -> dict[str, Keywo
     return {name: Keyword(name, signature, build) for name, build in builds.items()}
 
 
+def _reduction(name: str, kind: str) -> Keyword:
+    row = REDUCTIONS[kind]
+    if row.takes_k:
+        return Keyword(f"{name}_Reduction", "f, K: int, category: int", reduction_texts.keeping(name))
+    if row.weight == "required" or name == "LogSumExpWeight":
+        return Keyword(f"{name}_Reduction", "f, category: int, g", reduction_texts.weighted(name))
+    return Keyword(f"{name}_Reduction", "f, category: int", reduction_texts.plain(name))
+
+
 KEYWORDS: Mapping[str, Keyword] = MappingProxyType(
     {
         # Variables and constants
@@ -166,12 +179,13 @@ KEYWORDS: Mapping[str, Keyword] = MappingProxyType(
         **_rows("f, g, dimsf: ints, dimsg: ints", Kron="keops_kron"),
         **_rows("f, g, gamma", SoftDTW_SqDist="softdtw_sqdist"),
         # Derivatives
-        **_rows("f, v, e?", Grad="grad"),
-        **_rows("f, v, u", Diff="diff", AdjointOperator="adjoint_operator"),
+        **_rows("f: either, v, e?", Grad=reduction_texts.grad),
+        **_rows("f: either, v, u", Diff=reduction_texts.diff),
+        **_rows("f, v, u", AdjointOperator="adjoint_operator"),
         **_rows("f, v", GradMatrix="grad_matrix", Divergence="divergence", Laplacian="laplacian"),
         **_rows("f, v", TraceOperator="trace_operator", SumLinOperator="sum_linear_operator"),
-        **_rows("f, v, e, f0", Grad_WithSavedForward="grad_with_saved_forward"),
-        **_rows("f, v, u, f0", Diff_WithSavedForward="diff_with_saved_forward"),
+        **_rows("r: reduction, v, e, saved", Grad_WithSavedForward=reduction_texts.grad_with_saved_forward),
+        **_rows("r: reduction, v, u, saved", Diff_WithSavedForward=reduction_texts.diff_with_saved_forward),
         # Sharing: equal parts of a formula are computed once in any case
         **_rows("f, g", Factorize="factorize"),
         **_rows("f", AutoFactorize="auto_factorize"),
@@ -186,6 +200,11 @@ KEYWORDS: Mapping[str, Keyword] = MappingProxyType(
         **_rows("f, g", ComplexMult=_on_complex(operator.mul), ComplexDivide=_on_complex(operator.truediv)),
         **_rows("f, g", ComplexRealScal=_scaled_complex),
         **_rows("f, n: int", ComplexSumT=_repeated_complex),
+        # Reductions: the whole text, or what a derivative is taken of
+        **{f"{name}_Reduction": _reduction(name, kinds[0]) for name, kinds in REDUCTION_OPS.items()},
+        **_rows("dim: int, category: int", Zero_Reduction=reduction_texts.zero),
+        **_rows("f, category: int", Max_SumShiftExp_Reduction=reduction_texts.plain("Max_SumShiftExp")),
+        **_rows("f, category: int, g", Max_SumShiftExpWeight_Reduction=reduction_texts.weighted("Max_SumShiftExp")),
     }
 )
 """Every function of the language. To add one whose operation is a method already, add its name to a row."""

@@ -9,7 +9,9 @@
     atom       := number | variable | keyword "(" [argument {"," argument}] ")" | "(" formula ")"
     argument   := formula | "[" [integer {"," integer}] "]" | "Ind" "(" [integer {"," integer}] ")"
 
-Operators bind as in Python. Keywords are the rows of `KEYWORDS`; variables are what the aliases declare:
+Operators bind as in Python. A whole text may also be a reduction, as `Sum_Reduction(formula, category)`, or `Grad`,
+`Diff`, `Grad_WithSavedForward` or `Diff_WithSavedForward` of one: these alone take a reduction as an argument. Keywords
+are the rows of `KEYWORDS`; variables are what the aliases declare:
 
     alias      := [name "="] ("Vi" | "Vj" | "Pm") "(" [position ","] dim ")"
                 | [name "="] "Var" "(" position "," dim "," category ")"
@@ -23,9 +25,10 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from pylazy.expression import at_user_line
-from pylazy.formula_keywords import FORMULA, INTEGER, INTEGERS, KEYWORDS, Keyword
+from pylazy.formula_keywords import EITHER, FORMULA, INTEGER, INTEGERS, KEYWORDS, REDUCTION, Keyword
 from pylazy.lazy_tensor import LazyTensor, Var
-from pylazy.runtime.errors import FormulaError, PylazyError, UnsupportedError
+from pylazy.reduction_texts import TextReduction
+from pylazy.runtime.errors import FormulaError, PylazyError
 from pylazy.templates import Argument
 
 if TYPE_CHECKING:
@@ -85,13 +88,20 @@ def parse_formula(text: str, variables: Mapping[str, Argument]) -> LazyTensor:
 
     Raises:
         FormulaError: the text is no formula; the message shows where.
-        UnsupportedError: a keyword is known and not implemented yet.
         PylazyError: an operation cannot be applied to its operands, as in `LazyTensor`; the message shows where.
     """
     parser = _Parser(text, "formula", variables)
     value = parser.formula()
     parser.expect_end("an operator")
     return parser.operand(value, parser.start)
+
+
+def parse_reduction(text: str, variables: Mapping[str, Argument]) -> LazyTensor | TextReduction:
+    """Read a formula, or a reduction of one; arguments and errors as for `parse_formula`."""
+    parser = _Parser(text, "formula", variables)
+    value = parser.formula()
+    parser.expect_end("an operator")
+    return value if isinstance(value, TextReduction) else parser.operand(value, parser.start)
 
 
 def parse_alias(text: str, place: int) -> Argument:
@@ -134,7 +144,8 @@ def parse_alias(text: str, place: int) -> Argument:
 class _Parser:
     """A position in a text, and what can be read there.
 
-    Values are numbers, tuples of integers, and LazyTensors; numbers stay numbers as long as they only meet numbers.
+    Values are numbers, tuples of integers, LazyTensors and reductions; numbers stay numbers as long as they only meet
+    numbers.
     """
 
     def __init__(self, text: str, what: str, variables: Mapping[str, Argument]) -> None:
@@ -238,8 +249,8 @@ class _Parser:
         value = self.formula(_POWER)
         if not negative:
             return value
-        if isinstance(value, tuple):
-            self._refuse_list(start)
+        if isinstance(value, tuple | TextReduction):
+            self.operand(value, start)
         return -value
 
     def _atom(self) -> Any:
@@ -294,10 +305,6 @@ class _Parser:
             starts.append(self._token.start)
             given.append(self.formula())
         self._depth -= 4
-        builder = keyword.builder()
-        if builder is None:
-            message = f"the keyword {keyword.name} is not implemented yet"
-            raise UnsupportedError(at_user_line(self._shown(message, word.start)))
         parameters = keyword.parameters()
         required = sum(not parameter.optional for parameter in parameters)
         if not required <= len(given) <= len(parameters):
@@ -305,18 +312,28 @@ class _Parser:
             self.refuse(f"{keyword.name} was given {counted}, expected {keyword.name}({keyword.signature})", word.start)
         arguments: list[Any] = []
         for value, start, parameter in zip(given, starts, parameters, strict=False):
-            if parameter.kind == FORMULA:
+            is_reduction = isinstance(value, TextReduction)
+            if parameter.kind == FORMULA or (parameter.kind == EITHER and not is_reduction):
                 arguments.append(self.operand(value, start))
+                continue
+            if parameter.kind in (EITHER, REDUCTION):
+                if not is_reduction:
+                    self.refuse(
+                        f"found a formula for {parameter.name} of {keyword.name}, expected a reduction, as "
+                        "Sum_Reduction(f, 0)",
+                        start,
+                    )
+                arguments.append(value)
                 continue
             if parameter.kind == INTEGERS and isinstance(value, int):
                 arguments.append((value,))
                 continue
             if not isinstance(value, int if parameter.kind == INTEGER else tuple):
-                found = "a formula" if isinstance(value, LazyTensor) else f"{value!r}"
+                found = "a formula" if isinstance(value, LazyTensor | TextReduction) else f"{value!r}"
                 article = "an integer" if parameter.kind == INTEGER else "a list of integers, as [2, 3]"
                 self.refuse(f"found {found} for {parameter.name} of {keyword.name}, expected {article}", start)
             arguments.append(value)
-        return self._build(builder, arguments, word.start)
+        return self._build(keyword.builder(), arguments, word.start)
 
     # Values -----------------------------------------------------------------------------------------------------------
 
@@ -324,6 +341,12 @@ class _Parser:
         """Make a LazyTensor of a value that was read at `start`."""
         if isinstance(value, tuple):
             self._refuse_list(start)
+        if isinstance(value, TextReduction):
+            self.refuse(
+                f"found the reduction {value.name}_Reduction, expected a formula: a reduction is the whole text, or "
+                "the first argument of Grad, Diff and the like",
+                start,
+            )
         if isinstance(value, LazyTensor):
             return value
         made: LazyTensor = self._build(LazyTensor, (value,), start)

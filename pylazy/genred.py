@@ -7,50 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 from pylazy.execute import Wanted, flatten
 from pylazy.expression import at_user_line
-from pylazy.formula_parser import parse_alias, parse_formula
+from pylazy.formula_parser import parse_alias, parse_formula, parse_reduction
 from pylazy.lazy_formula import read_index
 from pylazy.options import read_options
 from pylazy.programs import Extents
+from pylazy.reduction_texts import REDUCTION_OPS, TextReduction
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import AxisError, DtypeError, FormulaError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
 from pylazy.templates import Argument, Template
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-REDUCTION_OPS: Mapping[str, tuple[str, ...]] = {
-    "Sum": ("sum",),
-    "Mean": ("mean",),
-    "Prod": ("prod",),
-    "LogSumExp": ("logsumexp",),
-    "LogSumExpWeight": ("logsumexp",),
-    "SumSoftMaxWeight": ("softmax",),
-    "SoftMax": ("softmax",),
-    "Min": ("min",),
-    "Max": ("max",),
-    "ArgMin": ("argmin",),
-    "ArgMax": ("argmax",),
-    "Min_ArgMin": ("min", "argmin"),
-    "MinArgMin": ("min", "argmin"),
-    "Max_ArgMax": ("max", "argmax"),
-    "MaxArgMax": ("max", "argmax"),
-    "KMin": ("kmin",),
-    "ArgKMin": ("argkmin",),
-    "KMin_ArgKMin": ("kmin", "argkmin"),
-    "KMinArgKMin": ("kmin", "argkmin"),
-    "KMax": ("kmax",),
-    "ArgKMax": ("argkmax",),
-    "KMax_ArgKMax": ("kmax", "argkmax"),
-}
-"""From the name of a reduction to what it gives, rows of `REDUCTIONS`."""
+    from pylazy.lazy_tensor import LazyTensor
 
 
 class Genred:
     """A reduction of a formula that is written as text, to be called with arrays.
 
     Args:
-        formula: see `pylazy.formula_parser` for the grammar.
+        formula: see `pylazy.formula_parser` for the grammar. It may be a reduction itself, as "Sum_Reduction(x, 0)",
+            or a derivative of one; then it says what reduction_op, axis, opt_arg and formula2 else do.
         aliases: the variables, as "x = Vi(3)" or "Vj(1, 3)": category, position among the arguments, by default the
             one in this list, and inner dimension. The formula may add others, as `Var(2, 3, 0)`.
         reduction_op: one of `REDUCTION_OPS`.
@@ -104,7 +82,7 @@ class Genred:
             "enable_chunks": enable_chunks,
             "use_fast_math": use_fast_math,
         }
-        self._template = _template(self)
+        self._template = _template(self, _read(self))
         self._reduction = Reduction(None, self._template, single=len(self._template.wanted) == 1)
 
     def __call__(
@@ -207,18 +185,46 @@ def _checked_aliases(aliases: Any) -> tuple[str, ...]:
     return found
 
 
-def _template(wish: Genred) -> Template:
-    arguments = _arguments(wish.aliases)
-    variables = {argument.name: argument for argument in arguments if argument.name}
-    kinds = _kinds(wish.reduction_op)
-    row = REDUCTIONS[kinds[0]]
-    formulas = [parse_formula(_checked_text(wish.formula, "formula"), variables)]
+def _read(wish: Genred) -> list[LazyTensor]:
+    """Read the texts; where the first is a reduction, the wish is what it says."""
+    variables = {argument.name: argument for argument in _arguments(wish.aliases) if argument.name}
+    found = parse_reduction(_checked_text(wish.formula, "formula"), variables)
+    if isinstance(found, TextReduction):
+        return _adopt(wish, found)
+    row = REDUCTIONS[_kinds(wish.reduction_op)[0]]
+    formulas = [found]
     if wish.formula2 is not None:
         if row.weight == "none":
             raise UnsupportedError(at_user_line(f"formula2 is given, and {wish.reduction_op} takes no weight"))
         formulas.append(parse_formula(_checked_text(wish.formula2, "formula2"), variables))
     elif row.weight == "required" or wish.reduction_op == "LogSumExpWeight":
         raise UnsupportedError(at_user_line(f"{wish.reduction_op} needs a weight: give formula2"))
+    return formulas
+
+
+def _adopt(wish: Genred, found: TextReduction) -> list[LazyTensor]:
+    """Take over what a text says that is a reduction; other wishes may not contradict it."""
+    given = (wish.reduction_op, wish.axis, wish.opt_arg, wish.formula2)
+    for name, value, default, said in zip(
+        ("reduction_op", "axis", "opt_arg", "formula2"),
+        given,
+        ("Sum", 0, None, None),
+        (found.name, found.axis, found.k, None),
+        strict=True,
+    ):
+        if value not in (default, said):
+            raise UnsupportedError(
+                at_user_line(f"{name} is {value!r}, and the formula is a reduction that says {said!r}: leave it out")
+            )
+    wish.reduction_op, wish.axis, wish.opt_arg = found.name, found.axis, found.k
+    _kinds(found.name)
+    return list(found.formulas)
+
+
+def _template(wish: Genred, formulas: list[LazyTensor]) -> Template:
+    arguments = _arguments(wish.aliases)
+    kinds = _kinds(wish.reduction_op)
+    row = REDUCTIONS[kinds[0]]
     expressions = tuple(formula._expression for formula in formulas)
     if row.scalar and expressions[0].dim != 1:
         raise ShapeError(

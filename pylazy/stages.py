@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from pylazy.execute import Job, Wanted
     from pylazy.explain import Explanation
     from pylazy.expression import Expression
+    from pylazy.options import Backend
     from pylazy.programs import Executable, Extents
+    from pylazy.ranges import Ranges
 
 STAGES = ("expression", "formula", "kernel", "loops", "gpu", "llvm", "asm", "ptx")
 """What `as_text` can show.
@@ -70,26 +72,30 @@ class Reduction:
             DtypeError: an argument is no array, or of a dtype that no formula reads.
             UnsupportedError: ranges are given to a reduction that has its data.
         """
-        job = self._job
-        if self._template is not None:
-            chosen = None if backend is None else read_backend(backend, device_id)
-            job = self._template.bind(data, None if ranges is None else ranges_of({}, ranges), chosen)
-        elif ranges is not None or backend is not None:
+        if self._template is None and (ranges is not None or backend is not None):
             found, it = ("a backend is", "it") if ranges is None else ("ranges are", "them")
             raise UnsupportedError(
                 at_user_line(f"{found} given to a reduction that has its data: give {it} when it is made")
             )
-        elif data:
+        chosen = None if backend is None else read_backend(backend, device_id)
+        job = self.bound(data, None if ranges is None else ranges_of({}, ranges), chosen)
+        if self._single:
+            return job.run(None if out is None else (out,))[0]
+        return job.run(out)
+
+    def bound(self, data: Sequence[Any], ranges: Ranges | None = None, backend: Backend | None = None) -> Job:
+        """Give the program with the data of a call; see `__call__`."""
+        if self._template is not None:
+            return self._template.bind(data, ranges, backend)
+        if data:
             raise TypeError(
                 at_user_line(
                     f"the reduction was called with {len(data)} arrays, expected none: its formula has no symbolic "
                     "variables, as Vi(0, 3) makes them"
                 )
             )
-        assert job is not None
-        if self._single:
-            return job.run(None if out is None else (out,))[0]
-        return job.run(out)
+        assert self._job is not None
+        return self._job
 
     @property
     def job(self) -> Job | None:

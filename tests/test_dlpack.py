@@ -115,6 +115,14 @@ def test_genred_and_bundles_take_them(make, tmp_path):
             assert_close(getattr(found, "array", found), EXPECTED, dtype=np.float32, columns=N)
 
 
+def test_solutions_of_arrays_with_a_namespace_are_theirs():
+    expected = gaussian(X, X).solve(B[:M, None], alpha=0.5)
+    for x, b in ((Foreign(X), Foreign(B[:M, None])), (X, Foreign(B[:M, None])), (Foreign(X), B[:M, None])):
+        found = gaussian(x, x).solve(b, alpha=0.5)
+        assert isinstance(found, Foreign)
+        np.testing.assert_array_equal(found.array, expected)
+
+
 def test_every_dtype_is_read():
     for dtype in (np.float16, np.int8, np.int64, np.bool_):
         x = (X > 0).astype(dtype)
@@ -175,6 +183,29 @@ def test_jax_arrays_give_jax_arrays(jnp):
     np.testing.assert_array_equal(k.argmin(axis=1), gaussian(X, Y).argmin(axis=1))
     empty = gaussian(x[:0], y).sum(axis=1)
     assert (empty.shape, isinstance(empty, jnp.ndarray)) == ((0, 1), True)
+
+
+RESULTS_OF_X = {
+    "spread": lambda x, b: gaussian(x, x).var(axis=1),
+    "later": lambda x, b: gaussian(x, x).std(axis=0, call=False)(),
+    "dense": lambda x, b: gaussian(x, x).dense(),
+    "diagonal": lambda x, b: gaussian(x, x).diagonal(),
+    "entries": lambda x, b: gaussian(x, x)[1:3, [0, 2]].dense(),
+    "solution": lambda x, b: gaussian(x, x).solve(b, alpha=0.5),
+    "of a formula": lambda x, b: gaussian(x, x).solve(Vi(b[:, None]), alpha=0.5, preconditioner="jacobi"),
+    "of an operator": lambda x, b: (gaussian(x, x) + gaussian(x, x) + 0.5 * pylazy.identity()).solve(b),
+    "image": lambda x, b: (gaussian(x, x) + 0.5 * pylazy.identity()) @ b,
+    "of KernelSolve": lambda x, b: pylazy.KernelSolve(
+        "Exp(-SqDist(x, y)) * b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], "b", axis=1
+    )(x, x, b[:, None], alpha=0.5),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS_OF_X)
+def test_jax_arrays_give_jax_arrays_of_all_else(jnp, name):
+    found = RESULTS_OF_X[name](jnp.asarray(X), jnp.asarray(B[:M]))
+    assert isinstance(found, jnp.ndarray)
+    np.testing.assert_allclose(found, RESULTS_OF_X[name](X, B[:M]), rtol=1e-5, atol=1e-6)
 
 
 def test_jax_arrays_of_16_bits_and_integers(jnp):

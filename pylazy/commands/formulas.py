@@ -20,7 +20,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pylazy.bundles import Bundle
-from pylazy.genred import REDUCTION_OPS, Genred
+from pylazy.genred import Genred
+from pylazy.reduction_texts import REDUCTION_OPS
 from pylazy.runtime.errors import PylazyError
 
 if sys.version_info >= (3, 11):

@@ -134,7 +134,7 @@ class LinearOperator:
             return LinearOperator(composed(self._node, other._node))
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        if not (isinstance(v, np.ndarray) or arrays.is_tensor(v)) or v.ndim == 0:
+        if not arrays.is_array(v) or not getattr(v, "ndim", 0):
             raise ShapeError(
                 at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in A @ v")
             )
@@ -229,7 +229,8 @@ def _read(value: Any) -> LinearOperator | None:
 def _is_number(value: Any) -> bool:
     if isinstance(value, _NUMBERS):
         return True
-    return (isinstance(value, np.ndarray) or arrays.is_tensor(value)) and value.ndim == 0
+    is_array = isinstance(value, np.ndarray) or arrays.is_tensor(value) or arrays.is_traced(value)
+    return is_array and value.ndim == 0
 
 
 def _as_shifted_kernel(node: Node) -> tuple[LazyTensor, Any] | None:
@@ -266,9 +267,9 @@ def _solve(node: Node, b: Any, settings: Settings) -> Any:
             )
         )
     operator = _BoundOperator(node)
-    values = operator.prepare(values)
-    system = System(operator, settings, _preconditioner(node, settings, values))
-    result = solve_system(system, values)
+    prepared = operator.prepare(values)
+    system = System(operator, settings, _preconditioner(node, settings, prepared))
+    result = operator.given_back(solve_system(system, prepared), values)
     return result[..., 0] if right.drop_inner else result
 
 
@@ -279,7 +280,10 @@ class _BoundOperator:
         self._node = node
 
     def parameters(self) -> tuple[Any, ...]:
-        return tuple(self._node.tensors())
+        return tuple(parameter.array for parameter in self._node.tensors())
+
+    def rank_of(self, number: int) -> int:
+        return list(self._node.tensors())[number].rank
 
     def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
         node = self._node if parameters is None else self._node.on(iter(parameters))
@@ -289,12 +293,25 @@ class _BoundOperator:
         """Give right-hand sides the kind, dtype and batch shape of the products with them."""
         dtype = promote(self._node.dtype(), str(b.dtype).removeprefix("torch.")) or "float64"
         shape = (*np.broadcast_shapes(self._node.size().batch, tuple(b.shape[:-2])), *b.shape[-2:])
+        if b.__class__ is arrays.Imported:
+            b = b.array
         expressions = [kernel._expression for kernel in self._node.kernels()]
         held = {source.kind for source in flatten(expressions).sources}
-        if isinstance(b, np.ndarray) and arrays.TORCH not in held and not self.parameters():
-            return np.array(np.broadcast_to(b, shape), dtype=dtype)
+        if arrays.is_traced(b):
+            return np.broadcast_to(b.astype(dtype), shape)
+        tensors = (b, *self.parameters())
+        if arrays.TORCH not in held and not any(map(arrays.is_tensor, tensors)):
+            return np.array(np.broadcast_to(np.asarray(b), shape), dtype=dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, dtype)).expand(shape).contiguous()
+
+    def given_back(self, solution: Any, b: Any) -> Any:
+        """Hand a solution over to the library of the data or of b, if that is neither NumPy nor torch."""
+        sources = flatten([kernel._expression for kernel in self._node.kernels()]).sources
+        read = arrays.readable(b)
+        sources = [*sources, arrays.array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")]
+        is_other = arrays.check_devices(sources) == arrays.DLPACK
+        return arrays.given_back(solution, sources) if is_other else solution
 
 
 def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any], Any] | None:
@@ -310,7 +327,10 @@ def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any]
                 f"{LinearOperator(node)!r}: use 'jacobi' or a function"
             )
         )
+    if arrays.is_traced(like):
+        like = arrays.readable(like).array
     if isinstance(like, np.ndarray):
-        return inverse_of_diagonal(node.diagonal(like.shape[-2])[..., None], like)
+        diagonal = node.diagonal(like.shape[-2])[..., None]
+        return inverse_of_diagonal(arrays.readable(diagonal).array if arrays.is_traced(diagonal) else diagonal, like)
     with sys.modules["torch"].no_grad():
         return inverse_of_diagonal(node.diagonal(like.shape[-2])[..., None], like)

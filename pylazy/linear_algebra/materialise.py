@@ -33,7 +33,10 @@ def dense(x: LazyFormula) -> Any:
     result = _dense_by(x, "j" if swap else "i", sizes)
     if swap:
         result = result.swapaxes(-3, -2)
-        result = np.ascontiguousarray(result) if isinstance(result, np.ndarray) else result.contiguous()
+        if isinstance(result, np.ndarray):
+            result = np.ascontiguousarray(result)
+        elif arrays.is_tensor(result):
+            result = result.contiguous()
     return result[..., 0] if x._expression.dim == 1 else result
 
 
@@ -144,6 +147,8 @@ def _positions(key: Any, size: int, element: str, letter: str) -> Any:
         key = np.array(key, dtype=np.int64 if len(key) == 0 else None)
     if arrays.is_tensor(key):
         key = key.detach().cpu().numpy()
+    elif arrays.is_array(key) and not arrays.is_traced(key):
+        key = np.asarray(key)
     if not isinstance(key, np.ndarray) or key.ndim == 0:
         key = np.array([read_index(key, f"the index of a {element}")])
     if key.ndim != 1 or key.dtype.kind not in "iub":
@@ -223,16 +228,19 @@ def _on_data(
 def _with_axes(leaf: Expression) -> Any:
     """Give the array of a variable the shape that `_on_data` says."""
     source = leaf.source
+    is_traced = source.imported is not None and arrays.is_traced(source.imported.owner)
+    array = source.imported.owner if is_traced else source.array
     batch, own = source.shape[: source.batch], source.shape[source.batch :]
     if leaf.axes == "ij":
-        data = source.array.reshape((*batch, *own[:2], leaf.dim))
+        data = array.reshape((*batch, *own[:2], leaf.dim))
         return data.swapaxes(-3, -2) if leaf.attributes else data
     rows = (math.prod(own) // leaf.dim,) if leaf.axes else ()
-    return source.array.reshape((*batch, *rows, leaf.dim))
+    return array.reshape((*batch, *rows, leaf.dim))
 
 
 def _variable(leaf: Expression, data: Any, *, axis: str, batch: int) -> Expression:
-    source = arrays.array_source(
-        arrays.readable(data), what="an array", batch=batch, view=f"{axis}{batch}", weak=leaf.source.weak
-    )
+    imported = leaf.source.imported
+    is_view = imported is not None and isinstance(data, np.ndarray)
+    read = arrays.Imported(data, data, imported.namespace) if is_view else arrays.readable(data)
+    source = arrays.array_source(read, what="an array", batch=batch, view=f"{axis}{batch}", weak=leaf.source.weak)
     return Expression("var", (), (), axis, leaf.dim, leaf.dtype, source, leaf.position)

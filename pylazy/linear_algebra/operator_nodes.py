@@ -30,6 +30,16 @@ class Size(NamedTuple):
     columns: int | None
 
 
+class Parameter(NamedTuple):
+    """An array that an operator depends on, and the number of its dimensions beside those of a batch.
+
+    A number that multiplies vectors has 2, as they do.
+    """
+
+    array: Any
+    rank: int
+
+
 class Node(Protocol):
     """One way to make an operator."""
 
@@ -51,8 +61,8 @@ class Node(Protocol):
     def kernels(self) -> Iterator[LazyTensor]:
         """The formulas of its matrices."""
 
-    def tensors(self) -> Iterator[Any]:
-        """The tensors that it depends on and whose gradient is wanted, in order."""
+    def tensors(self) -> Iterator[Parameter]:
+        """The tensors and traced arrays that it depends on and whose gradient is wanted, in order."""
 
     def on(self, tensors: Iterator[Any]) -> Node:
         """The same on other tensors, one for each of `tensors()`."""
@@ -87,18 +97,14 @@ class Kernel:
 
     def _wanted(self) -> list[Any]:
         sources = flatten((self.formula._expression,)).sources
-        return [source for source in sources if source.kind == arrays.TORCH and source.array.requires_grad]
+        return [source for source in sources if arrays.remembers(source)]
 
-    def tensors(self) -> Iterator[Any]:
-        return iter([source.array for source in self._wanted()])
+    def tensors(self) -> Iterator[Parameter]:
+        for source in self._wanted():
+            yield Parameter(arrays.own_array(source), len(source.shape) - source.batch)
 
     def on(self, tensors: Iterator[Any]) -> Node:
-        others = {
-            source.identity: arrays.Source(
-                arrays.TORCH, next(tensors), batch=source.batch, dtype=source.dtype, weak=source.weak, view=""
-            )
-            for source in self._wanted()
-        }
+        others = {source.identity: arrays.source_like(source, next(tensors)) for source in self._wanted()}
 
         def replaced(leaf: Expression) -> Expression:
             if leaf.op != "var" or leaf.source.identity not in others:
@@ -138,7 +144,7 @@ class Identity:
     def kernels(self) -> Iterator[LazyTensor]:
         return iter(())
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         return iter(())
 
     def on(self, tensors: Iterator[Any]) -> Node:
@@ -151,7 +157,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Multiple:
-    """A number times an operator; the number may be a tensor of one."""
+    """A number times an operator; the number may be a tensor or an array of one."""
 
     factor: Any
     node: Node
@@ -169,6 +175,8 @@ class Multiple:
         # A number promotes nothing; a tensor that requires a gradient is one of the graph of autograd.
         if not self._is_wanted():
             return as_number(self.factor) * values
+        if arrays.is_traced(self.factor):
+            return self.factor * values
         return self.factor * sys.modules["torch"].as_tensor(values)
 
     def apply(self, v: Any) -> Any:
@@ -181,11 +189,13 @@ class Multiple:
         return self.node.kernels()
 
     def _is_wanted(self) -> bool:
-        return arrays.is_tensor(self.factor) and bool(self.factor.requires_grad)
+        if arrays.is_traced(self.factor):
+            return True
+        return arrays.is_tensor(self.factor) and arrays.is_seen(self.factor)
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         if self._is_wanted():
-            yield self.factor
+            yield Parameter(self.factor, 2)
         yield from self.node.tensors()
 
     def on(self, tensors: Iterator[Any]) -> Node:
@@ -227,7 +237,7 @@ class Sum:
         yield from self.first.kernels()
         yield from self.second.kernels()
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         yield from self.first.tensors()
         yield from self.second.tensors()
 
@@ -273,7 +283,7 @@ class Product:
         yield from self.first.kernels()
         yield from self.second.kernels()
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         yield from self.first.tensors()
         yield from self.second.tensors()
 
@@ -287,7 +297,7 @@ class Product:
 
 def _plus(a: Any, b: Any) -> Any:
     """Add arrays of both kinds, where those of NumPy stand for a diagonal or a vector that no tensor has met."""
-    if isinstance(a, np.ndarray) != isinstance(b, np.ndarray):
+    if arrays.is_tensor(a) != arrays.is_tensor(b):
         torch = sys.modules["torch"]
         a, b = (torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in (a, b))
     return a + b

@@ -79,7 +79,7 @@ class LinearSystem:
         operator = FormulaOperator(template, given, self._place, alpha, ranges=ranges, backend=backend)
         b = operator.prepare(given[self._place] if len(given) > self._place else None)
         system = System(operator, self._settings, self._preconditioner(b))
-        result = solve_system(system, b)
+        result = operator.given_back(solve_system(system, b))
         return result[..., 0] if right is not None and right.drop_inner else result
 
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
@@ -177,14 +177,17 @@ def read_right_side(b: Any) -> RightSide:
         return _read_lazy_right_side(b)
     if isinstance(b, list | tuple):
         b = np.asarray(b, dtype=np.float64)
-    if not (isinstance(b, np.ndarray) or arrays.is_tensor(b)) or b.ndim == 0:
+    read = arrays.readable(b) if arrays.is_array(b) else None
+    if read is None or read.ndim == 0:
         raise DtypeError(
             at_user_line(f"b is {type(b).__name__}, expected an array of shape (N,) or (*batch, N, E), or a LazyTensor")
         )
-    is_vector = b.ndim == 1
-    arrays.array_source(b, what="b", batch=max(b.ndim - 2, 0), view="")
+    is_vector = read.ndim == 1
+    arrays.array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")
+    if not arrays.is_traced(b):
+        b = read
     if is_vector:
-        b = b[:, None]
+        b = b.reshape(-1, 1)
     if b.shape[-1] < 1:
         raise ShapeError(at_user_line(f"b has shape {tuple(b.shape)}, expected at least one right-hand side"))
     return RightSide(lambda: b, "i", int(b.shape[-1]), drop_inner=is_vector)

@@ -19,12 +19,11 @@ from torch.autograd import forward_ad
 
 from pylazy import arrays
 from pylazy.execute import launch
-from pylazy.expression import Location, at_user_line
-from pylazy.program_sizes import extents_of, rank_of_batch, result_over_nothing, result_shapes_of
-from pylazy.programs import Executable, Extents, few_rows, find_by_text
+from pylazy.expression import Location
+from pylazy.program_derivatives import RANGES, pull_back, push_forward
+from pylazy.program_sizes import extents_of, result_over_nothing, result_shapes_of
+from pylazy.programs import Extents, few_rows, find_by_text
 from pylazy.ranges import Ranges
-from pylazy.reductions import DerivedRequest, Order, ReductionRequest
-from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from pylazy.reductions import Request, Result
     from pylazy.runtime.gpu_launch import GpuProgram
     from pylazy.runtime.launch import Program
-
-_RANGES = 6
-"""The number of arrays of block-sparse ranges."""
 
 _LIBRARY: Any = torch.library.Library("pylazy", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define("run(Tensor[] inputs, str program, int[] batch_ranks) -> Tensor[]")
@@ -64,7 +60,7 @@ def run(inputs: Sequence[torch.Tensor], program: str, batch_ranks: Sequence[int]
 def _compute(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     executable = find_by_text(program)
     request = executable.request
-    count = len(inputs) - _RANGES * request.ranged
+    count = len(inputs) - RANGES * request.ranged
     extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
     sources = [
         arrays.Source(arrays.TORCH, tensor, batch=rank, dtype=request.dtype, weak=tensor.dim() == 0, view="")
@@ -101,7 +97,7 @@ def _check_tables(program: Program | GpuProgram, ranges: Ranges | None, extents:
 
 def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     request = find_by_text(program).request
-    count = len(inputs) - _RANGES * request.ranged
+    count = len(inputs) - RANGES * request.ranged
     extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
     # Numbers of the host may stand beside tensors of a GPU.
     device = next((tensor.device for tensor in inputs[:count] if tensor.dim()), inputs[0].device)
@@ -118,106 +114,6 @@ def _empty_results(request: Request, extents: Extents, device: Any) -> list[torc
 
 
 # Its derivatives ------------------------------------------------------------------------------------------------------
-
-
-def pull_back(
-    executable: Executable,
-    inputs: Sequence[torch.Tensor],
-    batch_ranks: Sequence[int],
-    results: Sequence[torch.Tensor],
-    cotangents: Sequence[torch.Tensor | None],
-    wrt: tuple[int, ...],
-) -> list[torch.Tensor]:
-    """Give the gradients of some inputs, in their shapes, as functions of everything that they depend on.
-
-    Args:
-        executable: the program.
-        inputs: what it was given.
-        batch_ranks: of the inputs.
-        results: those that the derivative reads, in order: (*batch, rows, dim).
-        cotangents: one for each result, (*batch, rows, dim), or None for zero; not all of them None.
-        wrt: numbers of inputs, ascending.
-    """
-    executable, given = _with_results(executable, cotangents, results)
-    derived = executable.derive(wrt)
-    own, ranges = _without_ranges(executable, inputs)
-    described = executable.request.results
-    saved = [result for result in described if result.saved]
-    ranks = [
-        *batch_ranks[: len(own)],
-        *map(rank_of_batch, (*results, *given), (*saved, *described)),
-        *(0 for _ in ranges),
-    ]
-    found = run([*own, *results, *given, *ranges], derived.text(), ranks)
-    gradients = []
-    for number, gradient, spec in zip(wrt, found, derived.request.results, strict=True):
-        rows = gradient.flatten(-3, -2) if len(spec.axis) == 2 else gradient
-        gradients.append(arrays.sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
-    return gradients
-
-
-def push_forward(
-    executable: Executable,
-    inputs: Sequence[torch.Tensor],
-    batch_ranks: Sequence[int],
-    results: Sequence[torch.Tensor],
-    tangents: Sequence[torch.Tensor | None],
-) -> list[torch.Tensor | None]:
-    """Give the tangents of the results, as functions of everything that they depend on.
-
-    Args:
-        executable: the program.
-        inputs: what it was given.
-        batch_ranks: of the inputs.
-        results: all of them.
-        tangents: one for each input, in its shape, or None for zero.
-    """
-    described = executable.request.results
-    own, ranges = _without_ranges(executable, inputs)
-    wrt = tuple(number for number, tangent in enumerate(tangents[: len(own)]) if tangent is not None)
-    if not wrt or not all(result.differentiable for result in described):
-        return [None] * len(described)
-    derived = executable.derivative(Order("tangents", wrt))
-    saved = [tensor for tensor, result in zip(results, described, strict=True) if result.saved]
-    given = [tangent for tangent in tangents[: len(own)] if tangent is not None]
-    ranks = [
-        *batch_ranks[: len(own)],
-        *map(rank_of_batch, saved, (result for result in described if result.saved)),
-        *(batch_ranks[number] for number in wrt),
-        *(0 for _ in ranges),
-    ]
-    return list(run([*own, *saved, *given, *ranges], derived.text(), ranks))
-
-
-def _without_ranges(
-    executable: Executable, inputs: Sequence[torch.Tensor]
-) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-    """Part the inputs of a program from the arrays of its ranges, which all its derivatives take too."""
-    count = len(inputs) - _RANGES * executable.request.ranged
-    return inputs[:count], inputs[count:]
-
-
-def _with_results(
-    executable: Executable, cotangents: Sequence[torch.Tensor | None], results: Sequence[torch.Tensor]
-) -> tuple[Executable, list[torch.Tensor]]:
-    """Leave out the results that have no cotangent."""
-    given = [cotangent for cotangent in cotangents if cotangent is not None]
-    request = executable.request
-    if len(given) == len(cotangents):
-        return executable, given
-    assert not results
-    kept = tuple(number for number, cotangent in enumerate(cotangents) if cotangent is not None)
-    return find_by_text(_with_some_results(request, kept).canonical_text()), given
-
-
-def _with_some_results(request: Request, kept: tuple[int, ...]) -> Request:
-    """Ask for the results of these numbers only; the inputs stay what they are."""
-    if isinstance(request, ReductionRequest):
-        raise UnsupportedError(at_user_line("a program of several reductions has no gradient of one of them alone"))
-    order = request.order
-    if order.mode == "wrt":
-        return DerivedRequest(request.forward, Order("wrt", tuple(order.numbers[number] for number in kept)))
-    return DerivedRequest(_with_some_results(request.forward, kept), order)
 
 
 class _Run(torch.autograd.Function):
@@ -248,7 +144,7 @@ class _Run(torch.autograd.Function):
         if all(cotangent is None for cotangent in cotangents):
             return (None,) * (2 + count)
         saved = ctx.saved_tensors
-        found = pull_back(ctx.executable, saved[:count], ctx.batch_ranks, saved[count:], cotangents, wrt)
+        found = pull_back(run, ctx.executable, saved[:count], ctx.batch_ranks, saved[count:], cotangents, wrt)
         gradients: list[torch.Tensor | None] = [None] * (2 + count)
         for number, gradient in zip(wrt, found, strict=True):
             gradients[2 + number] = gradient
@@ -261,7 +157,7 @@ class _Run(torch.autograd.Function):
         with forward_ad._set_fwd_grad_enabled(True):
             primals = [_primal(tensor) for tensor in saved]
             inputs, results = primals[: ctx.count], primals[ctx.count :]
-            return tuple(push_forward(ctx.executable, inputs, ctx.batch_ranks, results, tangents))
+            return tuple(push_forward(run, ctx.executable, inputs, ctx.batch_ranks, results, tangents))
 
     @staticmethod
     def vmap(

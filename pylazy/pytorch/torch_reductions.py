@@ -15,7 +15,8 @@ from pylazy import arrays
 from pylazy.execute import RUN_TENSORS
 from pylazy.expression import at_user_line
 from pylazy.gpu.torch_place import TorchPlace
-from pylazy.pytorch.torch_ops import pull_back, run
+from pylazy.program_derivatives import pull_back
+from pylazy.pytorch.torch_ops import run
 from pylazy.reductions import REDUCTIONS, SELECTIONS
 from pylazy.runtime.errors import UnsupportedError
 
@@ -38,9 +39,9 @@ def run_tensors(job: Job) -> tuple[Any, ...]:
     if plain and not (torch.is_grad_enabled() and _requires_grad(job.sources)):
         return job.compute(arrays.TORCH)
     if job.reduced_extent and any(wanted.kind in SELECTIONS for wanted in job.wanted):
-        from pylazy.pytorch.torch_selection import select
+        from pylazy.pytorch.torch_selection import select_tensors
 
-        return select(job)
+        return select_tensors(job)
     return _record(job) if plain else dispatch(job)
 
 
@@ -226,7 +227,7 @@ def _recorded_gradients(
     ranges = _range_tensors(job)
     inputs = [*as_tensors(job, tensors), *ranges]
     ranks += [0] * len(ranges)
-    return pull_back(job.executable, inputs, ranks, given, [cotangent.reshape(shape)], wrt)
+    return pull_back(run, job.executable, inputs, ranks, given, [cotangent.reshape(shape)], wrt)
 
 
 def _gradients(
