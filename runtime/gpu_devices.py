@@ -83,6 +83,7 @@ class DeviceMemory:
         """
         self.address = 0
         self.device, self.stream, self.size = device, stream, size
+        self._free = native_library().plz_gpu_free  # modules may be gone when the last object is
         found = ctypes.c_void_p()
         check(native_library().plz_gpu_allocate(device, stream, size, ctypes.byref(found)))
         self.address = found.value or 0
@@ -90,7 +91,7 @@ class DeviceMemory:
     def __del__(self) -> None:
         """Give it back; nothing can be told where this fails, as at the end of the process."""
         if self.address:
-            native_library().plz_gpu_free(self.device, self.stream, self.address)
+            self._free(self.device, self.stream, self.address)
             self.address = 0
 
     def fill(self, host: int, size: int, *, offset: int = 0) -> None:
