@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
 
+#: Numbers of a list that are written to a device by launches of their own; longer lists are copied there.
+MOST_FILLS = 16
+
 
 class Target(NamedTuple):
     """Where a program is launched.

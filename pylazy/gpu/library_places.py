@@ -15,7 +15,7 @@ from pylazy import arrays
 from pylazy.arrays import Located
 from pylazy.expression import at_user_line
 from pylazy.gpu.dlpack import DLPACK_LEGACY_STREAM, DeviceBuffer, imported_span
-from pylazy.gpu.launches import Target, Written, launch_arrays, tables_of
+from pylazy.gpu.launches import MOST_FILLS, Target, Written, launch_arrays, tables_of
 from pylazy.runtime.errors import DeviceError, DtypeError
 from pylazy.runtime.gpu_devices import DeviceMemory, let_wait, synchronize
 
@@ -88,16 +88,21 @@ class StreamPlace:
         """Find the data of an input; numbers and lists are written to the device."""
         del tensor
         if source.kind != arrays.DEVICE:
-            values = np.asarray(source.array, dtype).reshape(-1).tolist()
-            filled = self.empty((len(values),), dtype)
-            with self._current():
-                for place, value in enumerate(values):  # fills can be captured in a graph, where a copy cannot
-                    filled[place : place + 1].fill(value)
-                return Located(self._pointer(filled), (), (), filled)
+            return self._locate_constant(np.asarray(source.array, dtype).reshape(-1))
         if tuple(source.array.shape) != source.shape:
             source.refuse_new_shape()
         with self._current():
             return self._locate_array(source, dtype)
+
+    def _locate_constant(self, values: Any) -> Located:
+        with self._current():
+            if len(values) > MOST_FILLS:
+                moved = self._namespace.asarray(values)
+            else:
+                moved = self.empty(values.shape, values.dtype.name)
+                for place, value in enumerate(values.tolist()):  # can be captured in a graph, where a copy cannot
+                    moved[place : place + 1].fill(value)
+            return Located(self._pointer(moved), (), (), moved)
 
     def _locate_array(self, source: Source, dtype: str) -> Located:
         array, batch = source.array, source.batch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pylazy import arrays
 from pylazy.arrays import Located
 from pylazy.expression import at_user_line
-from pylazy.gpu.launches import Target, Written, launch_arrays, tables_of
+from pylazy.gpu.launches import MOST_FILLS, Target, Written, launch_arrays, tables_of
 from pylazy.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class TorchPlace:
     def _constant(self, source: Source, dtype: str) -> Any:
         """Copy a list or a number of the host."""
         values = source.array.reshape(-1).tolist()
+        if len(values) > MOST_FILLS:
+            return self._torch.as_tensor(source.array, dtype=getattr(self._torch, dtype), device=self._device)
         moved = self.empty((len(values),), dtype)
         for place, value in enumerate(values):  # fills can be captured in a graph, where a copy cannot
             moved[place].fill_(value)

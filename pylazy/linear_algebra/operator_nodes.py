@@ -169,7 +169,9 @@ class Multiple:
         # A number promotes nothing; a tensor that requires a gradient is one of the graph of autograd.
         if not self._is_wanted():
             return as_number(self.factor) * values
-        return self.factor * sys.modules["torch"].as_tensor(values)
+        if isinstance(values, np.ndarray):
+            values = sys.modules["torch"].as_tensor(values, device=self.factor.device)
+        return self.factor * values
 
     def apply(self, v: Any) -> Any:
         return self._times(self.node.apply(v))
@@ -289,7 +291,8 @@ def _plus(a: Any, b: Any) -> Any:
     """Add arrays of both kinds, where those of NumPy stand for a diagonal or a vector that no tensor has met."""
     if isinstance(a, np.ndarray) != isinstance(b, np.ndarray):
         torch = sys.modules["torch"]
-        a, b = (torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in (a, b))
+        device = (b if isinstance(a, np.ndarray) else a).device
+        a, b = torch.as_tensor(a, device=device), torch.as_tensor(b, device=device)
     return a + b
 
 

@@ -41,6 +41,7 @@ static int contexts[MAX_DEVICES];          /* their addresses are the handles */
 static __thread void *stack[MAX_STACK];
 static __thread int depth;
 static char log_text[1 << 20];
+static size_t log_used;
 static char failing[64], failing_log[1024];
 static int failing_with;
 
@@ -52,7 +53,7 @@ EXPORT void stand_in_configure(int devices, int new_processors, int new_major, i
 EXPORT void stand_in_set_free_bytes(size_t bytes) { free_bytes = bytes; }
 EXPORT void stand_in_set_launch(Launch callback) { launch = callback; }
 EXPORT const char *stand_in_log(void) { return log_text; }
-EXPORT void stand_in_clear_log(void) { log_text[0] = '\0'; }
+EXPORT void stand_in_clear_log(void) { log_text[0] = '\0'; log_used = 0; }
 EXPORT int stand_in_allocated(void) {
   int count = 0;
   for (int k = 0; k < allocation_count; ++k) count += allocations[k].owned && allocations[k].start != NULL;
@@ -80,13 +81,12 @@ EXPORT int stand_in_find(void *address, void **start, size_t *size, int *device)
 }
 
 static void note(const char *format, ...) {
-  size_t used = strlen(log_text);
-  if (used > sizeof(log_text) - 1024) return;
+  if (log_used > sizeof(log_text) - 1024) return;
   va_list arguments;
   va_start(arguments, format);
-  used += (size_t)vsnprintf(log_text + used, 900, format, arguments);
+  log_used += (size_t)vsnprintf(log_text + log_used, 900, format, arguments);
   va_end(arguments);
-  strcpy(log_text + used, "\n");
+  strcpy(log_text + log_used++, "\n");
 }
 
 static int fails(const char *name) {

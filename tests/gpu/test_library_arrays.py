@@ -52,6 +52,14 @@ def test_arrays_with_a_stream_stay_in_their_library(library: StreamLibrary, name
     check_same(unwrapped(found), reduce(X, Y, V))
 
 
+def test_long_lists_are_copied(library: StreamLibrary, driver: StandInDriver) -> None:
+    x, numbers = rows(5, 20), [0.1 * k for k in range(20)]
+    expected = (Vi(x) * numbers).sum(-1).sum(axis=1)
+    check_same(unwrapped((Vi(library.array(x)) * numbers).sum(-1).sum(axis=1)), expected)
+    exchanged = ExchangeLibrary(driver).array(x)
+    check_same(unwrapped((Vi(exchanged) * numbers).sum(-1).sum(axis=1)), expected)
+
+
 def test_batches_and_views(library: StreamLibrary) -> None:
     x, y = rows(5, 3, 2, 1), rows(2 * 9, 3, 4)[:, ::2]
     device = library.array(np.repeat(y, 2, axis=1))[:, ::2]

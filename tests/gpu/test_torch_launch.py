@@ -151,6 +151,21 @@ def test_transforms_of_torch(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None
     check_same(found, on_cpu(monkeypatch, compute))
 
 
+def test_linear_systems(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, b = tensors((20,), (20, 1))
+
+    def compute() -> Any:
+        data = x.clone().requires_grad_()
+        found = (-distances(data, data)).exp().solve(b, alpha=1.0)
+        found.sum().backward()
+        return found, data.grad
+
+    found = compute()
+    assert launched(cuda)
+    for one, other in zip(found, on_cpu(monkeypatch, compute), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_shapes_of_fake_cuda_tensors() -> None:
     with FakeTensorMode():
         # None requires a gradient: a torch without CUDA cannot record operations of its tensors.
