@@ -300,7 +300,7 @@ def test_second_gradients_and_transforms_are_refused(loaded: Any) -> None:
 
 def test_bundle_names_the_features_that_an_older_reader_lacks(bundle: pylazy.Bundle) -> None:
     manifest = BundleFile(bundle.to_bytes()).manifest
-    assert manifest.requires == ("complex", "pairs", "ranges", "selection")
+    assert manifest.requires == ("complex", "header", "pairs", "ranges", "selection")
     assert manifest.format == (1, 1)
     selected = next(function for function in manifest.functions if function.name == "least").selection
     assert [function.name for function in selected] == ["least.selected", "least.pairs"]

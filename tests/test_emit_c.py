@@ -70,6 +70,7 @@ def symbolic() -> dict[str, Any]:
         "two": x0.sqdist(y1).Kmin_argKmin(2, axis=1),
         "nearest": x0.sqdist(y1).argmin(axis=1),
         "over_i": (x0 - y1).square().max(axis=0),
+        "soft": (-x0.sqdist(y1)).sumsoftmaxweight(Vj(2, 1), axis=1),
     }
 
 
@@ -78,7 +79,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("c")
     made = pylazy.Bundle()
     for name, reduction in symbolic().items():
-        names = ("width", "b", "x", "y") if name == "gaussian" else ("x", "y")
+        names = {"gaussian": ("width", "b", "x", "y"), "soft": ("x", "y", "b")}.get(name, ("x", "y"))
         made.add(reduction, name=name, dtype="float64" if name == "average" else "float32", arguments=names)
     made.compile(tuple(dict.fromkeys(("x86-64", host_target()))))
     emit_c(BundleFile(made.to_bytes()), folder / "k", ("header", "source"))
@@ -136,6 +137,12 @@ def test_gradients_are_those_of_the_live_reduction(library: Any) -> None:
     given = (inputs[2], inputs[3], lse.detach().numpy(), cotangent)
     assert call(library, "lse_gradient_x", given, (found,), 70, 50) == OK
     np.testing.assert_allclose(found, x.grad, rtol=1e-5, atol=1e-7)
+    x.grad = None
+    soft = symbolic()["soft"](x, y, torch.from_numpy(inputs[1]))
+    soft.backward(torch.from_numpy(cotangent))
+    given = (inputs[2], inputs[3], inputs[1], soft.detach().numpy(), cotangent)
+    assert call(library, "soft_gradient_x", given, (found,), 70, 50) == OK
+    np.testing.assert_allclose(found, x.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_threads_of_the_runtime_do_not_change_the_bits(library: Any) -> None:
