@@ -93,7 +93,9 @@ def _page(content: Mapping[str, Any]) -> list[str]:
             _gradients_table(scripts["gradients"]["rows"]),
         ]
     if "shapes" in scripts:
+        load = scripts["shapes"]["machine"]["load_average"]
         parts += ["### Shapes: Gaussian, D=3, float32\n", _shapes_tables(scripts["shapes"]["rows"])]
+        parts += [f"Load average at the end of the long shapes {load}.\n"]
     return parts
 
 
@@ -175,7 +177,7 @@ def _call_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 MEMORY_NOTE = (
     "Rates are by processor time. The memory's rate is that at which the data can be read once and a new array for the "
-    "results be written, without arithmetic, by NumPy with as many threads, in turn with the rest.\n"
+    "results be written, without arithmetic, by NumPy with as many threads: the fastest runs, in turn with the rest.\n"
 )
 
 

@@ -141,13 +141,18 @@ class ColumnLaneNest(ReduceNest):
         return chosen
 
     def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
-        block = self.block.columns * self.lanes
-        whole = iadd(start, _rounded_down(isub(end, start), block))
-        carried = self._column_loop(body, carried, start, whole, self.block.columns)
+        carried, whole = self.whole_blocks(body, carried, start, end)
         vectors = iadd(start, _rounded_down(isub(end, start), self.lanes))
         if self.block.columns > 1:
             carried = self._column_loop(body, carried, whole, vectors, 1)
         return self._last_columns(body, carried, vectors, end)
+
+    def whole_blocks(
+        self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value
+    ) -> tuple[list[ir.Value], ir.Value]:
+        """Emit the columns that fill blocks; give the first after them too."""
+        whole = iadd(start, _rounded_down(isub(end, start), self.block.columns * self.lanes))
+        return self._column_loop(body, carried, start, whole, self.block.columns), whole
 
     def _column_loop(
         self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value, step: int
@@ -174,19 +179,27 @@ class ColumnLaneNest(ReduceNest):
     ) -> list[ir.Value]:
         """Emit the columns that do not fill a vector: idle lanes read the last column again and let nothing in."""
         branch = scf.IfOp(kb.icompare("slt", start, end), [value.type for value in carried], has_else=True)
-        with ir.InsertionPoint(branch.then_block), body.scope():
-            self.enter_block(start, branch.then_block)
+        with ir.InsertionPoint(branch.then_block):
+            scf.YieldOp(self.masked_block(body, carried, start, end, branch.then_block))
+        with ir.InsertionPoint(branch.else_block):
+            scf.YieldOp(carried)
+        return list(branch.results)
+
+    def masked_block(
+        self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value, block: Any
+    ) -> list[ir.Value]:
+        """Emit one vector of columns, of which those from `end` on do not count."""
+        with body.scope():
+            self.enter_block(start, block)
             integer = ir.IntegerType.get_signless(64)
             lanes = ir.VectorType.get([self.lanes], integer)
             self.valid = kb.icompare("slt", iadd(broadcast(start, lanes), _iota(lanes)), broadcast(end, lanes))
             self.pack_last_columns(start, end)
             body.on_accumulate = self._masked
-            scf.YieldOp(self._step(body, carried, 1))
+            result = self._step(body, carried, 1)
             body.on_accumulate = None
-        with ir.InsertionPoint(branch.else_block):
-            scf.YieldOp(carried)
         self.valid = None
-        return list(branch.results)
+        return result
 
     def _masked(self, role: str, element: ir.Value) -> ir.Value:
         """Give idle lanes what changes no result of the accumulation that is being emitted."""

@@ -10,7 +10,7 @@ from typing import Any
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import Position
+from pylazy.compiler.nests.body_elements import BodyElements, Position
 from pylazy.compiler.nests.cpu_accumulators import Shape
 from pylazy.compiler.nests.cpu_column_lanes import ColumnLaneNest
 from pylazy.compiler.nests.cpu_memory import (
@@ -126,6 +126,15 @@ class ColumnPanelNest(ColumnLaneNest):
 
     def _place_of(self, pointer: ir.Value, place: ir.Value, slot: ir.Type) -> ir.Value:
         return address(pointer, kb.element_type(slot), base=imul(place, number(self.lanes)))
+
+    def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
+        """Emit whole blocks, then vectors with a mask: they are the last of a split, and one piece of code does."""
+        carried, whole = self.whole_blocks(body, carried, start, end)
+        loop = scf.ForOp(whole, end, number(self.lanes), carried)
+        with ir.InsertionPoint(loop.body):
+            inside = list(loop.inner_iter_args)
+            scf.YieldOp(self.masked_block(body, inside, loop.induction_variable, end, loop.body))
+        return list(loop.results)
 
     def enter_block(self, column: ir.Value, block: Any) -> None:
         """Begin a block of columns, and fetch a part of the same block of the next chunk meanwhile."""

@@ -12,6 +12,7 @@ from pylazy.compiler.nests.cpu_memory import (
     element_bytes,
     for_range,
     iadd,
+    imin,
     imul,
     load,
     number,
@@ -108,20 +109,15 @@ def take_component(wide: ir.Value, dim: int, component: int) -> ir.Value:
 def _pack_squares(panel: Panel, start: ir.Value, row: int) -> None:
     """Transpose squares of rows and slots; the last overlaps the one before, so that none reads beyond its rows."""
     side = min(panel.lanes, _MAX_SQUARE, _SQUARE_BYTES // element_bytes(panel.element))
-    whole = panel.slots // side * side
+    vector = ir.VectorType.get([side], panel.element)
 
-    def pack(slot: ir.Value) -> None:
-        for lane in range(0, panel.lanes, side):
-            vector = ir.VectorType.get([side], panel.element)
-            rows = [
-                load(address(start, panel.element, base=slot, offset=(lane + k) * panel.slots), vector)
-                for k in range(side)
-            ]
-            place = address(panel.pointer, panel.element, base=imul(slot, number(panel.stride)))
-            for k, column in enumerate(transpose(rows)):
-                offset = k * panel.stride + row * panel.lanes + lane
-                store(column, address(place, panel.element, offset=offset))
-            fetch(iadd(imul(slot, number(panel.lanes)), number(lane * side)))
+    def pack(slot: ir.Value, lane: ir.Value) -> None:
+        source = address(start, panel.element, base=iadd(imul(lane, number(panel.slots)), slot))
+        rows = [load(address(source, panel.element, offset=k * panel.slots), vector) for k in range(side)]
+        place = address(panel.pointer, panel.element, base=iadd(imul(slot, number(panel.stride)), lane))
+        for k, column in enumerate(transpose(rows)):
+            store(column, address(place, panel.element, offset=k * panel.stride + row * panel.lanes))
+        fetch(iadd(imul(slot, number(panel.lanes)), imul(lane, number(side))))
 
     def fetch(first: ir.Value) -> None:
         """Ask for as much of the rows that follow: they lie one after the other, which squares hide from a cache."""
@@ -129,9 +125,11 @@ def _pack_squares(panel: Panel, start: ir.Value, row: int) -> None:
         for distance in range(0, side * side * element_bytes(panel.element), CACHE_LINE_BYTES):
             prefetch(ahead, number(distance))
 
-    for_range(number(0), number(whole), side, pack)
-    if whole < panel.slots:
-        pack(number(panel.slots - side))
+    def pack_strip(first_slot: ir.Value) -> None:
+        slot = imin(first_slot, number(panel.slots - side))
+        for_range(number(0), number(panel.lanes), side, lambda lane: pack(slot, lane))
+
+    for_range(number(0), number(panel.slots), side, pack_strip)
 
 
 def transpose(rows: Sequence[ir.Value]) -> list[ir.Value]:
