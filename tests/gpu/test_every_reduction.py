@@ -38,6 +38,7 @@ METHODS: dict[str, tuple[tuple[str, ...], int, Callable[..., Any]]] = {
     "long Kmax": (("kmax",), 20, lambda f, g, **o: f.Kmax(20, **o)),
     "long argKmin": (("argkmin",), 33, lambda f, g, **o: f.argKmin(33, **o)),
 }
+OVER_ROWS = ("var", "argmin", "logsumexp weighted", "Kmin", "long argKmin")
 WEIGHTED = ("logsumexp weighted", "softmax")
 
 
@@ -68,9 +69,9 @@ def check(name: str, rows: int, columns: int, axis: int, *, kinds: tuple[str, ..
 
 @pytest.mark.parametrize("name", METHODS)
 def test_reduction_matches_oracle(name: str) -> None:
-    """In splits that are merged, and over rows."""
+    """In splits that are merged; those of a few families over rows, too."""
     kinds, k, method = METHODS[name]
-    for rows, columns, axis in ((3, 3 * TILE + 3, 1), (40, 5, 0)):
+    for rows, columns, axis in ((3, 3 * TILE + 3, 1), (40, 5, 0))[: 2 if name in OVER_ROWS else 1]:
         points = clouds(rows, columns)
         x, y = LazyTensor(points[0][:, None]), LazyTensor(points[1][None])
         f = ((x - y) ** 2).sum(-1)
@@ -160,7 +161,6 @@ def test_what_has_one_split_or_no_merge_is_launched(driver: StandInDriver) -> No
 
 DIFFERENTIABLE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
     "sum": (lambda f, g: (f * g).sum(axis=1), lambda f, g: (f * g).sum(1)),
-    "var": (lambda f, g: (f * g).var(axis=1), lambda f, g: (f * g).var(1, correction=0)),
     "prod": (lambda f, g: (f * g).prod(axis=1), lambda f, g: (f * g).prod(1)),
     "min": (lambda f, g: (f * g).min(axis=1), lambda f, g: (f * g).amin(1)),
     "kmax": (lambda f, g: f.Kmax(2, axis=1), lambda f, g: f[..., 0].topk(2, 1).values),
@@ -169,7 +169,6 @@ DIFFERENTIABLE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], 
         lambda f, g: (f.exp() * g).sum(1).log(),
     ),
     "softmax": (lambda f, g: f.sumsoftmaxweight(g, axis=1), lambda f, g: (f.softmax(1) * g).sum(1)),
-    "columns": (lambda f, g: (f * g).sum(axis=0), lambda f, g: (f * g).sum(0)),
 }
 
 
@@ -196,10 +195,9 @@ def test_first_and_second_derivatives_match_dense_torch(name: str) -> None:
 # Soft-DTW
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_soft_dtw_and_its_derivatives_match_the_cpu(dtype: Any) -> None:
+def test_soft_dtw_and_its_derivatives_match_the_cpu() -> None:
     random = np.random.default_rng(1)
-    x, y = (torch.tensor(random.standard_normal(shape).astype(dtype), requires_grad=True) for shape in ((3, 3), (2, 4)))
+    x, y = (torch.tensor(random.standard_normal(shape), requires_grad=True) for shape in ((3, 3), (2, 4)))
 
     def derivatives() -> tuple[Any, ...]:
         result = Vi(x).softdtw_sqdist(Vj(y), 0.3).sum(axis=1)
@@ -209,9 +207,8 @@ def test_soft_dtw_and_its_derivatives_match_the_cpu(dtype: Any) -> None:
     with on_interpreter() as programs:
         found = derivatives()
     assert programs[0].program.module.kernels[0].workgroup_bytes > 0
-    tolerance = {"rtol": 1e-4, "atol": 1e-2} if dtype == np.float32 else {"rtol": 1e-9, "atol": 1e-9}
     for one, other in zip(found, derivatives(), strict=True):
-        torch.testing.assert_close(one, other, **tolerance)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_soft_dtw_of_series_as_long_as_memory_holds() -> None:
