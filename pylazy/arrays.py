@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pylazy.gpu.places import Place
     from pylazy.options import Backend
 
-NUMPY, TORCH, DLPACK, NUMBER, SYMBOL = "numpy", "torch", "dlpack", "number", "symbol"
+NUMPY, TORCH, DLPACK, DEVICE, NUMBER, SYMBOL = "numpy", "torch", "dlpack", "device", "number", "symbol"
 
 _NUMPY_DTYPES = {name: np.dtype(name) for name in READABLE if name != "bfloat16"}
 _NUMPY_NAMES = {dtype: name for name, dtype in _NUMPY_DTYPES.items()}
@@ -48,17 +48,20 @@ class Located(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """An array of a library that is neither NumPy nor torch, as NumPy sees it.
+    """An array of a library that is neither NumPy nor torch.
 
     Attributes:
-        array: the same data, copied only where its library gives no other way.
+        array: on the host the same data as NumPy sees it, copied only where its library gives no other way; on a GPU
+            an array of the library.
         owner: the user's own array.
         namespace: the module that makes arrays of its library, or None where nobody says which; see `readable`.
+        device: number of the GPU that it lies on; None on the host.
     """
 
     array: Any
     owner: Any
     namespace: Any
+    device: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,9 +126,9 @@ class Source:
     """An array or a number that stands behind a variable; the data is read when a reduction runs.
 
     Attributes:
-        kind: "numpy", "torch", "dlpack" or "number".
+        kind: "numpy", "torch", "dlpack" (of another library, on the host), "device" (on a GPU) or "number".
         array: the user's own array, that of an `Imported`, or a float.
-        imported: the array of another library, for the kind "dlpack", else None.
+        imported: the array of another library, for the kinds "dlpack" and "device", else None.
         identity: equal for two sources that are the same data seen the same way.
         number: the float of a number, None for an array.
         shape: of the array when the variable was made; it may not change.
@@ -142,7 +145,7 @@ class Source:
         self.kind = kind
         self.imported: Imported | None = None
         owner = array
-        if kind == DLPACK:
+        if kind in {DLPACK, DEVICE}:
             self.imported = array
             owner, array = array.owner, array.array
         self.array = array
@@ -170,6 +173,7 @@ class Source:
 
         Raises:
             ShapeError: the array has changed its shape since the variable was made.
+            UnsupportedError: it lies on a GPU, and is not of torch.
         """
         array = self.array
         if self.kind == NUMPY or self.kind == DLPACK:  # noqa: PLR1714  a tuple takes longer, and this is the call path
@@ -185,6 +189,13 @@ class Source:
                 made = {name: kind(array) for name, kind in _BOXES.items()}
                 self._box = box = {name: Located(ctypes.addressof(made[name]), (), (), made[name]) for name in made}
             return box[dtype]
+        if self.imported is not None:
+            raise UnsupportedError(
+                at_user_line(
+                    f"an array of type {type(array).__name__} on a GPU is read by a program that runs on the CPU, as "
+                    "those of derivatives of functions of NumPy arrays: use tensors of torch"
+                )
+            )
         return self.locate_tensor(array, dtype)
 
     def locate_tensor(self, tensor: Any, dtype: str) -> Located:
@@ -197,13 +208,13 @@ class Source:
             return Located(tensor.data_ptr(), (), (), tensor)
         item = tensor.element_size()
         strides = tuple(stride * item for stride in tensor.stride())
-        if torch_dtype_name(tensor) != dtype or not _rows_are_contiguous(self.shape, strides, self.batch, item):
-            tensor = tensor.detach()[_without_repeats(self.shape, strides, self.batch)]
+        if torch_dtype_name(tensor) != dtype or not rows_are_contiguous(self.shape, strides, self.batch, item):
+            tensor = tensor.detach()[without_repeats(self.shape, strides, self.batch)]
             tensor = tensor.to(getattr(sys.modules["torch"], dtype)).contiguous()
             item = tensor.element_size()
             strides = tuple(stride * item for stride in tensor.stride())
         return Located(
-            tensor.data_ptr(), self.shape[: self.batch], _batch_strides(tensor.shape, strides, self.batch), tensor
+            tensor.data_ptr(), self.shape[: self.batch], batch_strides(tensor.shape, strides, self.batch), tensor
         )
 
     def _locate_numpy(self, dtype: str) -> Located:
@@ -212,11 +223,11 @@ class Source:
         if (
             self.dtype != dtype
             or not aligned
-            or not _rows_are_contiguous(self.shape, array.strides, self.batch, array.itemsize)
+            or not rows_are_contiguous(self.shape, array.strides, self.batch, array.itemsize)
         ):
-            array = array[_without_repeats(self.shape, array.strides, self.batch)]
+            array = array[without_repeats(self.shape, array.strides, self.batch)]
             array = np.array(array, dtype=_NUMPY_DTYPES[dtype], order="C", copy=True, subok=False)
-        strides = _batch_strides(array.shape, array.strides, self.batch)
+        strides = batch_strides(array.shape, array.strides, self.batch)
         return Located(numpy_address(array), self.shape[: self.batch], strides, array)
 
     def refuse_new_shape(self) -> NoReturn:
@@ -230,7 +241,7 @@ class Source:
 
 
 def _rebuild_source(kind: str, array: Any, batch: int, dtype: str, weak: bool, view: str) -> Source:
-    if kind == DLPACK:
+    if kind in {DLPACK, DEVICE}:
         array = readable(array)
     return Source(kind, array, batch=batch, dtype=dtype, weak=weak, view=view)
 
@@ -277,6 +288,8 @@ def array_source(value: Any, *, what: str, batch: int, view: str, weak: bool = F
         name = _numpy_dtype_name(value.dtype)
         if name is None:
             _refuse_dtype(what, value.dtype, "x.astype('float32')")
+        if value.device is not None:
+            return Source(DEVICE, value, batch=batch, dtype=name, weak=weak, view=view)
         if value.namespace is None:  # nobody says what to make results of: they are NumPy's
             return Source(NUMPY, value.array, batch=batch, dtype=name, weak=weak, view=view)
         return Source(DLPACK, value, batch=batch, dtype=name, weak=weak, view=view)
@@ -334,6 +347,7 @@ def is_array(value: Any) -> bool:
 
 
 _CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
+_GPU_MEMORY = frozenset({2, 13})  # kDLCUDA, kDLCUDAManaged
 _UNREADABLE = (AttributeError, BufferError, RuntimeError, TypeError, ValueError)
 
 
@@ -351,17 +365,26 @@ def readable(value: Any) -> Any:
         return value
     kind = type(value).__name__
     try:
-        device = int(value.__dlpack_device__()[0])
+        device, number = map(int, value.__dlpack_device__())
         if device in _CPU_MEMORY:
             return Imported(_view(value), value, _namespace_of(value))
     except _UNREADABLE as error:
         raise DtypeError(
             at_user_line(f"an array of type {kind} cannot be read through DLPack, {type(error).__name__}: {error}")
         ) from None
+    if device in _GPU_MEMORY:
+        namespace = _namespace_of(value)
+        if namespace is None:
+            raise DtypeError(
+                at_user_line(
+                    f"an array of type {kind} lies on GPU {number} and names no library that makes arrays: expected "
+                    "__array_namespace__, or a package with from_dlpack"
+                )
+            )
+        return Imported(value, value, namespace, number)
     raise DeviceError(
         at_user_line(
-            f"an array of type {kind} lies on the DLPack device {device}, expected the CPU, as launch on GPUs is not "
-            "there yet: move it"
+            f"an array of type {kind} lies on the DLPack device {device}, expected the CPU (1) or CUDA (2): move it"
         )
     )
 
@@ -392,15 +415,17 @@ def check_devices(sources: Sequence[Source]) -> str:
     kind = NUMPY
     for source in sources:
         if source.kind == TORCH:
-            if kind == DLPACK:
+            if kind in {DLPACK, DEVICE}:
                 _refuse_libraries(sources)
             kind = TORCH
             if not source.array.is_cpu:
                 check_one_device(sources)
-        elif source.kind == DLPACK:
-            if kind == TORCH or (kind == DLPACK and len(_libraries(sources)) > 1):
+        elif source.kind == DLPACK or source.kind == DEVICE:  # noqa: PLR1714  as in `Source.locate`
+            if kind == TORCH or (kind != NUMPY and len(_libraries(sources)) > 1):
                 _refuse_libraries(sources)
-            kind = DLPACK
+            if source.kind == DEVICE:
+                check_one_device(sources)
+            kind = source.kind
     return kind
 
 
@@ -423,6 +448,10 @@ def place_of(kind: str, sources: Sequence[Source], backend: Backend | None) -> P
 
                     return TorchPlace.of(source.array.device, backend)
                 break
+    if kind == DEVICE:
+        from pylazy.gpu.library_places import place_of_library
+
+        return place_of_library(sources, backend)
     if backend is not None and backend.name == "GPU":
         from pylazy.gpu.places import place_of_host_arrays
 
@@ -462,14 +491,12 @@ def given_back(result: Any, sources: Sequence[Source]) -> Any:
 
 
 def check_one_device(sources: Sequence[Source]) -> None:
-    """Check that the tensors lie on one GPU, and no array beside them on the host, but for single numbers and lists.
+    """Check that the arrays lie on one GPU, and none beside them on the host, but for single numbers and lists.
 
     Raises:
         DeviceError: they do not; the message names the devices.
     """
-    devices = {str(source.array.device) for source in sources if source.kind == TORCH and not _is_constant(source)}
-    if any(source.kind == NUMPY and not _is_constant(source) for source in sources):
-        devices.add("cpu")
+    devices = {_device_name(source) for source in sources if source.kind != NUMBER and not _is_constant(source)}
     names = " and ".join(sorted(devices))
     if len(devices) > 1:
         raise DeviceError(
@@ -485,9 +512,17 @@ def check_one_device(sources: Sequence[Source]) -> None:
         )
 
 
+def _device_name(source: Source) -> str:
+    if source.kind == TORCH:
+        return str(source.array.device)
+    return f"cuda:{source.imported.device}" if source.kind == DEVICE and source.imported is not None else "cpu"
+
+
 def _is_constant(source: Source) -> bool:
     """Whether this is a list or a number of the host, which is copied to the device of the arrays that it meets."""
-    return source.weak and (source.kind == NUMPY or (source.array.is_cpu and source.array.ndim == 0))
+    if source.kind == TORCH:
+        return bool(source.weak and source.array.is_cpu and source.array.ndim == 0)
+    return source.kind == NUMPY and source.weak
 
 
 def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
@@ -505,6 +540,8 @@ def converted(result: Any, dtype: str) -> Any:
         target = sys.modules["ml_dtypes"].bfloat16 if dtype == "bfloat16" else dtype
         with np.errstate(over="ignore"):
             return result.astype(target, copy=False)
+    if not is_tensor(result):
+        return result.astype(dtype)
     return result.to(getattr(sys.modules["torch"], dtype))
 
 
@@ -512,6 +549,8 @@ def array_like(result: Any, values: Any) -> Any:
     """Convert a NumPy array to the kind and dtype of a result."""
     if isinstance(result, np.ndarray):
         return values.astype(result.dtype)
+    if not is_tensor(result):
+        return _namespace_of(result).asarray(values.astype(result.dtype))
     return sys.modules["torch"].from_numpy(values).to(result)
 
 
@@ -564,7 +603,7 @@ def check_out(out: Any, *, kind: str, shape: tuple[int, ...], dtype: str, source
         ShapeError: it has another shape, cannot be written, or shares memory with an input.
         DeviceError: it is not on the device of the inputs.
     """
-    if kind == DLPACK:
+    if kind in {DLPACK, DEVICE}:
         raise UnsupportedError(
             at_user_line("out is given, and arrays of this library cannot be written in place: use the result")
         )
@@ -623,7 +662,17 @@ def _memory_bounds(array: Any) -> tuple[int, int]:
     return pointer + sum(span for span in spans if span < 0), pointer + sum(span for span in spans if span > 0) + item
 
 
-def _rows_are_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], batch: int, item_bytes: int) -> bool:
+def contiguous_strides(shape: Sequence[int], item_bytes: int) -> tuple[int, ...]:
+    """The strides in bytes of an array whose last axis is the fastest."""
+    found, step = [], item_bytes
+    for size in reversed(shape):
+        found.append(step)
+        step *= size
+    return tuple(reversed(found))
+
+
+def rows_are_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], batch: int, item_bytes: int) -> bool:
+    """Whether each element of the batch is contiguous."""
     expected = item_bytes
     for size, stride in zip(reversed(shape[batch:]), reversed(strides[batch:]), strict=True):
         if size != 1 and stride != expected:
@@ -632,7 +681,7 @@ def _rows_are_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], batch
     return True
 
 
-def _without_repeats(shape: tuple[int, ...], strides: tuple[int, ...], batch: int) -> tuple[slice, ...]:
+def without_repeats(shape: tuple[int, ...], strides: tuple[int, ...], batch: int) -> tuple[slice, ...]:
     """Index that keeps one element of every batch dimension along which an array only repeats."""
     return tuple(
         slice(0, 1) if size > 1 and stride == 0 else slice(None)
@@ -640,5 +689,6 @@ def _without_repeats(shape: tuple[int, ...], strides: tuple[int, ...], batch: in
     )
 
 
-def _batch_strides(shape: Sequence[int], strides: tuple[int, ...], batch: int) -> tuple[int, ...]:
+def batch_strides(shape: Sequence[int], strides: tuple[int, ...], batch: int) -> tuple[int, ...]:
+    """The strides of the batch dimensions, 0 for those of size 1."""
     return tuple(0 if shape[axis] == 1 else strides[axis] for axis in range(batch))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TARGETS = CPU_LEVELS
 _GPU = "sm_"
+_HEADER = "c/kernels.h"
 
 
 class _Task(NamedTuple):
@@ -111,7 +112,28 @@ def compile_parts(
         kernels=tuple(kernels),
         blobs=(),
     )
+    header = _c_header(manifest)
+    if header:
+        manifest = manifest._replace(header=_HEADER)
+        entries = {_HEADER: header.encode(), **entries}
     return write_bundle(manifest._replace(requires=features_of(manifest)), entries)
+
+
+def _c_header(manifest: Manifest) -> str:
+    """Write the header of the functions that C has; nothing where there is none, or no code for a CPU."""
+    from pylazy.c_declarations import check_in_c, header_text
+
+    functions = []
+    for function in manifest.functions:
+        try:
+            check_in_c(function)
+        except UnsupportedError:
+            continue
+        functions.append(function)
+    if not functions or all(target.startswith(_GPU) for target in manifest.targets):
+        return ""
+    origin = "Functions with ranges, complex numbers or values for each pair are for Python alone."
+    return header_text(manifest._replace(functions=tuple(functions)), "kernels", origin)
 
 
 def _without_repeats(codes: Sequence[Code]) -> Iterator[Code]:

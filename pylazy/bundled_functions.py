@@ -201,7 +201,8 @@ class BundledFunction:
             )
             # Arrays of other libraries are imported anew each time.
             if key is not None and all(
-                source is value or source.array is value for source, value in zip(sources, given, strict=True)
+                source is value or (source.imported is None and source.array is value)
+                for source, value in zip(sources, given, strict=True)
             ):
                 if len(self._plans) >= _MAX_PLANS:
                     self._plans.clear()

@@ -166,6 +166,7 @@ class Job:
         if kind == arrays.DLPACK:
             library = arrays.library_of(self.sources)
             if hasattr(library, "postpone"):  # a function is being differentiated; see pylazy.primals
+                self._refuse_gpu()
                 postponed: tuple[Any, ...] = library.postpone(self)
                 return postponed
         if out is not None:
@@ -184,6 +185,16 @@ class Job:
         for array, result in zip(out, results, strict=True):
             array[...] = result
         return tuple(out)
+
+    def _refuse_gpu(self) -> None:
+        """Refuse a function of NumPy arrays that is differentiated, and asks for a GPU."""
+        if self.backend is not None and self.backend.name == "GPU":
+            raise UnsupportedError(
+                at_user_line(
+                    "backend is 'GPU' in a function of NumPy arrays that is differentiated, whose programs run on the "
+                    "CPU: leave it out, or use tensors of torch"
+                )
+            )
 
     def rounded(self, results: tuple[Any, ...]) -> tuple[Any, ...]:
         """Convert results from the dtype of the arithmetic to that of the formula, where it has another."""
@@ -233,14 +244,23 @@ class Job:
 
     def _compute_on(self, place: Place, tensors: Mapping[int, Any] | None) -> tuple[Any, ...]:
         """As `compute`, on a GPU."""
-        outputs = self.executable.reductions.outputs
-        results = [place.empty(shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)]
         batch, rows, columns = self.extents
-        if not (rows and columns) or 0 in batch:
-            self.fill_empty(results)
+        if rows and columns and 0 not in batch:
+            outputs = self.executable.reductions.outputs
+            made = [place.empty(shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)]
+            self.launch_on(place, self.executable, self.locate_on(place, tensors), made)
+            results = [place.delivered(result) for result in made]
         else:
-            self.launch_on(place, self.executable, self.locate_on(place, tensors), results)
+            results = self.full_on(place)
         return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+
+    def full_on(self, place: Place) -> list[Any]:
+        """Make the results over nothing, on a GPU."""
+        outputs = self.executable.reductions.outputs
+        return [
+            place.full(shape, REDUCTIONS[wanted.kind].empty or 0.0, spec.dtype)
+            for shape, spec, wanted in zip(self.shapes, outputs, self.wanted, strict=True)
+        ]
 
     def launch_on(
         self, place: Place, executable: Executable, inputs: Sequence[Located], results: Sequence[Any]
@@ -261,8 +281,7 @@ class Job:
         if not REDUCTIONS[kind].program:
             return result
         if kind == "mean":
-            result[...] = arrays.quotient(result, self.terms(result))
-            return result
+            return arrays.quotient(result, self.terms(result))
         if kind == "any" and self.ranges is not None:
             result = result > 0  # the largest of no value is -inf
         return arrays.converted(result, REDUCTIONS[kind].dtype)

@@ -94,23 +94,25 @@ class FusedReductions:
         first = jobs[0]
         shapes = [shape for job in jobs for shape in job.shapes]
         outputs = self._executable.reductions.outputs
-        place = arrays.place_of(kind, self._sources, first.backend)
-        made = [
-            arrays.empty_result(kind, shape, spec.dtype) if place is None else place.empty(shape, spec.dtype)
-            for shape, spec in zip(shapes, outputs, strict=True)
-        ]
         batch, rows, columns = first.extents
         is_empty = not (rows and columns) or 0 in batch
-        if not is_empty and place is not None:
+        place = arrays.place_of(kind, self._sources, first.backend)
+        if place is not None and is_empty:
+            made = [result for job in jobs for result in job.full_on(place)]
+        elif place is not None:
+            made = [place.empty(shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
             inputs = [place.locate(source, first.dtype) for source in self._sources]
             first.launch_on(place, self._executable, inputs, made)
-        elif not is_empty:
-            located = [source.locate(first.dtype) for source in self._sources]
-            launch(self._executable.load(first.few), located, made, first.extents, first.ranges)
+            made = [place.delivered(result) for result in made]
+        else:
+            made = [arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
+            if not is_empty:
+                located = [source.locate(first.dtype) for source in self._sources]
+                launch(self._executable.load(first.few), located, made, first.extents, first.ranges)
         results = []
         for job, reduction in zip(jobs, self._reductions, strict=True):
             own, made = made[: len(job.shapes)], made[len(job.shapes) :]
-            if is_empty:
+            if is_empty and place is None:
                 job.fill_empty(own)
             finished = tuple(job.finish(result, wanted.kind) for result, wanted in zip(own, job.wanted, strict=True))
             finished = job.rounded(finished)

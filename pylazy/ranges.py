@@ -18,7 +18,7 @@ from pylazy.expression import at_user_line
 from pylazy.runtime.errors import DtypeError, ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 NAMES = ("ranges_i", "slices_i", "redranges_j", "ranges_j", "slices_j", "redranges_i")
 _EXPECTED = f"({', '.join(NAMES)})"
 _OTHER_AXIS = {"i": "j", "j": "i"}
-_TILE_ROWS = 96
+CPU_TILE_ROWS = 96
 """A multiple of most numbers of rows that kernels take at once, and small enough to share a launch among threads."""
+GPU_TILE_ROWS = 128
+"""What a block of threads takes at once; kernels take tiles of any size."""
 _HEADER_WORDS, _TILE_WORDS = 2, 4
 _MAX_TABLES = 8
 
@@ -85,7 +87,7 @@ class Ranges:
         halves: by the axis whose rows are kept.
     """
 
-    __slots__ = ("_tables", "halves")
+    __slots__ = ("_placed", "_tables", "_versions", "halves")
 
     def __init__(self, given: Sequence[Any]) -> None:
         """Copy and check; see `read_ranges`."""
@@ -93,22 +95,54 @@ class Ranges:
         self.halves = {"i": Half(NAMES[:3], "i", *read[:3]), "j": Half(NAMES[3:], "j", *read[3:])}
         for half in self.halves.values():
             _check_slices(half)
-        self._tables: dict[tuple[str, int, int], Table] = {}
+        self._tables: dict[tuple[str, int, int, int], Table] = {}
+        self._versions = tuple(_version_of(value) for value in given)
+        self._placed: dict[tuple[str, int, int, str], tuple[Any, int]] = {}
 
-    def table(self, kept: str, rows: int, columns: int) -> Table:
+    def table(self, kept: str, rows: int, columns: int, *, tile_rows: int = CPU_TILE_ROWS) -> Table:
         """The table for reductions that keep axis `kept` of a formula of these sizes; made once.
+
+        Args:
+            kept: "i" or "j".
+            rows: of the formula.
+            columns: of the formula.
+            tile_rows: the most rows of a tile.
 
         Raises:
             ShapeError: a block or an interval is out of bounds, or two of them overlap.
         """
-        key = (kept, rows, columns)
+        key = (kept, rows, columns, tile_rows)
         table = self._tables.get(key)
         if table is None:
             sizes = (rows, columns) if kept == "i" else (columns, rows)
             while len(self._tables) >= _MAX_TABLES:
                 self._tables.pop(next(iter(self._tables)), None)
-            table = self._tables[key] = _make_table(self.halves[kept], *sizes)
+            table = self._tables[key] = _make_table(self.halves[kept], *sizes, tile_rows)
         return table
+
+    def placed(
+        self, kept: str, rows: int, columns: int, *, device: str, place: Callable[[Integers], Any]
+    ) -> tuple[Any, int]:
+        """The words of the table for kernels of a GPU, on a device, and the number of its tiles; copied there once.
+
+        Args:
+            kept: "i" or "j".
+            rows: of the formula.
+            columns: of the formula.
+            device: its name.
+            place: copies words to the device.
+
+        Raises:
+            ShapeError: a block or an interval is out of bounds, or two of them overlap.
+        """
+        key = (kept, rows, columns, device)
+        found = self._placed.get(key)
+        if found is None:
+            words = self.table(kept, rows, columns, tile_rows=GPU_TILE_ROWS).words
+            while len(self._placed) >= _MAX_TABLES:
+                self._placed.pop(next(iter(self._placed)), None)
+            found = self._placed[key] = place(words), int(words[0])
+        return found
 
     def check_transposes(self, rows: int, columns: int, position: Position) -> None:
         """Refuse halves that cannot be each other's transpose, as gradients take them to be.
@@ -145,8 +179,11 @@ class Ranges:
         return (*self.halves["i"][2:], *self.halves["j"][2:])
 
     def holds(self, given: Sequence[Any]) -> bool:
-        """Whether these six arrays have the elements that were copied."""
-        return all(np.array_equal(mine, _as_numpy(value)) for mine, value in zip(self.arrays, given, strict=True))
+        """Whether these six arrays, which are those that were given, have the elements that were copied."""
+        return all(
+            np.array_equal(mine, _as_numpy(value)) if version is None else _version_of(value) == version
+            for mine, value, version in zip(self.arrays, given, self._versions, strict=True)
+        )
 
 
 _known: dict[tuple[int, ...], tuple[tuple[Any, ...], Ranges]] = {}
@@ -226,6 +263,13 @@ def _read(name: str, value: Any) -> Integers:
     return np.array(array, dtype=np.int64, order="C", copy=True, subok=False)
 
 
+def _version_of(value: Any) -> int | None:
+    """Count the changes of a tensor on a GPU, to compare no elements, which would wait for it; None for others."""
+    if not arrays.is_tensor(value) or value.is_cpu or value.is_inference():
+        return None
+    return int(value._version)
+
+
 def _as_numpy(value: Any) -> Any:
     """View an array, tensor or list as an array; None where it is none of them."""
     if isinstance(value, np.ndarray):
@@ -283,13 +327,14 @@ def _check_bounds(name: str, pairs: Integers, extent: int, axis: str) -> None:
         )
 
 
-def _make_table(half: Half, count: int, length: int) -> Table:
+def _make_table(half: Half, count: int, length: int, tile_rows: int) -> Table:
     """Cut the rows into tiles, and bring the intervals of each block into order.
 
     Args:
         half: what to cut.
         count: the size of its axis.
         length: the size of the other axis.
+        tile_rows: the most rows of a tile.
     """
     _check_bounds(half.names[0], half.blocks, count, half.axis)
     _check_bounds(half.names[2], half.intervals, length, _OTHER_AXIS[half.axis])
@@ -302,18 +347,18 @@ def _make_table(half: Half, count: int, length: int) -> Table:
     terms = np.append(block_terms, 0)[owners]
     first = np.append(bounds[:-1], 0)[owners]
     last = np.append(bounds[1:], 0)[owners]
-    pieces = -(-lengths // _TILE_ROWS)
+    pieces = -(-lengths // tile_rows)
     tiles = int(pieces.sum())
     run = np.repeat(np.arange(len(runs)), pieces)
     place = np.arange(tiles) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    begin = runs[run, 0] + place * _TILE_ROWS
+    begin = runs[run, 0] + place * tile_rows
     words = np.empty(_HEADER_WORDS + _TILE_WORDS * tiles + 2 * len(intervals), np.int64)
     pairs = int((lengths * terms).sum())
     words[:_HEADER_WORDS] = tiles, pairs
     first_word = _HEADER_WORDS + _TILE_WORDS * tiles
     listed = words[_HEADER_WORDS:first_word].reshape(tiles, _TILE_WORDS)
     listed[:, 0] = begin
-    listed[:, 1] = np.minimum(begin + _TILE_ROWS, runs[run, 1])
+    listed[:, 1] = np.minimum(begin + tile_rows, runs[run, 1])
     listed[:, 2] = first_word + 2 * first[run]
     listed[:, 3] = first_word + 2 * last[run]
     words[first_word:] = intervals.ravel()

@@ -72,9 +72,8 @@ class Reduction:
         """
         job = self._job
         if self._template is not None:
-            job = self._template.bind(data, ranges_of({}, ranges))
-            if backend is not None:
-                job.backend = read_backend(backend, device_id)
+            chosen = None if backend is None else read_backend(backend, device_id)
+            job = self._template.bind(data, ranges_of({}, ranges), chosen)
         elif ranges is not None or backend is not None:
             found, it = ("a backend is", "it") if ranges is None else ("ranges are", "them")
             raise UnsupportedError(

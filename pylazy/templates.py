@@ -151,8 +151,13 @@ class Template:
             places[source.position] if source.kind == arrays.SYMBOL else source for source in flat.sources
         ]
 
-    def bind(self, given: Sequence[Any], ranges: Ranges | None = None) -> Job:
-        """Join the formula with arrays, and with the pairs to reduce where they are not those of the template.
+    def bind(self, given: Sequence[Any], ranges: Ranges | None = None, backend: Backend | None = None) -> Job:
+        """Join the formula with arrays.
+
+        Args:
+            given: the arrays, in the order of the arguments.
+            ranges: the pairs to reduce, where they are not those of the template.
+            backend: where to run, where it is not that of the template.
 
         Raises:
             TypeError: too many or too few arrays.
@@ -190,7 +195,7 @@ class Template:
             shapes=plan.shapes,
             ranges=ranges,
             storage=plan.storage,
-            backend=self._backend,
+            backend=self._backend if backend is None else backend,
         )
 
     def inputs_of(self, place: int) -> frozenset[int]:

@@ -48,7 +48,8 @@ class GpuKernel:
         tile_columns: columns that pass through workgroup memory at once: splits are multiples of them.
         block_threads: threads of one block.
         blocks_per_processor: blocks that fit on a multiprocessor at once.
-        splittable: whether the columns may be cut into splits; the next kernel then merges them.
+        splittable: whether the columns may be cut into splits; the next kernel then merges them, if they leave states
+            to merge: a kernel that only stores values of pairs has none.
         merges: whether this kernel merges the splits of the one before; not launched when there is one split.
         workgroup_bytes: static workgroup memory of a block, for information.
         tile_table: number of the buffer that lists the rows of each block; -1 where they are cut from the extent.
@@ -155,9 +156,6 @@ def _check_image(image: GpuImage) -> None:
         before = image.kernels[index - 1] if index else None
         merged = before is not None and before.splittable and before.rows == kernel.rows
         require(not kernel.merges or merged, f"kernel {index} merges, but the one before it is not splittable")
-        unmerged = before is not None and before.splittable and not kernel.merges
-        require(not unmerged, f"kernel {index - 1} is splittable, and kernel {index} does not merge it")
-    require(not image.kernels[-1].splittable, "the last kernel is splittable, and none merges it")
     require(isinstance(image.provenance, Mapping), "provenance is not a mapping")
     for key, value in image.provenance.items():
         require_text(key, what="a key of the provenance")

@@ -12,7 +12,7 @@ from pylazy.runtime.kernel import DTYPE_BYTES, MAX_ROW_BYTES, Buffer
 
 FORMAT = (1, 1)
 MANIFEST = "MANIFEST.json"
-FEATURES = ("complex", "cubin", "pairs", "ranges", "selection")
+FEATURES = ("complex", "cubin", "header", "pairs", "ranges", "selection")
 """What a reader of version 1.0 does not know; a bundle names those that it uses."""
 
 ARGUMENT_AXES = ("", "i", "j", "ij", "ji")
@@ -162,6 +162,7 @@ class Manifest(NamedTuple):
         functions: by name.
         kernels: a gradient stands after its kernel.
         blobs: every other entry.
+        header: the entry with the C header of the functions that C has; "" where there is none.
     """
 
     format: tuple[int, ...]
@@ -172,6 +173,7 @@ class Manifest(NamedTuple):
     functions: tuple[Function, ...]
     kernels: tuple[Kernel, ...]
     blobs: tuple[Blob, ...]
+    header: str = ""
 
     @property
     def all_functions(self) -> tuple[Function, ...]:
@@ -185,6 +187,7 @@ def features_of(manifest: Manifest) -> tuple[str, ...]:
     used = {
         "complex": any(function.is_complex or any(a.part for a in function.arguments) for function in functions),
         "cubin": any(code.cubin for kernel in manifest.kernels for code in kernel.code),
+        "header": bool(manifest.header),
         "pairs": any(len(argument.axis) == 2 for function in functions for argument in function.arguments),
         "ranges": any(function.ranged for function in functions),
         "selection": any(function.selection for function in functions),
@@ -264,6 +267,8 @@ def check_blobs(manifest: Manifest, entries: Mapping[str, memoryview]) -> None:
 
 
 def _blobs_of(manifest: Manifest) -> Iterator[str]:
+    if manifest.header:
+        yield manifest.header
     for kernel in manifest.kernels:
         yield kernel.formula
         yield kernel.kernel

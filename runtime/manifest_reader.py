@@ -231,6 +231,7 @@ def _manifest(found: _Fields) -> Manifest:
         functions=found.records("functions", _function),
         kernels=found.records("kernels", _kernel),
         blobs=found.records("blobs", _blob, most=MAX_ENTRIES),
+        header=found.text("header", may_be_empty=True, absent=""),
     )
 
 

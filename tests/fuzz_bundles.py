@@ -43,7 +43,7 @@ def small_seed(path: Path = FROZEN) -> bytes:
         kernel["code"] = [code for code in kernel["code"] if not code["few_rows"]]
     used = {path for kernel in manifest["kernels"] for path in (kernel["formula"], kernel["kernel"])}
     codes = [code for kernel in manifest["kernels"] for code in kernel["code"]]
-    used |= {path for code in codes for path in (code["blob"], code.get("cubin", ""))}
+    used |= {path for code in codes for path in (code["blob"], code.get("cubin", ""))} | {manifest.get("header", "")}
     return rebuilt(manifest, {name: data for name, data in entries.items() if name in used})
 
 

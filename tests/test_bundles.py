@@ -29,7 +29,7 @@ from pylazy.runtime.errors import (
 )
 
 FROZEN_SHA256 = "c379221a1d732ed9e03139d220c5afdf1a78596de2cb15946c10d60794787f32"
-FROZEN_1_1_SHA256 = "ae719a9098b9ed77519dbddac8cf50b8b2693cdde12e6c2594056e71cba95d88"
+FROZEN_1_1_SHA256 = "110b55339f7727c0c3d9335dfcfc9a84afd20e63c4114b73cb15a2e1dccd3da3"
 TARGETS = tuple(dict.fromkeys(("x86-64", host_target())))
 random = np.random.default_rng(0)
 

@@ -278,6 +278,22 @@ def test_code_is_right_on_windows_under_emulation(tmp_path: Path) -> None:
     assert "refused: plz_gaussian: y has rows of 2 elements, expected 3" in done.stdout
 
 
+def test_bundle_has_the_header_of_what_c_has(tmp_path: Path) -> None:
+    made = pylazy.Bundle()
+    x, y = Vi(0, 3), Vj(1, 3)
+    made.add(x.sqdist(y).sum(axis=1), name="plain")
+    made.add(x.sqdist(y).sum(axis=1), name="blocks", ranged=True, gradients=False)
+    file = BundleFile(made.compile(["x86-64", "sm_75"]).to_bytes())
+    text = file.text(file.manifest.header)
+    assert "int32_t plz_plain(const DLTensor *x0, const DLTensor *y1, DLTensor *result" in text
+    assert "plz_plain_gradient_x0_y1(" in text
+    assert "plz_blocks" not in text
+    (tmp_path / "kernels.h").write_text(text, encoding="utf-8")
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    subprocess.run([str(COMPILER), *flags, str(tmp_path / "kernels.h")], check=True)
+    assert not BundleFile(made.compile(["sm_75"]).to_bytes()).manifest.header
+
+
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 

@@ -323,6 +323,15 @@ def test_symbolic_system_is_called_with_its_data():
         K.solve(Vi(2, E))(x, b)
 
 
+def test_kernel_solve_sums_over_ranges():
+    x, b = points(6)
+    solve = KernelSolve("Exp(-SqDist(x, y)) * a", ["x = Vi(3)", "y = Vj(3)", "a = Vj(2)"], "a", axis=1)
+    blocks = np.array([[0, 2], [2, 6]])
+    found = solve(x, x, b, alpha=ALPHA, ranges=(blocks, np.array([1, 2]), blocks) * 2)
+    expected = np.concatenate([dense_solution(x[first:last], b[first:last]) for first, last in blocks])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_kernel_solve_matches_dense_solver():
     x, b = points()
     made = KernelSolve("Exp(-SqDist(x, y)) * a", ["x = Vi(3)", "y = Vj(3)", "a = Vj(2)"], "a", axis=1)

@@ -107,6 +107,11 @@ def show_decisions(console: Console, file: BundleFile) -> None:
             rows.append((kernel.id, code.target, "the level of this processor"))
         else:
             rows.append((kernel.id, code.target, f"the highest that {level} runs of {present}"))
+        newest = [code.target for code in kernel.code if code.launch]
+        if newest:
+            exact = [code.target for code in kernel.code if code.cubin]
+            cubins = f"the cubin on {', '.join(exact)}, else " if exact else ""
+            rows.append((kernel.id, ", ".join(newest), f"on a GPU {cubins}PTX of the newest that it is not older than"))
     show_table(console, "what this machine takes", ("kernel", "code", "why"), rows)
 
 
@@ -122,18 +127,19 @@ def _show(console: Console, path: Path, file: BundleFile) -> None:
             f"    {function.meaning}, {function.dtype}; gradients: {_gradients(file, function)}", markup=False
         )
     sizes = {blob.path: blob.bytes for blob in manifest.blobs}
+    sizes[""] = 0
     rows = [
         (
             kernel.id,
             target,
-            sum(sizes[code.blob] for code in kernel.code if code.target == target),
+            sum(sizes[code.blob] + sizes[code.cubin] for code in kernel.code if code.target == target),
             _variants(kernel, target),
         )
         for kernel in manifest.kernels
         for target in manifest.targets
         if any(code.target == target for code in kernel.code)
     ]
-    show_table(console, "", ("kernel", "target", "bytes", "for few rows"), rows)
+    show_table(console, "", ("kernel", "target", "bytes", "forms"), rows)
     for what, reason in manifest.absent.items():
         console.print(f"not there: {what}: {reason}", markup=False)
 
@@ -160,7 +166,10 @@ def _names(function: Function, wrt: tuple[int, ...]) -> str:
 
 
 def _variants(kernel: Kernel, target: str) -> str:
-    return ", ".join(code.few_rows for code in kernel.code if code.target == target and code.few_rows)
+    """Say in which forms a kernel is there for a target: PTX and cubin, or for few rows along an axis as well."""
+    codes = [code for code in kernel.code if code.target == target]
+    forms = ["PTX" if code.launch else f"few {code.few_rows}" for code in codes if code.launch or code.few_rows]
+    return ", ".join([*forms, *("cubin" for code in codes if code.cubin)])
 
 
 def _code_as_text(file: BundleFile, kernel: Kernel, target: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy.runtime.gpu_devices import properties
 from pylazy.runtime.gpu_launch import GpuSizes
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from pylazy.arrays import Located
     from pylazy.programs import Extents
+    from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
 
 
@@ -74,3 +75,81 @@ def launch_on(target: Target, program: GpuProgram, pointers: Sequence[int], size
     size = program.scratch_bytes(sizes)
     scratch = target.allocate(size) if size else None
     program.launch(target.device, target.stream, pointers, 0 if scratch is None else scratch.pointer, sizes)
+
+
+class Written(NamedTuple):
+    """An argument that a library allocated, which has every batch dimension and contiguous elements.
+
+    Attributes:
+        pointer: address of the first element.
+        shape: of the array.
+        item_bytes: bytes of an element.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    item_bytes: int
+
+
+class Table(NamedTuple):
+    """A table of ranges on a device.
+
+    Attributes:
+        pointer: address of the first word.
+        tiles: how many it lists.
+        keep: the object that owns the memory.
+    """
+
+    pointer: int
+    tiles: int
+    keep: Any
+
+
+def launch_arrays(
+    target: Target,
+    program: GpuProgram,
+    inputs: Sequence[Located],
+    results: Sequence[Written],
+    tables: Sequence[Table],
+    extents: Extents,
+) -> None:
+    """Launch a program on arrays of a library.
+
+    Args:
+        target: where.
+        program: what.
+        inputs: as they are located.
+        results: its other arguments but the tables.
+        tables: of a ranged program, in order.
+        extents: sizes.
+    """
+    shapes = [(result.shape, result.item_bytes) for result in results]
+    strides = argument_strides(inputs, shapes, len(tables), extents.batch)
+    others = [0] * (len(inputs) + len(results))
+    tiles = [*others, *(table.tiles for table in tables)] if tables else ()
+    pointers = [
+        *(located.pointer for located in inputs),
+        *(result.pointer for result in results),
+        *(table.pointer for table in tables),
+    ]
+    launch_on(target, program, pointers, sizes_of(target.device, extents, strides, tiles))
+
+
+def tables_of(
+    program: GpuProgram, ranges: Ranges | None, extents: Extents, *, device: str, place: Callable[[Any], Located]
+) -> list[Table]:
+    """Bring the tables that a program reads to a device: copied there by the first launch.
+
+    Args:
+        program: has the axes of its tables.
+        ranges: the pairs to reduce, None for all.
+        extents: sizes.
+        device: its name, and that of the library that has its memory.
+        place: copies words to the device.
+    """
+    if ranges is None:
+        return []
+    sizes = (extents.rows or 1, extents.columns or 1)
+    axes = [buffer.axis for buffer in program.image.arguments if buffer.role == "table"]
+    placed = [ranges.placed(axis, *sizes, device=device, place=place) for axis in axes]
+    return [Table(located.pointer, tiles, located.keep) for located, tiles in placed]

@@ -25,12 +25,16 @@ class Place(Protocol):
         """Allocate a result."""
         ...
 
-    def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
-        """Find the data of an input; `tensor` takes its place where it is given."""
+    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Any:
+        """Make a result of equal elements."""
         ...
 
-    def locate_array(self, array: Any) -> Located:
-        """Find an array (*batch, rows, dim) of contiguous elements, of the kind that `empty` makes."""
+    def delivered(self, result: Any) -> Any:
+        """Give a result of `empty` that was launched to its library."""
+        ...
+
+    def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
+        """Find the data of an input; `tensor` takes its place where it is given."""
         ...
 
     def load(self, executable: Executable) -> GpuProgram:

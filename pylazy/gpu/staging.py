@@ -10,6 +10,7 @@ from pylazy import arrays
 from pylazy.arrays import Located
 from pylazy.expression import at_user_line
 from pylazy.gpu.launches import Target, argument_strides, launch_on, sizes_of
+from pylazy.ranges import GPU_TILE_ROWS
 from pylazy.runtime.errors import DeviceError
 from pylazy.runtime.gpu_devices import DeviceMemory, free_memory, synchronize
 
@@ -40,13 +41,19 @@ class HostArrays:
         """Allocate a result on the host."""
         return arrays.empty_result(self._kind, shape, dtype)
 
+    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Any:
+        """Make a result of equal elements."""
+        result = self.empty(shape, dtype)
+        result[...] = value
+        return result
+
+    def delivered(self, result: Any) -> Any:
+        """Give a result that was launched to the user."""
+        return result
+
     def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
         """Find the data of an input on the host; `tensor` takes its place where it is given."""
         return source.locate(dtype) if tensor is None else source.locate_tensor(tensor, dtype)
-
-    def locate_array(self, array: Any) -> Located:
-        """Find an array (*batch, rows, dim) of contiguous elements."""
-        return Located(arrays.result_address(array), (), (), array)
 
     def load(self, executable: Executable) -> GpuProgram:
         """Find the program for the GPU."""
@@ -71,7 +78,8 @@ class HostArrays:
         tables = []
         if ranges is not None:
             axes = [buffer.axis for buffer in buffers if buffer.role == "table"]
-            tables = [ranges.table(axis, extents.rows or 1, extents.columns or 1).words for axis in axes]
+            sizes_of_table = (extents.rows or 1, extents.columns or 1)
+            tables = [ranges.table(axis, *sizes_of_table, tile_rows=GPU_TILE_ROWS).words for axis in axes]
         strides = argument_strides(
             inputs, [(tuple(result.shape), _item_bytes(result)) for result in results], len(tables), extents.batch
         )

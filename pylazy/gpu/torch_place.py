@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pylazy import arrays
 from pylazy.arrays import Located
 from pylazy.expression import at_user_line
-from pylazy.gpu.launches import Target, argument_strides, launch_on, sizes_of
+from pylazy.gpu.launches import Target, Written, launch_arrays, tables_of
 from pylazy.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -49,6 +49,14 @@ class TorchPlace:
             )
         return TorchPlace(device)
 
+    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Any:
+        """Make a result of equal elements."""
+        return self.empty(shape, dtype).fill_(value)
+
+    def delivered(self, result: Any) -> Any:
+        """Give a result that was launched to the user."""
+        return result
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Allocate a result."""
         return self._torch.empty(shape, dtype=getattr(self._torch, dtype), device=self._device)
@@ -72,10 +80,6 @@ class TorchPlace:
             moved[place].fill_(value)
         return moved.reshape(source.shape)
 
-    def locate_array(self, array: Any) -> Located:
-        """Find a tensor (*batch, rows, dim) of contiguous elements."""
-        return Located(array.data_ptr(), (), (), array)
-
     def load(self, executable: Executable) -> GpuProgram:
         """Find the program for the GPU."""
         return executable.load_gpu(self._device.index)
@@ -92,21 +96,14 @@ class TorchPlace:
     ) -> None:
         """Launch a program; nothing is waited for."""
         del indices
-        tables = []
-        if ranges is not None:
-            axes = [buffer.axis for buffer in program.image.arguments if buffer.role == "table"]
-            tables = [self._table(ranges, axis, extents) for axis in axes]
-        shapes = [(tuple(result.shape), result.element_size()) for result in results]
-        strides = argument_strides(inputs, shapes, len(tables), extents.batch)
-        others = [0] * (len(inputs) + len(results))
-        tiles = [*others, *(count for _, count in tables)] if tables else ()
-        pointers = [
-            *(located.pointer for located in inputs),
-            *(result.data_ptr() for result in results),
-            *(table.data_ptr() for table, _ in tables),
-        ]
-        sizes = sizes_of(self._device.index, extents, strides, tiles)
-        launch_on(self._target(), program, pointers, sizes)
+
+        tables = tables_of(program, ranges, extents, device=f"torch {self._device}", place=self._copied)
+        written = [Written(result.data_ptr(), tuple(result.shape), result.element_size()) for result in results]
+        launch_arrays(self._target(), program, inputs, written, tables, extents)
+
+    def _copied(self, words: Any) -> Located:
+        table = self._torch.from_numpy(words).to(self._device)
+        return Located(table.data_ptr(), (), (), table)
 
     def _target(self) -> Target:
         torch = self._torch
@@ -116,8 +113,3 @@ class TorchPlace:
             return Located(memory.data_ptr(), (), (), memory)
 
         return Target(self._device.index, torch.cuda.current_stream(self._device).cuda_stream, allocate)
-
-    def _table(self, ranges: Ranges, axis: str, extents: Extents) -> tuple[Any, int]:
-        """Give a table on the device, and the number of tiles that it lists."""
-        words = ranges.table(axis, extents.rows or 1, extents.columns or 1).words
-        return self._torch.from_numpy(words).to(self._device), int(words[0])

@@ -134,7 +134,7 @@ class _Key:
             return data
         if self._slice is not None:
             return data[..., self._slice, :]
-        if isinstance(data, np.ndarray):
+        if not arrays.is_tensor(data):
             return data[..., self._positions, :]
         return data[..., sys.modules["torch"].as_tensor(self._positions, device=data.device), :]
 
@@ -232,5 +232,7 @@ def _with_axes(leaf: Expression) -> Any:
 
 
 def _variable(leaf: Expression, data: Any, *, axis: str, batch: int) -> Expression:
-    source = arrays.array_source(data, what="an array", batch=batch, view=f"{axis}{batch}", weak=leaf.source.weak)
+    source = arrays.array_source(
+        arrays.readable(data), what="an array", batch=batch, view=f"{axis}{batch}", weak=leaf.source.weak
+    )
     return Expression("var", (), (), axis, leaf.dim, leaf.dtype, source, leaf.position)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from pylazy.linear_algebra.krylov import Product
     from pylazy.linear_algebra.symmetric_systems import Settings
+    from pylazy.options import Backend
+    from pylazy.ranges import Ranges
     from pylazy.stages import Reduction
 
 
@@ -51,11 +53,13 @@ class LinearSystem:
         self._formula = formula
         self._right = right
 
-    def __call__(self, *data: Any) -> Any:
+    def __call__(self, *data: Any, ranges: Ranges | None = None, backend: Backend | None = None) -> Any:
         """Solve.
 
         Args:
             *data: an array for each symbolic variable, in the order of their positions.
+            ranges: the pairs to sum over, where they are not those that the system was made with.
+            backend: where to run, where it is not that of the system.
 
         Returns:
             An array of the shape of the right-hand side, with all batch dimensions.
@@ -71,7 +75,8 @@ class LinearSystem:
         given = list(data)
         if right is not None and right.read is not None:
             given.insert(self._place, right.read())
-        operator = FormulaOperator(template, given, self._place, self._settings.alpha)
+        alpha = self._settings.alpha
+        operator = FormulaOperator(template, given, self._place, alpha, ranges=ranges, backend=backend)
         b = operator.prepare(given[self._place] if len(given) > self._place else None)
         system = System(operator, self._settings, self._preconditioner(b))
         result = solve_system(system, b)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pylazy.execute import Job
     from pylazy.lazy_formula import LazyFormula
     from pylazy.linear_algebra.krylov import Product
+    from pylazy.options import Backend
+    from pylazy.ranges import Ranges
     from pylazy.templates import Template
 
 _LEAST_ITERATIONS = 100
@@ -170,7 +172,16 @@ def solve_system(system: System, b: Any) -> Any:
 class FormulaOperator:
     """The shifted product `alpha * v + sum of the formula, which is linear in v`."""
 
-    def __init__(self, template: Template, data: Sequence[Any], place: int, alpha: Any) -> None:
+    def __init__(
+        self,
+        template: Template,
+        data: Sequence[Any],
+        place: int,
+        alpha: Any,
+        *,
+        ranges: Ranges | None = None,
+        backend: Backend | None = None,
+    ) -> None:
         """Bind a formula to its data.
 
         Args:
@@ -178,14 +189,19 @@ class FormulaOperator:
             data: all arguments, some vector among them.
             place: of the vector among the arguments.
             alpha: a number, or a tensor of one.
+            ranges: the pairs to sum over, where they are not those of the template.
+            backend: where to run, where it is not that of the template.
 
         Raises:
             ShapeError: the operator is not square, or the arguments do not fit.
+            UnsupportedError: the arrays lie on a GPU, and are not of torch.
         """
         self._template = template
+        self._ranges = ranges
+        self._backend = backend
         self._data = list(data)
         self._place = place
-        job = template.bind(data)
+        job = template.bind(data, ranges, backend)
         extents = job.extents
         if extents.rows != extents.columns:
             raise ShapeError(
@@ -205,6 +221,13 @@ class FormulaOperator:
         self.shape = job.shapes[0]
         is_learnt = arrays.is_tensor(alpha) and alpha.requires_grad
         self.kind = arrays.TORCH if is_learnt else arrays.check_devices(job.sources)
+        if self.kind == arrays.DEVICE:
+            raise UnsupportedError(
+                at_user_line(
+                    "a linear system with arrays on a GPU that are not of torch is not there: use tensors, or arrays "
+                    "of the host"
+                )
+            )
         self._alpha = alpha if is_learnt else as_number(alpha)
         own = template.inputs_of(place)
         self._numbers = [
@@ -223,7 +246,7 @@ class FormulaOperator:
         """See `Operator`."""
         data = self._data
         data[self._place] = v
-        job = self._template.bind(data)
+        job = self._template.bind(data, self._ranges, self._backend)
         alpha = self._alpha
         if parameters is not None:
             _substitute(job, self._numbers, parameters)

@@ -226,5 +226,5 @@ def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | No
     result = job.unrounded(arrays.check_devices(job.sources))[0]
     if arrays.is_tensor(result):
         result = result.detach()
-    source = arrays.array_source(result, what="the mean", batch=len(extents.batch), view="mean")
+    source = arrays.array_source(arrays.readable(result), what="the mean", batch=len(extents.batch), view="mean")
     return variable(source, axis="i" if where == "j" else "j", dim=formula.dim, dtype=formula.dtype)

@@ -1,5 +1,6 @@
 """Bundles on GPUs, on a driver that stands in for CUDA's."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from device_libraries import STREAM, StreamLibrary
 from stand_in import StandInDriver, launches
 from test_torch_launch import cuda, launched, on_cpu
 
@@ -65,7 +67,9 @@ def bundle() -> pylazy.Bundle:
 def loaded(bundle: pylazy.Bundle, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("bundles") / "k.plzb"
     bundle.save(path)
-    return pylazy.load_bundle(path)
+    found = pylazy.load_bundle(path)
+    found.file_path = path
+    return found
 
 
 def close(found: Any, expected: Any) -> None:
@@ -121,6 +125,27 @@ def test_tensors_are_reduced_where_they_lie(
     assert launched(cuda)
     expected = on_cpu(monkeypatch, compute)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_arrays_of_other_libraries_stay_on_their_gpu(driver: StandInDriver, loaded: Any) -> None:
+    library = StreamLibrary(driver)
+    given = [library.array(array) for array in (X, Y, B)]
+    for _ in range(2):
+        found = loaded.gaussian(*given)
+        calls = driver.calls()
+        assert all(f"stream={STREAM}" in call for call in launches(calls))
+        assert launches(calls)
+        close(found.array, LIVE["gaussian"][0](X, Y, B))
+
+
+def test_gpus_need_no_compiler(driver: StandInDriver, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(sys.modules):
+        if name.startswith(("pylazy.compiler", "pylazy.trace", "llvmlite", "torch_mlir")):
+            monkeypatch.setitem(sys.modules, name, None)  # an import of it fails, as on a machine that has none
+    functions = pylazy.load_bundle(loaded.file_path)
+    tensors = [torch.from_numpy(array).clone().requires_grad_() for array in (X, Y)]
+    functions.least(*tensors, backend="GPU").sum().backward()
+    assert launches(driver.calls())
 
 
 def test_arrays_choose_where_they_are_reduced(driver: StandInDriver, loaded: Any) -> None:

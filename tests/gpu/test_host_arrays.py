@@ -8,7 +8,7 @@ import pytest
 import torch
 from stand_in import StandInDriver, launches
 
-from pylazy import DeviceError, Genred, LazyTensor, Vi, Vj, evaluate
+from pylazy import DeviceError, Genred, KernelSolve, LazyTensor, Vi, Vj, evaluate
 from reference import assert_close
 
 Array = Any  # an ndarray
@@ -164,6 +164,17 @@ def test_empty_axes_launch_nothing(driver: StandInDriver) -> None:
     found = distances(rows(3), rows(0)).sum(axis=1, backend="GPU")
     assert not launches(driver.calls())
     np.testing.assert_array_equal(found, np.zeros((3, 1)))
+
+
+def test_linear_systems_multiply_on_the_gpu(driver: StandInDriver) -> None:
+    x, b = rows(20), rows(20, 1)
+    solve = KernelSolve("Exp(-SqDist(x, y)) * b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], "b", axis=1)
+    found = solve(x, x, b, backend="GPU", alpha=1.0)
+    assert launches(driver.calls())
+    np.testing.assert_allclose(found, solve(x, x, b, alpha=1.0), rtol=1e-4, atol=1e-5)
+    k = (-distances(x, x)).exp()
+    np.testing.assert_allclose(k.solve(b, alpha=1.0, backend="GPU"), found, rtol=1e-4, atol=1e-5)
+    assert launches(driver.calls())
 
 
 def test_numbers_and_parameters_are_copied(driver: StandInDriver) -> None:

@@ -182,3 +182,16 @@ def test_a_stream_waits_for_another(driver: StandInDriver) -> None:
 
 def test_an_image_is_read_back(image: GpuImage) -> None:
     assert GpuImage.from_bytes(image.to_bytes()) == image
+
+
+def test_the_stand_in_for_pykeops_and_the_report_count_gpus(driver: StandInDriver) -> None:
+    from pylazy.commands.show_info import collect_info
+    from pylazy.compat.keops import gpu_count, pykeops_config
+
+    assert gpu_count.get_gpu_number() == 2
+    assert pykeops_config.gpu_available is True
+    assert collect_info()["gpu"].startswith("stand-in 0 (compute capability 9.0, 4 processors), stand-in 1")
+    driver.configure(devices=0)
+    assert gpu_count.get_gpu_number() == 0
+    assert pykeops_config.gpu_available is False
+    assert collect_info()["gpu"].startswith("none: counting GPUs failed")

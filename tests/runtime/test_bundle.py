@@ -319,7 +319,7 @@ def test_image_with_a_table_that_its_function_does_not_bring_is_refused() -> Non
     for kernel in manifest["kernels"]:
         kernel["code"] = [code for code in kernel["code"] if not code["launch"]]
     used = {code["blob"] for kernel in manifest["kernels"] for code in kernel["code"]}
-    entries = {name: data for name, data in entries.items() if name.startswith("ir/") or name in used}
+    entries = {name: data for name, data in entries.items() if name.startswith(("ir/", "c/")) or name in used}
     file = BundleFile(rebuilt(manifest, entries))
     kernel = file.kernels["blocks"]
     with pytest.raises(BundleFormatError, match=r"has tables \('i',\) of blocks"):
@@ -363,7 +363,7 @@ def test_image_with_other_buffers_than_its_function_is_refused(seed: bytes) -> N
     for kernel in manifest["kernels"]:
         kernel["code"] = [code for code in kernel["code"] if not code["launch"]]
     used = {code["blob"] for kernel in manifest["kernels"] for code in kernel["code"]}
-    entries = {name: data for name, data in entries.items() if name.startswith("ir/") or name in used}
+    entries = {name: data for name, data in entries.items() if name.startswith(("ir/", "c/")) or name in used}
     file = BundleFile(rebuilt(manifest, entries))
     kernel = file.kernels[manifest["functions"][0]["kernel"]]
     with pytest.raises(BundleFormatError, match="has other buffers than gaussian"):
