@@ -183,6 +183,21 @@ def test_times_are_taken_beside_peers(monkeypatch: pytest.MonkeyPatch) -> None:
         assert expected in words
 
 
+def test_failure_of_a_peer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CompilationError(Exception):
+        """As of Triton, which is no RuntimeError."""
+
+    def fail() -> Any:
+        raise CompilationError("at 3:7\nmore")
+
+    monkeypatch.setattr(timings, "_peers", lambda *_: {"Triton": fail, "none": lambda: None})
+    row = timings.time_reduction(
+        timings.TIMED[0], compiled_here("auto"), TorchTensors("cpu"), H200, points=20, repeats=1
+    )
+    assert row["failures"] == {"Triton": "CompilationError: at 3:7"}
+    assert list(row["contenders"]) == ["pylazy"]
+
+
 def test_time_without_a_right_result_is_wrong() -> None:
     row = {"dtype": "float32", "rows": 100, "contenders": {}}
     assert not timings.is_right(row)
