@@ -221,8 +221,10 @@ class Job:
         """
         if kind != arrays.TORCH:
             return self.compute(kind)
-        if not RUN_TENSORS:
-            import pylazy.pytorch.torch_reductions  # noqa: F401  puts its function there
+        if is_compiling() or not RUN_TENSORS:  # a graph cannot hold a list that grows while it is made
+            from pylazy.pytorch.torch_reductions import run_tensors
+
+            return run_tensors(self)
         return RUN_TENSORS[0](self)
 
     def compute(self, kind: str, tensors: Mapping[int, Any] | None = None) -> tuple[Any, ...]:
@@ -456,7 +458,7 @@ def prepare(
 
 
 RUN_TENSORS: list[Callable[[Job], tuple[Any, ...]]] = []
-"""What runs jobs on tensors, once it is imported; the import statement takes 1 microsecond even then."""
+"""What runs jobs on tensors, put here when it is imported: the import statement takes 1 microsecond even then."""
 
 
 class Plan(NamedTuple):
