@@ -224,8 +224,10 @@ class Job:
             kind: what `check_devices` says.
         """
         if kind == arrays.TORCH:
-            if not RUN_TENSORS:
-                import pylazy.pytorch.torch_reductions  # noqa: F401  puts its function there
+            if is_compiling() or not RUN_TENSORS:  # a graph cannot hold a list that grows while it is made
+                from pylazy.pytorch.torch_reductions import run_tensors
+
+                return run_tensors(self)
             return RUN_TENSORS[0](self)
         if kind == arrays.DLPACK and hasattr(arrays.library_of(self.sources), "record"):
             from pylazy.differentiation.recorded_reductions import record_unrounded
@@ -464,7 +466,7 @@ def prepare(
 
 
 RUN_TENSORS: list[Callable[[Job], tuple[Any, ...]]] = []
-"""What runs jobs on tensors, once it is imported; the import statement takes 1 microsecond even then."""
+"""What runs jobs on tensors, put here when it is imported: the import statement takes 1 microsecond even then."""
 
 
 class Plan(NamedTuple):
