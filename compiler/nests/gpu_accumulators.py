@@ -19,6 +19,7 @@ from pylazy.compiler.combiners import (
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.runtime.errors import InternalError
 
 State = list[ir.Value]
 
@@ -60,6 +61,9 @@ class GpuAccumulator(Protocol):
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Let a block of columns in; `columns` are their indices."""
 
+    def join(self, state: State, other: State, /) -> State:
+        """Merge the states of two threads that took columns of the same rows in turn."""
+
     def results(self, state: State, count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
 
@@ -94,7 +98,8 @@ def _fold(name: str, values: Sequence[ir.Value]) -> ir.Value:
     return functools.reduce(lambda a, b: kb.emit(name, (a, b)), values)
 
 
-def _product(factors: Sequence[ir.Value]) -> ir.Value:
+def product(factors: Sequence[ir.Value]) -> ir.Value:
+    """Build the product of one or more numbers."""
     return functools.reduce(kb.mul, factors)
 
 
@@ -115,8 +120,8 @@ class Factored(NamedTuple):
     number: float
 
 
-def factor_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factored | None":
-    """Take the factors that do not vary with the column out of a product; None if there are none."""
+def split_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factored | None":
+    """Take the factors that do not vary with the column out of a product; None if its numbers might overflow."""
     inner, outer, number = [], [], 1.0
     pending = [value]
     while pending:
@@ -136,10 +141,16 @@ def factor_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factore
             outer.append(factor)
         else:
             inner.append(factor)
-    if not inner or (not outer and number == 1.0) or not _FACTORS[0] <= abs(number) <= _FACTORS[1]:
+    if not inner or not _FACTORS[0] <= abs(number) <= _FACTORS[1]:
         return None
     # Numbers first: they are multiplied once for all elements of a vector.
     return Factored(tuple(sorted(inner, key=inner_dim)), tuple(outer), number)
+
+
+def factor_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factored | None":
+    """Split a product as `split_product` does; None where nothing is taken out."""
+    found = split_product(value, axes)
+    return found if found is not None and (found.outer or found.number != 1.0) else None
 
 
 class Components:
@@ -181,9 +192,11 @@ class Components:
 
     def close_tile(self, outer: State, inner: State, /) -> State:
         """End a tile of columns."""
-        if self.kind not in BLOCKED_KINDS:
-            return inner
-        pairs = zip(self._states(outer), self._states(inner), strict=True)
+        return self.join(outer, inner) if self.kind in BLOCKED_KINDS else inner
+
+    def join(self, state: State, other: State, /) -> State:
+        """Merge the states of two threads, or of a tile and those before it."""
+        pairs = zip(self._states(state), self._states(other), strict=True)
         return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
@@ -208,9 +221,9 @@ class Components:
         factors = [factor for factor in self.factored.inner if inner_dim(factor) > 1]
         numbers = [factor for factor in self.factored.inner if inner_dim(factor) == 1]
         if numbers and (row, column) not in shared:
-            shared[row, column] = _product([body.element(factor, Position(0), row, column) for factor in numbers])
+            shared[row, column] = product([body.element(factor, Position(0), row, column) for factor in numbers])
         first = [shared[row, column]] if numbers else []
-        return _product([*first, *(body.element(factor, at, row, column) for factor in factors)])
+        return product([*first, *(body.element(factor, at, row, column) for factor in factors)])
 
     def _step_extrema(self, state: State, blocks: Sequence[Sequence[ir.Value]], columns: Sequence[ir.Value]) -> State:
         """Compare the best of a block with the state; only where it may be better, look where it stands."""
@@ -239,7 +252,7 @@ class Components:
         factors = [self.body.element(factor, Position(0), row, 0) for factor in self.factored.outer]
         if self.factored.number != 1.0:
             factors.append(kb.constant(self.factored.number, self.element))
-        return _product([value, *factors])
+        return product([value, *factors])
 
     def results(self, state: State, count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
@@ -309,7 +322,11 @@ class Exponentials:
 
     def close_tile(self, outer: State, inner: State, /) -> State:
         """End a tile of columns."""
-        pairs = zip(self._states(outer), self._states(inner), strict=True)
+        return self.join(outer, inner)
+
+    def join(self, state: State, other: State, /) -> State:
+        """Merge the states of two threads, or of a tile and those before it."""
+        pairs = zip(self._states(state), self._states(other), strict=True)
         return [slot for a, b in pairs for slot in self._merge_states(a, b)]
 
     def _merge_states(self, state: State, other: State) -> State:
@@ -431,6 +448,10 @@ class Selection:
     def close_tile(self, _outer: State, inner: State, /) -> State:
         """End a tile of columns."""
         return inner
+
+    def join(self, state: State, other: State, /) -> State:
+        """Refuse: the schedule gives the rows of a list to one thread."""
+        raise InternalError(f"lists of {self.k} entries in two threads are not merged")
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Compare the best of a block with the last entries of the lists; only then look at each column."""

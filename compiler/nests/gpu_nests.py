@@ -6,16 +6,17 @@ from math import gcd
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.combiners import COMPONENT_COMBINERS
+from pylazy.compiler.combiners import COMPONENT_COMBINERS, both, negation, rarely
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import summation_of
-from pylazy.compiler.mlir import gpu, ir, scf
+from pylazy.compiler.mlir import gpu, ir, llvm, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_memory import iadd, imin, imul, isub, number
+from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, imul, isub, number
 from pylazy.compiler.nests.gpu_accumulators import (
     Components,
     Exponentials,
+    Factored,
     GpuAccumulator,
     ReadSaved,
     Result,
@@ -43,6 +44,7 @@ from pylazy.compiler.nests.gpu_memory import (
     thread_index,
     workgroup_address,
 )
+from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS, SharedSums, shareable_factors, shared_step
 from pylazy.compiler.target import NvidiaTarget, Target
 from pylazy.runtime.errors import InternalError, UnsupportedError
 
@@ -54,6 +56,9 @@ _EXTENTS = 4
 _MERGED_AT_ONCE = 4
 #: For each accumulation: "values" and "indices" -> the scratch for its unfinished states.
 Partials = Mapping[Any, Mapping[str, ir.Value]]
+#: Bytes of a slot of a state in workgroup memory, and the most slots of a row where groups of threads share rows.
+_SLOT_BYTES = 8
+_SLOTS_OF_A_GROUP = 3
 #: State slots of accumulations that share one sweep over the columns.
 _SLOTS_OF_A_SWEEP = 24
 
@@ -110,8 +115,10 @@ class Nest:
         self.name = name
         self.threads = attribute(operation, "block_threads", 128)
         self.blocks_per_processor = attribute(operation, "blocks_per_processor", 4)
+        self.column_groups = attribute(operation, "column_groups", 1)
+        self.row_threads = self.threads // self.column_groups
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
-        self.rows_per_block = self.threads * self.rows_per_thread
+        self.rows_per_block = self.row_threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
         _refuse_unbuilt(self.body_block, target)
         self.block = Block(
@@ -128,11 +135,14 @@ class Nest:
         long = [source for source in self._sources("r") if source.kind.shape[1] > self.block.unroll_limit]
         self.panel = RowPanel(
             long if name_of(operation) == "reduction.map_reduce" else [],
-            rows=self.threads * self.rows_per_thread,
+            rows=self.rows_per_block,
             limit=min(attribute(operation, "row_panel_bytes", 0), WORKGROUP_BYTES - self.tile.bytes),
             step=self.block.inner_step,
         )
         self.workgroup_bytes = self.tile.bytes + self.panel.bytes
+        if self.column_groups > 1:
+            exchanged = _SLOTS_OF_A_GROUP * self.rows_per_thread * self.threads * _SLOT_BYTES
+            self.workgroup_bytes = max(self.workgroup_bytes, exchanged)
         self.row_starts: dict[Any, ir.Value] = {}
         self.column: Any = None
 
@@ -214,8 +224,12 @@ class Nest:
     def _place_rows(self) -> None:
         """Build the numbers of this thread's rows, and the addresses of those rows where they are read."""
         thread = thread_index()
-        first = imul(block_index(), number(self.threads * self.rows_per_thread))
-        self.thread_rows = [iadd(iadd(first, thread), number(k * self.threads)) for k in range(self.rows_per_thread)]
+        if self.column_groups > 1:
+            self.group, thread = split_number(thread, self.row_threads)
+        first = imul(block_index(), number(self.rows_per_block))
+        self.thread_rows = [
+            iadd(iadd(first, thread), number(k * self.row_threads)) for k in range(self.rows_per_thread)
+        ]
         last = isub(self.rows, number(1))
         clamped = self.readable_rows = [imin(row, last) for row in self.thread_rows]
         for source in self._sources("r"):
@@ -241,7 +255,7 @@ class Nest:
         element = source.kind.element_type
         axis = self._varies_with(operation)
         if source in self.panel.offsets:
-            return self.panel.load(self.row_starts[source, 0], source, at, rows_after=row * self.threads)
+            return self.panel.load(self.row_starts[source, 0], source, at, rows_after=row * self.row_threads)
         if axis == "r":
             return scaled(load_input(element_address(self.row_starts[source, row], at, element), element), source)
         if axis == "":
@@ -272,12 +286,12 @@ class Nest:
         start = row_address(self.pointers[buffer], self.thread_rows[row], kind.shape[1], kind.element_type)
         store_output(value, element_address(start, at, kind.element_type))
 
-    def guarded(self, row: int, body: Callable[[], None]) -> None:
-        """Build a branch that only rows of the axis take."""
+    def guarded(self, row: ir.Value, body: Callable[[], None]) -> None:
+        """Build a branch that only a row of the axis takes, in the first of the threads that hold it."""
         less = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 2)
-        exists = kb.emit(
-            "arith.cmpi", (self.thread_rows[row], self.rows), ir.IntegerType.get_signless(1), predicate=less
-        )
+        exists = kb.emit("arith.cmpi", (row, self.rows), ir.IntegerType.get_signless(1), predicate=less)
+        if self.column_groups > 1:
+            exists = both(exists, kb.icompare("eq", self.group, number(0)))
         branch = scf.IfOp(exists)
         with ir.InsertionPoint(branch.then_block):
             body()
@@ -317,7 +331,7 @@ class MapNest(Nest):
                     body.prepare(value)
                     body.over_inner(value, dim, [], write)
 
-        self.guarded(row, write_all)
+        self.guarded(self.thread_rows[row], write_all)
 
 
 class ReduceNest(Nest):
@@ -335,6 +349,7 @@ class ReduceNest(Nest):
     ) -> None:
         super().__init__(arguments, operation, name, target, partials)
         self.chunk = attribute(operation, "result_chunk", 16)
+        self.shared_chunk = attribute(operation, "shared_chunk", 0)
         self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
         for accumulation in self.accumulations:
             self._refuse_unsupported(accumulation)
@@ -369,7 +384,7 @@ class ReduceNest(Nest):
                 if _is_selection(operation):
                     for component in range(inner_dim(operation.operands[0])):
                         self._sweep([(operation, self._selection(operation, Position(component)))])
-                elif dim > self.chunk:
+                elif dim > self.chunk or (self.shared_chunk and shareable_factors(operation, self.body)):
                     self._sweep_by_chunks(operation, dim)
                 else:
                     if shared and slots + dim > _SLOTS_OF_A_SWEEP:
@@ -414,9 +429,12 @@ class ReduceNest(Nest):
 
     def _sweep_by_chunks(self, operation: Any, dim: int) -> None:
         """Build sweeps for a long result: a loop over whole chunks, straight code for what remains."""
+        factored = shareable_factors(operation, self.body) if self.shared_chunk else None
         weighted = list(operation.attributes["operandSegmentSizes"])[1] == 1
         seams = {seam for seam in self.body.boundaries(operation.operands[int(weighted)]) if 0 < seam < dim}
         for low, high in itertools.pairwise([0, *sorted(seams), dim]):
+            if factored is not None:
+                low = self._sweeps_shared(operation, factored, low, high)  # noqa: PLW2901, what remains
             turns = (high - low) // self.chunk
             looped = low + turns * self.chunk if turns > 1 else low
             if turns > 1:
@@ -429,16 +447,46 @@ class ReduceNest(Nest):
                 places = [Position(k) for k in range(first, min(first + self.chunk, high))]
                 self._sweep([(operation, self._accumulator(operation, places))])
 
+    def _sweeps_shared(self, operation: Any, factored: Factored, low: int, high: int) -> int:
+        """Build sweeps for the elements of a long result from one seam to the next that lanes can share.
+
+        Returns:
+            The first element that is left.
+        """
+        element = ir.VectorType(operation.operands[0].type).element_type
+        step = shared_step(element)
+        while (chunk := min(self.shared_chunk, (high - low) // step * step)) >= 2 * step:
+            turns = (high - low) // chunk
+
+            def sweep(first: Position, chunk: int = chunk) -> None:
+                part = SharedSums(operation, factored, first=first, count=chunk, thread=thread_index())
+                self._sweep_shared(operation, part)
+
+            if turns == 1:
+                sweep(Position(low))
+            else:
+                loop = scf.ForOp(number(low), number(low + turns * chunk), number(chunk), [])
+                with ir.InsertionPoint(loop.body), self.body.scope():
+                    sweep(Position(0, loop.induction_variable, low))
+                    scf.YieldOp([])
+            low += turns * chunk
+        return low
+
     def _sweep(self, parts: Sequence[tuple[Any, GpuAccumulator]]) -> None:
         """Build one pass over all columns, tile by tile, and the stores of what it found."""
         self.parts = [accumulator for _, accumulator in parts]
         states = [accumulator.start() for accumulator in self.parts]
         self.widths = [len(state) for state in states]
         flat = [slot for state in states for slot in state]
-        loop = scf.ForOp(self.first_of_split, self.end_of_split, number(self.tile.columns), flat)
+        flat = self._tiles(self.first_of_split, self.end_of_split, flat)
+        self._end(parts, self._join_groups(flat) if self.column_groups > 1 else flat)
+
+    def _tiles(self, first: ir.Value, end: ir.Value, flat: State) -> State:
+        """Build the loop over the tiles of some columns."""
+        loop = scf.ForOp(first, end, number(self.tile.columns), flat)
         with ir.InsertionPoint(loop.body), self.body.scope():
             self.first_column = loop.induction_variable
-            count = imin(isub(self.end_of_split, self.first_column), number(self.tile.columns))
+            count = imin(isub(end, self.first_column), number(self.tile.columns))
             if self.tile.bytes:
                 gpu.barrier()
                 self.tile.fill(
@@ -454,7 +502,73 @@ class ReduceNest(Nest):
                 for slot in part.close_tile(a, b)
             ]
             scf.YieldOp(closed)
-        self._end(parts, list(loop.results))
+        return list(loop.results)
+
+    def _join_groups(self, flat: State) -> State:
+        """Build the states of all columns of a tile from those of the groups of threads, in workgroup memory."""
+        gpu.barrier()
+        mine = byte_address(self.tile_start, base=imul(thread_index(), number(_SLOT_BYTES)))
+        for slot, value in enumerate(flat):
+            store_output(value, byte_address(mine, offset=slot * self.threads * _SLOT_BYTES))
+        gpu.barrier()
+        lane = kb.emit("arith.remui", (thread_index(), number(self.row_threads)))
+        first = byte_address(self.tile_start, base=imul(lane, number(_SLOT_BYTES)))
+        groups = [
+            [
+                llvm.LoadOp(
+                    value.type, byte_address(first, offset=(slot * self.threads + k * self.row_threads) * _SLOT_BYTES)
+                ).result
+                for slot, value in enumerate(flat)
+            ]
+            for k in range(self.column_groups)
+        ]
+        joined = groups[0]
+        for other in groups[1:]:
+            pairs = list(zip(self._split(joined), self._split(other), strict=True))
+            joined = [slot for (part, a), (_, b) in pairs for slot in part.join(a, b)]
+        return joined
+
+    def _sweep_shared(self, operation: Any, part: SharedSums) -> None:
+        """Build one pass over all columns for sums that lanes share; each block of columns is added to the result.
+
+        The sums of a block fill the registers, so those of the blocks before it wait in global memory. There is one
+        block where there are no columns.
+        """
+        self.parts = [part]
+        least = iadd(self.first_of_split, number(1))
+        end = kb.emit("arith.maxsi", (self.end_of_split, least))
+        loop = scf.ForOp(self.first_of_split, end, number(BLOCK_COLUMNS), [])
+        with ir.InsertionPoint(loop.body), self.body.scope():
+            first = loop.induction_variable
+            neutral = part.start()
+            self.widths = [len(neutral)]
+            sums = self._tiles(first, imin(iadd(first, number(BLOCK_COLUMNS)), self.end_of_split), neutral)
+            later = negation(kb.icompare("eq", first, self.first_of_split))
+            for distance, mine in enumerate(part.scaled_rows(sums, self.body)):
+                row = kb.emit("arith.xori", (self.thread_rows[0], number(distance)))
+                self._add_to_row(operation, part, row, mine, later)
+            scf.YieldOp([])
+
+    def _add_to_row(self, operation: Any, part: SharedSums, row: ir.Value, sums: State, later: ir.Value) -> None:
+        result, partial = operation.operands[1], self.partials[operation]["values"]
+        kind = ir.MemRefType(result.type)
+
+        def add() -> None:
+            # Of whole addresses: LLVM turns a choice of parameters into one of their places in parameter memory.
+            whole = row_address(self.pointers[result], row, kind.shape[1], kind.element_type)
+            unsplit = kb.icompare("eq", self.splits, number(1))
+            place = kb.select(unsplit, whole, self._place_of_state(partial, self.split, row))
+            places = [element_address(place, at, kind.element_type) for at in part.places]
+
+            def load() -> tuple[ir.Value, ...]:
+                size = element_bytes(kind.element_type)
+                return tuple(llvm.LoadOp(kind.element_type, place, alignment=size).result for place in places)
+
+            before = rarely(later, load, tuple(part.start()[: len(places)]))
+            for place, old, new in zip(places, before, sums, strict=True):
+                store_output(kb.add(old, new), place)
+
+        self.guarded(row, add)
 
     def _end(self, parts: Sequence[tuple[Any, GpuAccumulator]], flat: State) -> None:
         """Build the stores of the results, or, if there are several splits, of the unfinished states."""
@@ -480,7 +594,7 @@ class ReduceNest(Nest):
                     value = self.whole_index(entry.value) if entry.part == "indices" else entry.value
                     store_output(value, element_address(place, entry.at, value.type))
 
-            self.guarded(row, save_all)
+            self.guarded(self.thread_rows[row], save_all)
 
     def _place_of_state(self, buffer: ir.Value, split: ir.Value, row: ir.Value) -> ir.Value:
         kind = ir.MemRefType(buffer.type)
@@ -504,7 +618,12 @@ class ReduceNest(Nest):
         return self._column_loop(state, whole, count, 1)
 
     def _column_loop(self, state: State, low: ir.Value, high: ir.Value, step: int) -> State:
-        loop = scf.ForOp(low, high, kb.constant(step, low.type), state)
+        """Build a loop over blocks of `step` columns; where there are groups of threads, they take blocks in turn."""
+        if self.column_groups > 1:
+            group = kb.emit("arith.trunci", (self.group,), low.type)
+            low = iadd(low, imul(group, kb.constant(step, low.type)))
+        turn = kb.constant(step * self.column_groups, low.type)
+        loop = scf.ForOp(low, high, turn, state)
         saved = self.body.block
         self.body.block = Block(self.rows_per_thread, step, saved.unroll_limit, saved.inner_step)
         with ir.InsertionPoint(loop.body), self.body.scope():
@@ -546,7 +665,7 @@ class ReduceNest(Nest):
                     if indices is not None and result.position is not None:
                         self.store_row(indices, row, result.at, self.whole_index(result.position))
 
-            self.guarded(row, store_all)
+            self.guarded(self.thread_rows[row], store_all)
 
 
 class MergeNest(ReduceNest):
@@ -562,7 +681,7 @@ class MergeNest(ReduceNest):
         self.tile = ColumnTile([], columns=1, step=1)
         self.panel = RowPanel([], rows=0, limit=0, step=1)
         self.workgroup_bytes = 0
-        self.rows_per_thread = 1
+        self.column_groups = self.rows_per_thread = 1
         self.rows_per_block = max(1, self.threads // max(_units_of_a_row(op) for op in self.accumulations))
 
     def index_type(self) -> ir.Type:
