@@ -4,7 +4,7 @@
 // states of several splits are kept, and merged by a kernel of its own.
 // CHECK-LABEL: gpu.module @sum_kernels
 // CHECK: llvm.mlir.global internal @sum_0_workgroup() {addr_space = 3 : i32, alignment = 16 : i64, dso_local} : !llvm.array<512 x i8>
-// CHECK: gpu.func @sum_0(%[[X:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[Y:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[OUT:.*]]: !llvm.ptr<1> {llvm.noalias}, %[[STATES:.*]]: !llvm.ptr<1> {llvm.noalias}, %[[ROWS:.*]]: i64, %[[COLUMNS:.*]]: i64, %[[PER_SPLIT:.*]]: i64, %[[SPLITS:.*]]: i64) kernel
+// CHECK: gpu.func @sum_0(%[[X:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[Y:.*]]: !llvm.ptr<1> {llvm.noalias, llvm.readonly}, %[[OUT:.*]]: !llvm.ptr<1> {llvm.noalias}, %[[STATES:.*]]: !llvm.ptr<1> {llvm.noalias}, %[[X_STRIDE:.*]]: i64, %{{.*}}: i64, %[[OUT_STRIDE:.*]]: i64, %{{.*}}: i64, %[[ROWS:.*]]: i64, %[[COLUMNS:.*]]: i64, %[[PER_SPLIT:.*]]: i64, %[[SPLITS:.*]]: i64) kernel
 // CHECK-SAME: nvvm.maxntid = array<i32: 128>
 // CHECK-SAME: block_threads = 128
 // CHECK-SAME: columns = "j"
@@ -13,6 +13,12 @@
 // CHECK-SAME: splittable = true
 // CHECK-SAME: workgroup_bytes = 512
 // CHECK: %[[TILE:.*]] = llvm.mlir.addressof @sum_0_workgroup
+// CHECK: %[[BLOCK:.*]] = gpu.block_id z
+// CHECK: %[[BATCH:.*]] = arith.index_castui %[[BLOCK]]
+// CHECK: %[[X_OFFSET:.*]] = arith.muli %[[BATCH]], %[[X_STRIDE]]
+// CHECK: llvm.getelementptr %[[X]][%[[X_OFFSET]]]
+// CHECK: %[[OUT_OFFSET:.*]] = arith.muli %[[BATCH]], %[[OUT_STRIDE]]
+// CHECK: llvm.getelementptr %[[OUT]][%[[OUT_OFFSET]]]
 // CHECK: %[[LAST:.*]] = arith.subi %[[ROWS]]
 // CHECK-COUNT-2: arith.minsi %{{.*}}, %[[LAST]]
 // CHECK: %[[SPLIT:.*]] = gpu.block_id y

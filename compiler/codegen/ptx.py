@@ -36,8 +36,10 @@ _lock = threading.Lock()
 class PtxKernel:
     """One kernel of a PTX module, and how to launch it.
 
-    Its parameters are the pointers of all buffers of the program, then, as int64, rows, columns, columns of a split,
-    and splits; `launch_geometry` says which. Blocks have `block_threads` threads along x; workgroup memory is static.
+    Its parameters are the pointers of all buffers of the program; then, as int64, for each buffer the bytes from one
+    element of the batch to the next, 0 to repeat it; then, as int64, rows, columns, columns of a split, and splits.
+    Blocks along x are rows, along y splits, along z elements of a batch. Blocks have `block_threads` threads along x;
+    workgroup memory is static.
 
     Attributes:
         name: of the entry.
@@ -92,7 +94,7 @@ _MOST_COLUMNS_OF_A_SPLIT = 1 << 30
 
 
 def launch_geometry(
-    kernels: Sequence[PtxKernel], extents: Mapping[str, int], *, processors: int
+    kernels: Sequence[PtxKernel], extents: Mapping[str, int], *, processors: int, batch: int = 1
 ) -> tuple[Geometry, ...]:
     """Choose how the kernels of a program are launched, in their order: as many splits as fill the processors.
 
@@ -100,6 +102,7 @@ def launch_geometry(
         kernels: of a `PtxModule`.
         extents: rows of each axis: "i", "j", and 1 for "".
         processors: multiprocessors of the device.
+        batch: elements of the batch that a launch covers, the blocks along z.
 
     Returns:
         One geometry for each kernel; its grid is empty where nothing is to be launched. Scratch with `per_split` has
@@ -116,7 +119,7 @@ def launch_geometry(
         else:
             per_split = max(columns, 1)
             if kernel.splittable:
-                wanted = min(processors * kernel.blocks_per_processor // max(row_blocks, 1), _MOST_SPLITS)
+                wanted = min(processors * kernel.blocks_per_processor // max(row_blocks * batch, 1), _MOST_SPLITS)
                 tiles = -(-columns // kernel.tile_columns)
                 share = max(-(-tiles // max(wanted, 1)), _LEAST_TILES_OF_A_SPLIT)
                 per_split = min(share * kernel.tile_columns, max(columns, 1), _MOST_COLUMNS_OF_A_SPLIT)

@@ -50,7 +50,7 @@ from pylazy.runtime.errors import InternalError, UnsupportedError
 
 #: Longest list of a kmin or kmax that a thread keeps in registers.
 _SELECTION_LIMIT = 16
-#: Rows, columns, columns of a split, splits: what every kernel takes after the pointers.
+#: Rows, columns, columns of a split, splits: what every kernel takes after the pointers and their batch strides.
 _EXTENTS = 4
 #: Splits whose states a thread of a merge kernel loads at once.
 _MERGED_AT_ONCE = 4
@@ -166,9 +166,15 @@ class Nest:
         entry = function.regions[0].blocks.append(
             *ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value).inputs
         )
-        *pointers, self.rows, self.columns, self.columns_per_split, self.splits = entry.arguments
-        self.pointers = dict(zip(self.arguments, pointers, strict=True))
+        count = len(self.arguments)
+        pointers, strides = entry.arguments[:count], entry.arguments[count : 2 * count]
+        self.rows, self.columns, self.columns_per_split, self.splits = entry.arguments[2 * count :]
         with ir.InsertionPoint(entry):
+            batch = block_index(gpu.Dimension.z)
+            self.pointers = {
+                buffer: byte_address(pointer, base=imul(batch, stride))
+                for buffer, pointer, stride in zip(self.arguments, pointers, strides, strict=True)
+            }
             if self.workgroup_bytes:
                 self.tile_start = workgroup_address(f"{self.name}_workgroup")
                 self.panel_start = byte_address(self.tile_start, offset=self.tile.bytes)
@@ -195,6 +201,7 @@ class Nest:
             for argument in self.arguments
         ]
         text = ir.StringAttr.get
+        numbers = [wide] * (len(buffers) + _EXTENTS)
         launch = {
             "rows": self.operation.attributes["rows"],
             "columns": text(attribute(self.operation, "columns", "")),
@@ -211,9 +218,9 @@ class Nest:
             regions=1,
             attributes={
                 "sym_name": text(self.name),
-                "function_type": ir.TypeAttr.get(ir.FunctionType.get([*buffers, *[wide] * _EXTENTS], [])),
+                "function_type": ir.TypeAttr.get(ir.FunctionType.get([*buffers, *numbers], [])),
                 "gpu.kernel": unit,
-                "arg_attrs": ir.ArrayAttr.get([*argument_attributes, *[ir.DictAttr.get({})] * _EXTENTS]),
+                "arg_attrs": ir.ArrayAttr.get([*argument_attributes, *[ir.DictAttr.get({})] * len(numbers)]),
                 "nvvm.maxntid": ir.DenseI32ArrayAttr.get([self.threads]),
                 # A bound on registers: left to itself, the assembler spills to reach an occupancy that it guesses.
                 "nvvm.minctasm": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), self.blocks_per_processor),

@@ -24,9 +24,10 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
     The second dimension of the grid cuts the columns in splits, for launches with too few rows to fill the processor.
     With several splits, each leaves its unfinished states in scratch, and the kernel `..._merge` merges them in order.
 
-    A kernel takes the pointers of all buffers of the program, then, as i64, rows, columns, columns of a split, and
-    splits. Its attribute `reduction.launch` says how to launch it; the module's `reduction.buffers` describes the
-    buffers.
+    A kernel takes the pointers of all buffers of the program, then, as i64, for each buffer the bytes from one element
+    of the batch to the next, then rows, columns, columns of a split, and splits. The third dimension of the grid runs
+    over the batch. Its attribute `reduction.launch` says how to launch it; the module's `reduction.buffers` describes
+    the buffers.
 
     Raises:
         UnsupportedError: an accumulation whose state does not fit in registers, or a sweep over the pairs of a table.

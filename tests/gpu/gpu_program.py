@@ -45,25 +45,40 @@ class GpuProgram:
         """Columns of a tile of the last reduction."""
         return self._reduction.tile_columns
 
-    def run(self, inputs: Sequence[Array], *, rows: int, columns: int) -> list[Array]:
-        """Give the outputs; reading what was never written is a fault."""
+    def run(self, inputs: Sequence[Array], *, rows: int, columns: int, batch: int = 0) -> list[Array]:
+        """Give the outputs; reading what was never written is a fault.
+
+        Args:
+            inputs: of two axes, or of three: those of a batch, or of size 1, which repeat along it.
+            rows: M.
+            columns: N.
+            batch: elements of a batch, which the outputs then have as their first axis; 0 for none.
+        """
+        count = max(batch, 1)
         extents = {"i": rows, "j": columns, "": 1}
-        geometries = launch_geometry(self.module.kernels, extents, processors=self.processors)
+        geometries = launch_geometry(self.module.kernels, extents, processors=self.processors, batch=count)
         self.splits = max(geometry.splits for geometry in geometries)
         arrays = dict(zip([buffer.name for buffer in self.module.buffers], inputs, strict=False))
         unwritten = [buffer for buffer in self.module.buffers if buffer.name not in arrays]
         for buffer in unwritten:
             copies = self.splits if buffer.per_split else 1
-            arrays[buffer.name] = np.zeros((copies * extents[buffer.axis], buffer.dim), buffer.dtype)
+            arrays[buffer.name] = np.zeros((count, copies * extents[buffer.axis], buffer.dim), buffer.dtype)
         memory = GlobalMemory(arrays, unwritten=frozenset(buffer.name for buffer in unwritten))
+        strides = [_batch_stride(arrays[buffer.name]) for buffer in self.module.buffers]
         for kernel, geometry in zip(self.module.kernels, geometries, strict=True):
             numbers = [extents[kernel.rows], extents[kernel.columns], geometry.columns_per_split, geometry.splits]
             launch(
                 self.kernels[kernel.name],
-                grid=geometry.grid,
+                grid=(*geometry.grid, count),
                 threads=kernel.block_threads,
-                arguments=[*memory.addresses(), *numbers],
+                arguments=[*memory.addresses(), *strides, *numbers],
                 memory=memory,
             )
         found = memory.arrays()
-        return [found[buffer.name] for buffer in self.module.buffers if buffer.role == "output"]
+        outputs = [found[buffer.name] for buffer in self.module.buffers if buffer.role == "output"]
+        return outputs if batch else [output[0] for output in outputs]
+
+
+def _batch_stride(array: Array) -> int:
+    """Give the bytes from one element of a batch to the next, 0 where there is one."""
+    return int(array[0].nbytes) if array.ndim == 3 and len(array) > 1 else 0

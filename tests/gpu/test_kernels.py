@@ -123,6 +123,38 @@ def test_numbers_of_columns_in_a_split_stay_below_32_bits() -> None:
     assert merge.grid[1] == 1
 
 
+# Batches
+
+
+@pytest.mark.parametrize("processors", [0, MANY_PROCESSORS])
+@pytest.mark.parametrize(
+    "name", ["gaussian_d3_e1", "logsumexp", "min_argmin", "kmin", "dot_of_long", "gaussian_d64_e1"]
+)
+def test_elements_of_a_batch_are_blocks_along_z(name: str, processors: int) -> None:
+    program = compiled(name, np.float32, processors=processors)
+    rows, columns, batch = 3, 4 * program.tile_columns + 3, 3
+    reduction = FORMULAS[name](Variables(rows, columns, np.float32))
+    single = inputs_of(reduction)
+    repeated, *others = single
+    stacked = [np.stack([array * (1 - 0.5 * z) for z in range(batch)]) for array in others]
+    found = program.run([repeated[None], *stacked], rows=rows, columns=columns, batch=batch)
+    assert (program.splits > 1) == bool(processors)
+    for z in range(batch):
+        for source, array in zip(reduction._job.sources, [repeated, *(stack[z] for stack in stacked)], strict=True):
+            source.array = np.ascontiguousarray(array).reshape(source.array.shape)
+        for result, dense in zip(found, expected(reduction), strict=True):
+            scale = 1.0 + np.abs(dense).max(initial=0, where=np.isfinite(dense))
+            assert_close(result[z], dense, dtype=np.float32, columns=columns, scale=scale)
+
+
+def test_a_batch_needs_fewer_splits() -> None:
+    kernels = compiled("gaussian_d3_e1", np.float32).module.kernels
+    extents = {"i": 10_000, "j": 100_000, "": 1}
+    one, _ = launch_geometry(kernels, extents, processors=132)
+    many, _ = launch_geometry(kernels, extents, processors=132, batch=40)
+    assert one.splits > many.splits == 1
+
+
 # Gradients
 
 
