@@ -274,7 +274,7 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
         column_step=column_step,
         tile_columns=_tile_columns(body),
         unroll_limit=UNROLL_LIMIT,
-        inner_step=_INNER_BYTES // 4 // words * (_LONG_INNER_LOADS if threads // groups < _BLOCK_THREADS else 1),
+        inner_step=_gpu_inner_step(body, words, threads // groups),
         result_chunk=_result_chunk(body, words),
         shared_chunk=shared_chunk,
         row_panel_bytes=_ROW_PANEL_BYTES,
@@ -282,7 +282,7 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
 
 
 def _long_row_bytes(body: Any, words: int) -> int:
-    return 4 * words * sum(dim for dim in _loaded_dims(body, 0) if dim > UNROLL_LIMIT)
+    return 8
 
 
 def _threads(body: Any, words: int) -> tuple[int, int]:
@@ -298,6 +298,17 @@ def _threads(body: Any, words: int) -> tuple[int, int]:
     if {attribute(op, "kind") for op in accumulations} & _SELECTIONS:
         return _LONG_ROW_THREADS, 1
     return _BLOCK_THREADS, _COLUMN_GROUPS
+
+
+def _gpu_inner_step(body: Any, words: int, threads: int) -> int:
+    """Choose the elements of a turn of a loop over a long inner dimension; `threads` hold the rows of a block."""
+    step = _INNER_BYTES // 4 // words
+    if threads == _BLOCK_THREADS:
+        return step
+    # What a loop leaves over is straight code, whose loads take all registers.
+    dims = [dim for dim in _loaded_dims(body, 0) if dim > UNROLL_LIMIT]
+    steps = range(_LONG_INNER_LOADS * step, step, -step)
+    return next((wide for wide in steps if all(dim >= 2 * wide and dim % wide < step for dim in dims)), step)
 
 
 def _widths(accumulations: Sequence[Any]) -> list[int]:
@@ -343,11 +354,11 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
         listed = words * max(attribute(op, "k", 1) for op in accumulations)
         rows, columns = (2, 8) if words == 1 and listed <= _LISTED_REGISTERS else (1, 8 // words)
     elif _shared_chunk(body, words):
-        rows, columns = 1, 8 // words
+        rows, columns = (1, 8) if words == 1 else (1, 2)
     elif max(widths, default=1) > chunk:
         rows, columns = 4, 4 // words
     elif threads < _BLOCK_THREADS:
-        rows, columns = 4, 8
+        rows, columns = 4 // words, 8
     elif widest > UNROLL_LIMIT:
         rows, columns = (2, 8) if words == 1 else (1, 8)
     elif kinds <= {"sum", "mean", "prod"}:

@@ -44,7 +44,7 @@ from pylazy.compiler.nests.gpu_memory import (
     thread_index,
     workgroup_address,
 )
-from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS, SharedSums, shareable_factors, shared_step
+from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS, SharedSums, shareable_factors, shared_step, shuffled
 from pylazy.compiler.target import NvidiaTarget, Target
 from pylazy.runtime.errors import InternalError, UnsupportedError
 
@@ -489,15 +489,25 @@ class ReduceNest(Nest):
         self._end(parts, self._join_groups(flat) if self.column_groups > 1 else flat)
 
     def _tiles(self, first: ir.Value, end: ir.Value, flat: State) -> State:
-        """Build the loop over the tiles of some columns."""
-        loop = scf.ForOp(first, end, number(self.tile.columns), flat)
+        """Build the loop over the tiles of some columns, numbered in the whole axis or, as i32, in the split."""
+        loop = scf.ForOp(first, end, kb.constant(self.tile.columns, first.type), flat)
         with ir.InsertionPoint(loop.body), self.body.scope():
             self.first_column = loop.induction_variable
-            count = imin(isub(end, self.first_column), number(self.tile.columns))
+            count = imin(isub(end, self.first_column), kb.constant(self.tile.columns, first.type))
+            if first.type != self.first_of_split.type:
+                self.first_column, count = (
+                    kb.emit("arith.extui", (value,), self.first_of_split.type) for value in (self.first_column, count)
+                )
+                self.first_column = iadd(self.first_of_split, self.first_column)
             if self.tile.bytes:
                 gpu.barrier()
                 self.tile.fill(
-                    self.tile_start, self.pointers, first=self.first_column, count=count, threads=self.threads
+                    self.tile_start,
+                    self.pointers,
+                    first=self.first_column,
+                    count=count,
+                    threads=self.threads,
+                    thread=self._thread_of_tile(),
                 )
                 gpu.barrier()
             outer = list(loop.inner_iter_args)
@@ -510,6 +520,11 @@ class ReduceNest(Nest):
             ]
             scf.YieldOp(closed)
         return list(loop.results)
+
+    def _thread_of_tile(self) -> ir.Value:
+        """Build the number of this thread; a shuffle where registers are short, since LLVM takes none out of a loop."""
+        thread = thread_index()
+        return shuffled(thread, 0) if isinstance(self.parts[0], SharedSums) else thread
 
     def _join_groups(self, flat: State) -> State:
         """Build the states of all columns of a tile from those of the groups of threads, in workgroup memory."""
@@ -542,17 +557,19 @@ class ReduceNest(Nest):
         block where there are no columns.
         """
         self.parts = [part]
-        least = iadd(self.first_of_split, number(1))
-        end = kb.emit("arith.maxsi", (self.end_of_split, least))
-        loop = scf.ForOp(self.first_of_split, end, number(BLOCK_COLUMNS), [])
+        narrow = ir.IntegerType.get_signless(32)
+        count = kb.emit("arith.trunci", (isub(self.end_of_split, self.first_of_split),), narrow)
+        none, block = kb.constant(0, narrow), kb.constant(BLOCK_COLUMNS, narrow)
+        loop = scf.ForOp(none, kb.emit("arith.maxsi", (count, kb.constant(1, narrow))), block, [])
         with ir.InsertionPoint(loop.body), self.body.scope():
             first = loop.induction_variable
             neutral = part.start()
             self.widths = [len(neutral)]
-            sums = self._tiles(first, imin(iadd(first, number(BLOCK_COLUMNS)), self.end_of_split), neutral)
-            later = negation(kb.icompare("eq", first, self.first_of_split))
+            sums = self._tiles(first, imin(iadd(first, block), count), neutral)
+            later = negation(kb.icompare("eq", first, none))
             for distance, mine in enumerate(part.scaled_rows(sums, self.body)):
-                row = kb.emit("arith.xori", (self.thread_rows[0], number(distance)))
+                # A shuffle, so that LLVM keeps the addresses of these rows from taking registers in the sweep.
+                row = shuffled(self.thread_rows[0], distance)
                 self._add_to_row(operation, part, row, mine, later)
             scf.YieldOp([])
 
