@@ -261,8 +261,9 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
     threads, rows_per_thread, column_step = _BLOCK_THREADS, 1, 1
     groups, shared_chunk = 1, 0
     if name_of(operation) == "reduction.map_reduce":
-        threads, groups = _threads(body, words)
-        shared_chunk = _shared_chunk(body, words)
+        if not len(operation.operands):  # the intervals of a table are short, and apart for each block of rows
+            threads, groups = _threads(body, words)
+            shared_chunk = _shared_chunk(body, words)
         rows_per_thread, column_step = _thread_block(body, words, threads // groups)
         if attribute(operation, "rows") == "":
             rows_per_thread = 1
@@ -282,7 +283,7 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
 
 
 def _long_row_bytes(body: Any, words: int) -> int:
-    return 8
+    return 4 * words * sum(dim for dim in _loaded_dims(body, 0) if dim > UNROLL_LIMIT)
 
 
 def _threads(body: Any, words: int) -> tuple[int, int]:

@@ -10,14 +10,13 @@ from pylazy.compiler.combiners import (
     BLOCKED_KINDS,
     COMPONENT_COMBINERS,
     any_of,
-    precedes_by_index,
-    precedes_in_order,
+    both,
+    either,
     rarely,
     selection_hit,
-    selection_insert,
 )
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.mlir import ir
+from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
 from pylazy.runtime.errors import InternalError
 
@@ -46,8 +45,8 @@ class Saved(NamedTuple):
 ReadSaved = Callable[[str, Position], ir.Value]
 
 
-class GpuAccumulator(Protocol):
-    """What a loop nest asks of an accumulation."""
+class ColumnAccumulator(Protocol):
+    """What a loop over columns asks of an accumulation."""
 
     def start(self) -> State:
         """Build the neutral state."""
@@ -60,6 +59,10 @@ class GpuAccumulator(Protocol):
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Let a block of columns in; `columns` are their indices."""
+
+
+class GpuAccumulator(ColumnAccumulator, Protocol):
+    """What a loop nest asks of an accumulation whose state lasts for all columns."""
 
     def join(self, state: State, other: State, /) -> State:
         """Merge the states of two threads that took columns of the same rows in turn."""
@@ -462,28 +465,37 @@ class Selection:
         hits = [selection_hit(low, entries[-2]) for low, entries in zip(lowest, lists, strict=True)]
 
         def look() -> tuple[ir.Value, ...]:
-            found: State = []
-            for values, entries in zip(blocks, lists, strict=True):
-                changed = entries
-                for value, column in zip(values, columns, strict=True):
-                    changed = self._offer(value, column, changed)
-                found += changed
-            return tuple(found)
+            offers = [self._offer_all(*pair, columns[0]) for pair in zip(blocks, lists, strict=True)]
+            return tuple(slot for entries in offers for slot in entries)
 
         return list(rarely(any_of(hits), look, tuple(state)))
+
+    def _offer_all(self, values: Sequence[ir.Value], entries: State, first: ir.Value) -> State:
+        """Build a loop over the columns of a block: in registers, which have no index, the values move up by one."""
+        count = len(values)
+        if count == 1:
+            return self._offer(values[0], lambda: first, entries)
+        narrow = first.type
+        bounds = [kb.constant(bound, narrow) for bound in (0, count, 1)]
+        loop = scf.ForOp(*bounds, [*values, *entries])
+        with ir.InsertionPoint(loop.body):
+            carried = list(loop.inner_iter_args)
+            following = [*carried[1:count], carried[0]]
+
+            def column() -> ir.Value:
+                return kb.emit("arith.addi", (first, loop.induction_variable))
+
+            scf.YieldOp([*following, *self._offer(carried[0], column, carried[count:])])
+        return list(loop.results)[count:]
 
     def _candidate(self, body: BodyElements, row: int, column: int) -> ir.Value:
         value = body.element(self.value, self.component, row, column)
         return kb.neg(value) if self.negated else value
 
-    def _offer(self, value: ir.Value, column: ir.Value, entries: State) -> State:
-        def insert() -> tuple[ir.Value, ...]:
-            pairs = list(zip(entries[0::2], entries[1::2], strict=True))
-            nowhere = kb.constant(0, ir.IntegerType.get_signless(1))
-            changed, _ = selection_insert((value, column, nowhere), pairs, precedes_in_order)
-            return tuple(slot for pair in changed for slot in pair)
-
-        return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))
+    def _offer(self, value: ir.Value, column: Callable[[], ir.Value], entries: State) -> State:
+        """Let a value in whose column comes after those of the entries."""
+        hit = selection_hit(value, entries[-2])
+        return list(rarely(hit, lambda: _inserted(value, column(), entries), tuple(entries)))
 
     def results(self, state: State, _count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
@@ -504,19 +516,39 @@ class Selection:
         ]
 
     def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
-        """Let saved lists of one row in: values are read at once, columns of those that enter the list."""
+        """Let saved lists of one row in: columns are read of the values that enter the list."""
+        wide = ir.IntegerType.get_signless(64)
         for read in saved:
-            places = [self.component.shifted(rank * self.dim) for rank in range(self.k)]
-            values = [read("values", at) for at in places]
-            for value, at in zip(values, places, strict=True):
-                state = self._offer_saved(value, at, read, state)
+            loop = scf.ForOp(*[kb.constant(bound, wide) for bound in (0, self.k * self.dim, self.dim)], state)
+            with ir.InsertionPoint(loop.body):
+                base = loop.induction_variable
+                if self.component.base is not None:
+                    base = kb.emit("arith.addi", (base, self.component.base))
+                at = Position(self.component.offset, base)
+
+                def column(read: ReadSaved = read, at: Position = at) -> ir.Value:
+                    return read("indices", at)
+
+                scf.YieldOp(self._offer(read("values", at), column, list(loop.inner_iter_args)))
+            state = list(loop.results)
         return state
 
-    def _offer_saved(self, value: ir.Value, at: Position, read: ReadSaved, entries: State) -> State:
-        def insert() -> tuple[ir.Value, ...]:
-            pairs = list(zip(entries[0::2], entries[1::2], strict=True))
-            nowhere = kb.constant(0, ir.IntegerType.get_signless(1))
-            changed, _ = selection_insert((value, read("indices", at), nowhere), pairs, precedes_by_index)
-            return tuple(slot for pair in changed for slot in pair)
 
-        return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))
+def _inserted(value: ir.Value, column: ir.Value, entries: State) -> tuple[ir.Value, ...]:
+    """Build a sorted list with a new entry: of two neighbours that it stands before, the first moves to the second.
+
+    On a tie the entry stays. A number stands before NaN and empty entries, NaN before empty ones; that an empty entry
+    takes the place of another changes nothing.
+    """
+    is_number = kb.compare("ord", value, value)
+    result: list[ir.Value] = []
+    before: tuple[ir.Value, ir.Value, ir.Value] | None = None
+    for entry, index in zip(entries[0::2], entries[1::2], strict=True):
+        empty = kb.icompare("eq", index, kb.constant(-1, index.type))
+        stands = both(kb.compare("ult", value, entry), either(is_number, empty))
+        moved = (value, column)
+        if before is not None:
+            moved = (kb.select(before[0], before[1], value), kb.select(before[0], before[2], column))
+        result += [kb.select(stands, moved[0], entry), kb.select(stands, moved[1], index)]
+        before = (stands, entry, index)
+    return tuple(result)

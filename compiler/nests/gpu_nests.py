@@ -14,6 +14,7 @@ from pylazy.compiler.mlir import gpu, ir, llvm, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, imul, isub, number
 from pylazy.compiler.nests.gpu_accumulators import (
+    ColumnAccumulator,
     Components,
     Exponentials,
     Factored,
@@ -481,20 +482,20 @@ class ReduceNest(Nest):
 
     def _sweep(self, parts: Sequence[tuple[Any, GpuAccumulator]]) -> None:
         """Build one pass over all columns, tile by tile, and the stores of what it found."""
-        self.parts = [accumulator for _, accumulator in parts]
+        self.parts: Sequence[ColumnAccumulator] = [accumulator for _, accumulator in parts]
         states = [accumulator.start() for accumulator in self.parts]
         self.widths = [len(state) for state in states]
         flat = [slot for state in states for slot in state]
-        flat = self._tiles(self.first_of_split, self.end_of_split, flat)
-        self._end(parts, self._join_groups(flat) if self.column_groups > 1 else flat)
+        flat = self.over_tiles(flat, self.first_of_split, self.end_of_split)
+        self._end(parts, self._join_groups([part for _, part in parts], flat) if self.column_groups > 1 else flat)
 
-    def _tiles(self, first: ir.Value, end: ir.Value, flat: State) -> State:
+    def over_tiles(self, flat: State, low: ir.Value, high: ir.Value) -> State:
         """Build the loop over the tiles of some columns, numbered in the whole axis or, as i32, in the split."""
-        loop = scf.ForOp(first, end, kb.constant(self.tile.columns, first.type), flat)
+        loop = scf.ForOp(low, high, kb.constant(self.tile.columns, low.type), flat)
         with ir.InsertionPoint(loop.body), self.body.scope():
             self.first_column = loop.induction_variable
-            count = imin(isub(end, self.first_column), kb.constant(self.tile.columns, first.type))
-            if first.type != self.first_of_split.type:
+            count = imin(isub(high, self.first_column), kb.constant(self.tile.columns, low.type))
+            if low.type != self.first_of_split.type:
                 self.first_column, count = (
                     kb.emit("arith.extui", (value,), self.first_of_split.type) for value in (self.first_column, count)
                 )
@@ -526,7 +527,7 @@ class ReduceNest(Nest):
         thread = thread_index()
         return shuffled(thread, 0) if isinstance(self.parts[0], SharedSums) else thread
 
-    def _join_groups(self, flat: State) -> State:
+    def _join_groups(self, parts: Sequence[GpuAccumulator], flat: State) -> State:
         """Build the states of all columns of a tile from those of the groups of threads, in workgroup memory."""
         gpu.barrier()
         mine = byte_address(self.tile_start, base=imul(thread_index(), number(_SLOT_BYTES)))
@@ -546,8 +547,8 @@ class ReduceNest(Nest):
         ]
         joined = groups[0]
         for other in groups[1:]:
-            pairs = list(zip(self._split(joined), self._split(other), strict=True))
-            joined = [slot for (part, a), (_, b) in pairs for slot in part.join(a, b)]
+            pairs = list(zip(parts, self._split(joined), self._split(other), strict=True))
+            joined = [slot for part, (_, a), (_, b) in pairs for slot in part.join(a, b)]
         return joined
 
     def _sweep_shared(self, operation: Any, part: SharedSums) -> None:
@@ -565,7 +566,7 @@ class ReduceNest(Nest):
             first = loop.induction_variable
             neutral = part.start()
             self.widths = [len(neutral)]
-            sums = self._tiles(first, imin(iadd(first, block), count), neutral)
+            sums = self.over_tiles(neutral, first, imin(iadd(first, block), count))
             later = negation(kb.icompare("eq", first, none))
             for distance, mine in enumerate(part.scaled_rows(sums, self.body)):
                 # A shuffle, so that LLVM keeps the addresses of these rows from taking registers in the sweep.
@@ -624,7 +625,7 @@ class ReduceNest(Nest):
         kind = ir.MemRefType(buffer.type)
         return row_address(self.pointers[buffer], iadd(imul(split, self.rows), row), kind.shape[1], kind.element_type)
 
-    def _split(self, flat: State) -> Iterator[tuple[GpuAccumulator, State]]:
+    def _split(self, flat: State) -> Iterator[tuple[ColumnAccumulator, State]]:
         start = 0
         for part, width in zip(self.parts, self.widths, strict=True):
             yield part, flat[start : start + width]
@@ -737,9 +738,10 @@ class MergeNest(ReduceNest):
             part: GpuAccumulator = self._selection(operation, unit)
         else:
             part = self._accumulator(operation, [unit])
-        at_once = 1 if _is_selection(operation) else _MERGED_AT_ONCE
-        whole = isub(self.splits, kb.emit("arith.remui", (self.splits, number(at_once))))
-        state = self._merge_splits(operation, part, part.start(), number(0), whole, at_once)
+        state, whole = part.start(), number(0)
+        if not _is_selection(operation):
+            whole = isub(self.splits, kb.emit("arith.remui", (self.splits, number(_MERGED_AT_ONCE))))
+            state = self._merge_splits(operation, part, state, number(0), whole, _MERGED_AT_ONCE)
         state = self._merge_splits(operation, part, state, whole, self.splits, 1)
         self._store(operation, part.results(state, self.columns))
 

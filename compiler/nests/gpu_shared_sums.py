@@ -10,6 +10,7 @@ from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute
+from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
 from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imul, number
@@ -27,7 +28,7 @@ _LAST_LANE = 31
 
 def shareable_factors(operation: Any, body: BodyElements) -> "Factored | None":
     """Split a sum into numbers of a pair and vectors of its column; None if it is no such sum."""
-    if attribute(operation, "kind") != "sum" or list(operation.attributes["operandSegmentSizes"])[1]:
+    if attribute(operation, "kind") != "sum" or summation_of(operation):
         return None
     factored = split_product(operation.operands[0], body.axes)
     if factored is None:
@@ -84,9 +85,7 @@ class SharedSums:
         thread: the number of the thread, as i64.
     """
 
-    def __init__(
-        self, operation: Any, factored: Factored, *, first: Position, count: int, thread: ir.Value
-    ) -> None:
+    def __init__(self, operation: Any, factored: Factored, *, first: Position, count: int, thread: ir.Value) -> None:
         self.element = ir.VectorType(operation.operands[0].type).element_type
         self.vectors = [factor for factor in factored.inner if inner_dim(factor) > 1]
         self.numbers = [factor for factor in factored.inner if inner_dim(factor) == 1]

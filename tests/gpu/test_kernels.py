@@ -97,6 +97,14 @@ def test_warps_that_share_rows_find_the_first_of_equal_columns() -> None:
     np.testing.assert_array_equal(first, np.full((3, 1), 9))
 
 
+def test_an_entry_is_inserted_by_one_piece_of_code_for_each_row_and_loop() -> None:
+    k = 10
+    nearest = Variables(9, k, np.float32)
+    text = GpuProgram(traced(nearest.x(3).sqdist(nearest.y(3)).argKmin(k, axis=1, call=False))).module.text
+    # Two rows in the loop over blocks of columns and in that over the rest, and the merge; four choices an entry.
+    assert text.count("selp") <= 5 * 4 * k + 40
+
+
 # Splits
 
 MANY_PROCESSORS = 100
