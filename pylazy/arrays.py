@@ -15,6 +15,9 @@ from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, Unsupport
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pylazy.gpu.places import Place
+    from pylazy.options import Backend
+
 NUMPY, TORCH, DLPACK, NUMBER, SYMBOL = "numpy", "torch", "dlpack", "number", "symbol"
 
 _NUMPY_DTYPES = {name: np.dtype(name) for name in READABLE if name != "bfloat16"}
@@ -359,10 +362,10 @@ def _namespace_of(value: Any) -> Any:
 
 
 def check_devices(sources: Sequence[Source]) -> str:
-    """Say of which kind the results are, and check that all data lies where the CPU can read it.
+    """Say of which kind the results are, and check that all data lies on one device.
 
     Raises:
-        DeviceError: the tensors lie on different devices, or on one that is not the CPU.
+        DeviceError: the arrays lie on different devices, or on one that is neither the CPU nor a GPU of NVIDIA.
         DtypeError: the arrays are of two libraries besides NumPy.
     """
     kind = NUMPY
@@ -372,12 +375,38 @@ def check_devices(sources: Sequence[Source]) -> str:
                 _refuse_libraries(sources)
             kind = TORCH
             if not source.array.is_cpu:
-                _refuse_devices(sources)
+                check_one_device(sources)
         elif source.kind == DLPACK:
             if kind == TORCH or (kind == DLPACK and len(_libraries(sources)) > 1):
                 _refuse_libraries(sources)
             kind = DLPACK
     return kind
+
+
+def place_of(kind: str, sources: Sequence[Source], backend: Backend | None) -> Place | None:
+    """Choose the GPU that a reduction runs on; None for the CPU.
+
+    Args:
+        kind: what `check_devices` says.
+        sources: the inputs.
+        backend: what the user asks for, if anything.
+
+    Raises:
+        DeviceError: the GPU is not there, or the arrays do not lie where the user asks the reduction to run.
+    """
+    if kind == TORCH:
+        for source in sources:
+            if source.kind == TORCH:
+                if source.array.is_cuda:
+                    from pylazy.gpu.torch_place import TorchPlace
+
+                    return TorchPlace.of(source.array.device, backend)
+                break
+    if backend is not None and backend.name == "GPU":
+        from pylazy.gpu.places import place_of_host_arrays
+
+        return place_of_host_arrays(kind, backend)
+    return None
 
 
 def _libraries(sources: Sequence[Source]) -> dict[str, Any]:
@@ -411,18 +440,33 @@ def given_back(result: Any, sources: Sequence[Source]) -> Any:
         return namespace.asarray(result)
 
 
-def _refuse_devices(sources: Sequence[Source]) -> None:
-    devices = {str(source.array.device) for source in sources if source.kind == TORCH}
-    if any(source.kind == NUMPY for source in sources):
+def check_one_device(sources: Sequence[Source]) -> None:
+    """Check that the tensors lie on one GPU, and no array beside them on the host, but for single numbers and lists.
+
+    Raises:
+        DeviceError: they do not; the message names the devices.
+    """
+    devices = {str(source.array.device) for source in sources if source.kind == TORCH and not _is_constant(source)}
+    if any(source.kind == NUMPY and not _is_constant(source) for source in sources):
         devices.add("cpu")
     names = " and ".join(sorted(devices))
     if len(devices) > 1:
-        message = (
-            f"the arrays of this formula lie on the devices {names}, expected one: move them together, as by x.to()"
+        raise DeviceError(
+            at_user_line(
+                f"the arrays of this formula lie on the devices {names}, expected one: move them together, as by x.to()"
+            )
         )
-    else:
-        message = f"the arrays of this formula lie on the device {names}, expected cpu: move them, as by x.cpu()"
-    raise DeviceError(at_user_line(message))
+    if not names.startswith("cuda"):
+        raise DeviceError(
+            at_user_line(
+                f"the arrays of this formula lie on the device {names}, expected cpu or cuda: move them, as by x.cpu()"
+            )
+        )
+
+
+def _is_constant(source: Source) -> bool:
+    """Whether this is a list or a number of the host, which is copied to the device of the arrays that it meets."""
+    return source.weak and (source.kind == NUMPY or (source.array.is_cpu and source.array.ndim == 0))
 
 
 def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
@@ -447,7 +491,7 @@ def array_like(result: Any, values: Any) -> Any:
     """Convert a NumPy array to the kind and dtype of a result."""
     if isinstance(result, np.ndarray):
         return values.astype(result.dtype)
-    return sys.modules["torch"].from_numpy(values).to(result.dtype)
+    return sys.modules["torch"].from_numpy(values).to(result)
 
 
 def in_kind_of(result: Any, v: Any) -> Any:
@@ -497,7 +541,7 @@ def check_out(out: Any, *, kind: str, shape: tuple[int, ...], dtype: str, source
         DtypeError: it is no array of the kind and dtype of the result.
         UnsupportedError: the inputs are neither NumPy's nor torch's.
         ShapeError: it has another shape, cannot be written, or shares memory with an input.
-        DeviceError: it is not on the CPU.
+        DeviceError: it is not on the device of the inputs.
     """
     if kind == DLPACK:
         raise UnsupportedError(
@@ -506,8 +550,12 @@ def check_out(out: Any, *, kind: str, shape: tuple[int, ...], dtype: str, source
     expected = "a numpy array" if kind == NUMPY else "a torch tensor"
     if not (isinstance(out, np.ndarray) if kind == NUMPY else is_tensor(out)):
         raise DtypeError(at_user_line(f"out is of type {type(out).__name__}, expected {expected}, as the inputs are"))
-    if kind == TORCH and not out.is_cpu:
-        raise DeviceError(at_user_line(f"out lies on the device {out.device}, expected cpu, as the inputs do"))
+    if kind == TORCH:
+        expected_device = next(source.array.device for source in sources if source.kind == TORCH)
+        if out.device != expected_device:
+            raise DeviceError(
+                at_user_line(f"out lies on the device {out.device}, expected {expected_device}, as the inputs do")
+            )
     found = str(out.dtype) if kind == NUMPY else torch_dtype_name(out)
     if found != dtype or (kind == NUMPY and not out.dtype.isnative):
         raise DtypeError(at_user_line(f"out has dtype {found}, expected {dtype}, the dtype of the result"))

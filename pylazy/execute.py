@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pylazy.arrays import Located, Source
+    from pylazy.gpu.places import Place
+    from pylazy.options import Backend
     from pylazy.ranges import Ranges, Table
+    from pylazy.runtime.gpu_launch import GpuProgram
     from pylazy.runtime.launch import Program
 
 _MAX_EXTENT = 2**63 - 1
@@ -58,9 +61,11 @@ class Job:
         wanted: the results.
         shapes: of the results, in order.
         ranges: the pairs that are reduced, or None for all.
+        backend: where to run; None for where the arrays lie.
     """
 
     __slots__ = (
+        "backend",
         "dtype",
         "executable",
         "expressions",
@@ -86,7 +91,9 @@ class Job:
         shapes: tuple[tuple[int, ...], ...],
         ranges: Ranges | None = None,
         storage: str | None = None,
+        backend: Backend | None = None,
     ) -> None:
+        self.backend = backend
         self.executable = executable
         self.sources = sources
         self.expressions = expressions
@@ -115,6 +122,7 @@ class Job:
             wanted=wanted,
             shapes=shapes,
             ranges=self.ranges,
+            backend=self.backend,
         )
 
     @property
@@ -131,7 +139,7 @@ class Job:
         shape = (-1, 1, 1) if is_kept and self.reduced == "j" else (-1, 1)
         return arrays.array_like(result, counts.reshape(shape))
 
-    def check_tables(self, program: Program) -> None:
+    def check_tables(self, program: Program | GpuProgram) -> None:
         """Check that a gradient program may use both halves of ranges, where it does.
 
         Raises:
@@ -209,6 +217,9 @@ class Job:
         """
         executable = self.executable
         outputs = executable.reductions.outputs
+        place = arrays.place_of(kind, self.sources, self.backend)
+        if place is not None:
+            return self._compute_on(place, tensors)
         results = [
             arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)
         ]
@@ -219,6 +230,31 @@ class Job:
             located = self.locate(tensors)
             launch(executable.load(self.few), located, results, self.extents, self.ranges)
         return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+
+    def _compute_on(self, place: Place, tensors: Mapping[int, Any] | None) -> tuple[Any, ...]:
+        """As `compute`, on a GPU."""
+        outputs = self.executable.reductions.outputs
+        results = [place.empty(shape, spec.dtype) for shape, spec in zip(self.shapes, outputs, strict=True)]
+        batch, rows, columns = self.extents
+        if not (rows and columns) or 0 in batch:
+            self.fill_empty(results)
+        else:
+            self.launch_on(place, self.executable, self.locate_on(place, tensors), results)
+        return tuple([self.finish(result, wanted.kind) for result, wanted in zip(results, self.wanted, strict=True)])
+
+    def launch_on(
+        self, place: Place, executable: Executable, inputs: Sequence[Located], results: Sequence[Any]
+    ) -> None:
+        """Run a program on a GPU: that of the job, or of one of its derivatives."""
+        program = place.load(executable)
+        self.check_tables(program)
+        indices = executable.reductions.indices
+        place.launch(program, inputs, results, self.extents, self.ranges, indices=indices)
+
+    def locate_on(self, place: Place, tensors: Mapping[int, Any] | None = None) -> list[Located]:
+        """Find the data of every input for a GPU."""
+        given = tensors or {}
+        return [place.locate(source, self.dtype, given.get(number)) for number, source in enumerate(self.sources)]
 
     def finish(self, result: Any, kind: str) -> Any:
         """Make the result from that of another kind; see `ReductionKind.program`."""
@@ -304,6 +340,7 @@ def prepare(
     drop_inner: bool = False,
     flat: Flattened | None = None,
     ranges: Ranges | None = None,
+    backend: Backend | None = None,
 ) -> Job:
     """Find or make the program of a reduction, and bind it to its data.
 
@@ -316,6 +353,7 @@ def prepare(
         drop_inner: leave an inner dimension of 1 out of the shape of the results.
         flat: the expressions in canonical form, where the caller has it already.
         ranges: the pairs to reduce, None for all.
+        backend: where to run; None for where the arrays lie.
 
     Raises:
         ShapeError: nothing to take a position from, fewer terms than the k best, or more pairs than 64 bits count.
@@ -346,6 +384,7 @@ def prepare(
         shapes=result_shapes(expressions, wanted, reduced, extents, keepdim=keepdim, drop_inner=drop_inner),
         ranges=ranges,
         storage=storage,
+        backend=backend,
     )
 
 

@@ -10,13 +10,14 @@ from pylazy.execute import Job, flatten, launch, request_outputs
 from pylazy.expression import at_user_line
 from pylazy.programs import Executable
 from pylazy.reductions import Output, ReductionRequest
-from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction, stage_as_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.expression import Expression
+    from pylazy.options import Backend
 
 _MAX_EXECUTABLES = 4096
 _EXECUTABLES: dict[tuple[Any, ...], Executable] = {}
@@ -38,6 +39,7 @@ def evaluate(*reductions: Reduction, call: bool = True) -> Any:
     Raises:
         DtypeError: something else than a Reduction was given, or the dtypes differ.
         ShapeError: the reductions are over different pairs.
+        DeviceError: they are asked to run in different places.
         UnsupportedError: a reduction has symbolic variables.
     """
     fused = FusedReductions(reductions)
@@ -92,10 +94,17 @@ class FusedReductions:
         first = jobs[0]
         shapes = [shape for job in jobs for shape in job.shapes]
         outputs = self._executable.reductions.outputs
-        made = [arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
+        place = arrays.place_of(kind, self._sources, first.backend)
+        made = [
+            arrays.empty_result(kind, shape, spec.dtype) if place is None else place.empty(shape, spec.dtype)
+            for shape, spec in zip(shapes, outputs, strict=True)
+        ]
         batch, rows, columns = first.extents
         is_empty = not (rows and columns) or 0 in batch
-        if not is_empty:
+        if not is_empty and place is not None:
+            inputs = [place.locate(source, first.dtype) for source in self._sources]
+            first.launch_on(place, self._executable, inputs, made)
+        elif not is_empty:
             located = [source.locate(first.dtype) for source in self._sources]
             launch(self._executable.load(first.few), located, made, first.extents, first.ranges)
         results = []
@@ -161,6 +170,13 @@ def _check_pair(first: Job, job: Job, number: int) -> None:
         raise ShapeError(
             at_user_line(f"argument {number} has other ranges than argument 0, expected the same: give both one tuple")
         )
+    if job.backend != first.backend:
+        raise DeviceError(
+            at_user_line(
+                f"argument {number} has backend {_named(job.backend)}, and argument 0 {_named(first.backend)}: "
+                "reductions that share a sweep run in one place"
+            )
+        )
     if job.dtype != first.dtype:
         raise DtypeError(
             at_user_line(
@@ -168,3 +184,7 @@ def _check_pair(first: Job, job: Job, number: int) -> None:
                 "the inputs of one of them"
             )
         )
+
+
+def _named(backend: Backend | None) -> str:
+    return "'auto'" if backend is None else f"{backend.name!r} with device_id {backend.device_id}"

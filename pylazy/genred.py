@@ -116,7 +116,7 @@ class Genred:
             *args: an array for each variable, in the order of their positions, of shape (*batch, M, D) for Vi,
                 (*batch, N, D) for Vj, (*batch, D) for Pm. Batch dimensions broadcast.
             backend: as for `LazyTensor.sum`, like the next two.
-            device_id: accepted; the CPU has no ordinal.
+            device_id: with it, the number of a GPU.
             ranges: the pairs to reduce, as six arrays; see docs/semantics.md.
             out: array to write the result into, or a tuple of them where there are several results.
 
@@ -129,10 +129,9 @@ class Genred:
             ShapeError: sizes do not fit; the message names the argument.
             DtypeError: an argument is no array, or of a dtype that no formula reads.
         """
-        del device_id
-        if backend != "auto":
-            read_options({"backend": backend}, dtype=None)
-        return self._reduction(*args, out=out, ranges=ranges)
+        if backend == "auto" and device_id < 0:
+            return self._reduction(*args, out=out, ranges=ranges)
+        return self._reduction(*args, out=out, ranges=ranges, backend=backend, device_id=device_id)
 
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
         """Write one stage of the road from formula to machine code; see `Reduction.as_text`."""

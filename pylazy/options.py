@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy.dtypes import arithmetic_dtype
@@ -18,6 +19,18 @@ _CPU_BACKENDS = ("auto", "CPU")
 _GPU_BACKENDS = ("GPU", *(f"GPU_{n}D{memory}" for n in (1, 2) for memory in ("", "_device", "_host")))
 
 
+class Backend(NamedTuple):
+    """Where a reduction is to run.
+
+    Attributes:
+        name: "auto" for where the arrays lie, "CPU", or "GPU".
+        device_id: number of a GPU; -1 for that of the arrays, and the first one for arrays of the host.
+    """
+
+    name: str
+    device_id: int
+
+
 class Options(NamedTuple):
     """The keyword arguments of a reduction that say how to run it.
 
@@ -25,11 +38,13 @@ class Options(NamedTuple):
         call: run now; else return the `Reduction`.
         out: where to write the result.
         summation: how to add up.
+        backend: where to run; None for where the arrays lie.
     """
 
     call: bool = True
     out: Any = None
     summation: Summation = DEFAULT_SUMMATION
+    backend: Backend | None = None
 
 
 _DEFAULT_OPTIONS = Options()
@@ -46,6 +61,7 @@ def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | 
     Raises:
         TypeError: no option has this name.
         DtypeError: dtype_acc is no dtype of accumulators, or narrower than the arithmetic.
+        DeviceError: there is no such backend, or device_id is no number of a device.
         UnsupportedError: the option would change the result, and is not implemented; or two contradict each other.
     """
     if not given and backend is None:
@@ -54,9 +70,9 @@ def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | 
     if unknown:
         names = ", ".join(sorted(_OPTION_NAMES))
         raise TypeError(at_user_line(f"a reduction takes no argument {min(unknown)!r}, expected one of {names}"))
-    _check_backend(given.get("backend") or backend or "auto")
+    chosen = read_backend(given.get("backend") or backend or "auto", given.get("device_id"))
     summation = Summation(_accumulator(given, dtype), _scheme(given.get("sum_scheme", "auto")))
-    return Options(bool(given.get("call", True)), given.get("out"), summation)
+    return Options(bool(given.get("call", True)), given.get("out"), summation, chosen)
 
 
 def ranges_of(given: Mapping[str, Any], own: Any) -> Ranges | None:
@@ -87,15 +103,28 @@ _OPTION_NAMES = frozenset(
 )
 
 
-def _check_backend(backend: object) -> None:
+def read_backend(backend: object, device_id: object = None) -> Backend | None:
+    """Read where to run; None for where the arrays lie.
+
+    Raises:
+        DeviceError: there is no such backend, or device_id is no number of a device.
+    """
+    number = -1 if device_id is None else _device_number(device_id)
+    if backend == "auto" and number < 0:
+        return None
     if backend in _CPU_BACKENDS:
-        return
+        return Backend(str(backend), number)
     if backend in _GPU_BACKENDS:
-        raise UnsupportedError(
-            at_user_line(f"backend is {backend!r}, and launch on GPUs is not there yet: use 'auto' or 'CPU'")
-        )
+        return Backend("GPU", number)
     names = ", ".join((*_CPU_BACKENDS, *_GPU_BACKENDS))
     raise DeviceError(at_user_line(f"backend is {backend!r}, expected one of {names}"))
+
+
+def _device_number(device_id: object) -> int:
+    try:
+        return operator.index(device_id)  # type: ignore[arg-type]
+    except TypeError:
+        raise DeviceError(at_user_line(f"device_id is {device_id!r}, expected the number of a GPU, or -1")) from None
 
 
 _ACCUMULATORS = {"auto": "", "float32": "float32", "float64": "float64"}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pylazy.reductions import DerivedRequest, Order, ReductionRequest
+from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from pylazy.reductions import Request
+    from pylazy.runtime.gpu_image import GpuImage
+    from pylazy.runtime.gpu_launch import GpuProgram
     from pylazy.runtime.kernel import KernelImage
     from pylazy.runtime.launch import Program
 
@@ -33,11 +36,12 @@ class Executable:
         request: what the programs compute.
     """
 
-    __slots__ = ("_derived", "_programs", "_text", "request")
+    __slots__ = ("_derived", "_gpu_programs", "_programs", "_text", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self._programs: dict[str, Program] = {}
+        self._gpu_programs: dict[str, GpuProgram] = {}
         self._derived: dict[Order, Executable] = {}
         self._text: str | None = None
 
@@ -51,6 +55,19 @@ class Executable:
         program = self._programs.get(few)
         if program is None:
             program = self._programs[few] = _load(self.request, few)
+        return program
+
+    def load_gpu(self, device: int) -> GpuProgram:
+        """Return the program for a GPU of this machine; otherwise as `load`.
+
+        Raises:
+            UnsupportedError: the formula needs what GPU programs do not have, or the GPU is too old.
+            DeviceError: there is no such GPU.
+        """
+        target = gpu_target(device)
+        program = self._gpu_programs.get(target)
+        if program is None:
+            program = self._gpu_programs[target] = _load_gpu(self.request, target)
         return program
 
     def derive(self, wrt: tuple[int, ...]) -> Executable:
@@ -127,6 +144,40 @@ def host_target() -> str:
     return launch.host_target()
 
 
+@cache
+def gpu_target(device: int) -> str:
+    """Name the newest architecture that we compile for, as "sm_90", and a GPU of this machine runs.
+
+    Raises:
+        UnsupportedError: the GPU is older than all of them.
+        DeviceError: there is no such GPU.
+    """
+    from pylazy.compiler.codegen.ptx import PTX_VERSIONS
+    from pylazy.runtime.gpu_devices import properties
+
+    found = properties(device)
+    major, minor = found.capability
+    known = {int(target.removeprefix("sm_")): target for target in PTX_VERSIONS}
+    runnable = [number for number in known if number <= 10 * major + minor]
+    if not runnable:
+        raise UnsupportedError(
+            f"GPU {device}, {found.name}, has compute capability {major}.{minor}: expected at least "
+            f"{min(known) // 10}.{min(known) % 10}"
+        )
+    return known[max(runnable)]
+
+
+def _load_gpu(request: Request, target: str) -> GpuProgram:
+    """Take a GPU program from the disk, or compile it and leave it there."""
+    from pylazy.compiler.codegen.cubin import find_assembler
+    from pylazy.runtime import kernel_cache
+
+    assembler = find_assembler()
+    name = "no assembler" if assembler is None else assembler.name
+    key = kernel_cache.key(request.canonical_text(), target, name, *_compiler_versions())
+    return kernel_cache.default_cache().gpu_program(key, lambda: _compile_gpu(request, target))
+
+
 def _load(request: Request, few: str) -> Program:
     """Take a program from the disk, or compile it and leave it there."""
     from pylazy.runtime import kernel_cache
@@ -163,3 +214,12 @@ def _compile(request: Request, target: str, few: str) -> KernelImage:
     from pylazy.compiler.compile import compile_cpu
 
     return compile_cpu(trace.trace(request, few_rows=few), target)
+
+
+def _compile_gpu(request: Request, target: str) -> GpuImage:
+    """Compile a request for an architecture such as "sm_90"."""
+    from pylazy import trace
+    from pylazy.compiler.codegen.cubin import with_cubin
+    from pylazy.compiler.compile import compile_ptx
+
+    return with_cubin(compile_ptx(trace.trace(request), target))

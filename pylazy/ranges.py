@@ -15,7 +15,7 @@ import numpy as np
 
 from pylazy import arrays
 from pylazy.expression import at_user_line
-from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError
+from pylazy.runtime.errors import DtypeError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -231,11 +231,7 @@ def _as_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value
     if arrays.is_tensor(value):
-        if not value.is_cpu:
-            raise DeviceError(
-                at_user_line(f"an array of ranges lies on the device {value.device}, expected cpu: move it by x.cpu()")
-            )
-        return value.detach().numpy()
+        return value.detach().cpu().numpy()  # of a GPU, a copy, which is waited for; tables are made on the host
     if isinstance(value, list | tuple):
         try:
             return np.asarray(value)

@@ -204,6 +204,11 @@ class ReductionRequest:
             for output in self.outputs
         )
 
+    @cached_property
+    def indices(self) -> str:
+        """The axes whose indices are values of the formula."""
+        return "".join(sorted({axis for entry in self.entries if entry[0] == "index" for axis in entry[1]}))
+
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process; names, lines and sizes are no part of it."""
         return request_text(self.dtype, self.entries, self.outputs, ranged=self.ranged)

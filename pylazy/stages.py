@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pylazy import arrays
 from pylazy.execute import flatten, formula_dtype, prepare
 from pylazy.expression import at_user_line
-from pylazy.options import ranges_of, read_options
+from pylazy.options import ranges_of, read_backend, read_options
 from pylazy.programs import host_target
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.templates import Template
@@ -47,7 +47,9 @@ class Reduction:
         self._template = template
         self._single = single
 
-    def __call__(self, *data: Any, out: Any = None, ranges: Any = None) -> Any:
+    def __call__(
+        self, *data: Any, out: Any = None, ranges: Any = None, backend: str | None = None, device_id: int = -1
+    ) -> Any:
         """Run on the data as it is now.
 
         Args:
@@ -55,6 +57,9 @@ class Reduction:
             out: array to write the result into, or a tuple of them where there are several results.
             ranges: for a formula with symbolic variables, the pairs to reduce; by default those that the reduction was
                 made with.
+            backend: for a formula with symbolic variables, where to run, as for `LazyTensor.sum`; by default where the
+                reduction was made for.
+            device_id: with it, the number of a GPU.
 
         Returns:
             An array, or a tuple of arrays, of the kind of the inputs.
@@ -68,9 +73,12 @@ class Reduction:
         job = self._job
         if self._template is not None:
             job = self._template.bind(data, ranges_of({}, ranges))
-        elif ranges is not None:
+            if backend is not None:
+                job.backend = read_backend(backend, device_id)
+        elif ranges is not None or backend is not None:
+            found, it = ("a backend is", "it") if ranges is None else ("ranges are", "them")
             raise UnsupportedError(
-                at_user_line("ranges are given to a reduction that has its data: give them when it is made")
+                at_user_line(f"{found} given to a reduction that has its data: give {it} when it is made")
             )
         elif data:
             raise TypeError(
@@ -220,6 +228,7 @@ def reduce_or_postpone(
                 drop_inner=drop_inner,
                 options=options if backend is None else {"backend": backend, **options},
                 ranges=chosen,
+                backend=None if read is None else read.backend,
             ),
             single=single,
         )
@@ -232,6 +241,7 @@ def reduce_or_postpone(
         drop_inner=drop_inner,
         flat=flat,
         ranges=chosen,
+        backend=None if read is None else read.backend,
     )
     if read is None:
         return job.run()[0] if single else job.run()

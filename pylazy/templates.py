@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pylazy.expression import Expression
+    from pylazy.options import Backend
     from pylazy.ranges import Ranges
 
 _MAX_PLANS = 64
@@ -85,6 +86,7 @@ class Template:
     """
 
     __slots__ = (
+        "_backend",
         "_drop_inner",
         "_extents",
         "_flat",
@@ -112,6 +114,7 @@ class Template:
         options: Mapping[str, Any],
         declared: Sequence[Argument] = (),
         ranges: Ranges | None = None,
+        backend: Backend | None = None,
     ) -> None:
         """Make a template.
 
@@ -126,6 +129,7 @@ class Template:
             options: as the user wrote them; checked again when the dtype is known.
             declared: arguments with names, which may be more than the formula uses.
             ranges: the pairs to reduce unless a call says otherwise, None for all.
+            backend: where to run; None for where the arrays lie.
 
         Raises:
             ShapeError: two symbolic variables of one position contradict each other.
@@ -139,6 +143,7 @@ class Template:
         self._drop_inner = drop_inner
         self._options = options
         self._ranges = ranges
+        self._backend = backend
         self._plans: dict[Any, Plan] = {}
         self.arguments = _merge(_arguments_of(flat), declared)
         places = {argument.position: place for place, argument in enumerate(self.arguments)}
@@ -185,6 +190,7 @@ class Template:
             shapes=plan.shapes,
             ranges=ranges,
             storage=plan.storage,
+            backend=self._backend,
         )
 
     def inputs_of(self, place: int) -> frozenset[int]:

@@ -13,7 +13,7 @@ from pylazy.runtime.native_library import CBuffer, CGeometry, CPhase, check, nat
 from pylazy.runtime.threads import configure_threads
 
 _ROLE_CODES = {"input": 0, "output": 1, "scratch": 2, "table": 3}
-_AXIS_CODES = {"": 0, "i": 1, "j": 2, "ij": 3}
+AXIS_CODES = {"": 0, "i": 1, "j": 2, "ij": 3}
 _X86_LEVELS = CPU_LEVELS[:3]
 
 
@@ -48,7 +48,7 @@ class Program:
         configure_threads()
         library = native_library()
         handle = ctypes.c_void_p()
-        buffers = _c_buffers(image.buffers)
+        buffers = c_buffers(image.buffers)
         phases = _c_phases(image.phases)
         check(
             library.plz_program_create(
@@ -140,11 +140,12 @@ def is_runnable(target: str) -> bool:
     return target == host
 
 
-def _c_buffers(buffers: tuple[Buffer, ...]) -> "ctypes.Array[CBuffer]":
+def c_buffers(buffers: tuple[Buffer, ...]) -> "ctypes.Array[CBuffer]":
+    """Describe buffers as the library reads them."""
     found = (CBuffer * len(buffers))()
     for target, source in zip(found, buffers, strict=True):
         target.role = _ROLE_CODES[source.role]
-        target.axis = _AXIS_CODES[source.axis]
+        target.axis = AXIS_CODES[source.axis]
         target.row_bytes = source.row_bytes
         target.per_split = source.per_split
     return found
@@ -158,8 +159,8 @@ def _c_phases(phases: tuple[Phase, ...]) -> "ctypes.Array[CPhase]":
         target.rows_per_tile = source.rows_per_tile
         target.max_columns_per_split = source.max_columns_per_split
         target.cost = source.cost
-        target.rows_axis = _AXIS_CODES[source.rows]
-        target.columns_axis = _AXIS_CODES[source.columns]
+        target.rows_axis = AXIS_CODES[source.rows]
+        target.columns_axis = AXIS_CODES[source.columns]
         target.splittable = source.splittable
         target.merges = source.merges
         target.tile_table = source.tile_table

@@ -63,7 +63,7 @@ class Code:
         target: a CPU level, or "sm_80" and the like.
         few_rows: the axis ("", "i" or "j") whose rows are so few that columns take their place in vectors.
         blob: the entry with the code: a kernel image, or PTX as text.
-        launch: of PTX its kernels in order and its buffers, see `pylazy.compiler.codegen.ptx`; of an image empty.
+        launch: of PTX its kernels in order and its buffers, see `pylazy.runtime.gpu_image`; of an image empty.
     """
 
     target: str

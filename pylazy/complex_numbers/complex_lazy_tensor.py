@@ -355,9 +355,11 @@ class ComplexReduction(Reduction):
         super().__init__(planar._job, planar._template, single=planar._single)
         self._drop_inner = drop_inner
 
-    def __call__(self, *data: Any, out: Any = None, ranges: Any = None) -> Any:
+    def __call__(
+        self, *data: Any, out: Any = None, ranges: Any = None, backend: str | None = None, device_id: int = -1
+    ) -> Any:
         """Run on the data as it is now; see `Reduction`."""
-        found = super().__call__(*data, ranges=ranges)
+        found = super().__call__(*data, ranges=ranges, backend=backend, device_id=device_id)
         return delivered(complex_array(found, drop_inner=self._drop_inner), out)
 
     def __repr__(self) -> str:

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pylazy import arrays
 from pylazy.dtypes import arithmetic_dtype
 from pylazy.execute import Wanted, prepare
@@ -20,8 +18,8 @@ from pylazy.programs import Extents
 from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from pylazy.options import Options
     from pylazy.ranges import Ranges
-    from pylazy.reductions import Summation
 
 _EXACT_COUNTS = 2**24
 """Up to here, float32 sums of ones are exact."""
@@ -174,7 +172,7 @@ class StatisticMethods(ReductionMethods):
 
     def _float64_one(self) -> Any:
         """A 1 that makes the whole formula one of float64."""
-        source = arrays.array_source(np.ones(1), what="one", batch=0, view="0")
+        source = arrays.number_source(1.0)
         return new(self.__class__, variable(source, axis="", dim=1, dtype="float64"), (), None, None, None)
 
     def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
@@ -188,7 +186,7 @@ class StatisticMethods(ReductionMethods):
         extents = Extents(self._batch, self._rows, self._columns)
         ranges = ranges_of(options, self._ranges)
         read = read_options(options, dtype=formula.dtype, backend=self._backend)
-        mean = _mean(formula, where, extents, ranges, read.summation)
+        mean = _mean(formula, where, extents, ranges, read)
         if not read.call:
             raise UnsupportedError(at_user_line("call=False is not there for var and std, which take two sweeps"))
         difference = apply("sub", (formula, mean))
@@ -199,6 +197,7 @@ class StatisticMethods(ReductionMethods):
             extents=extents,
             keepdim=keepdim,
             ranges=ranges,
+            backend=read.backend,
         )
         shape = (*sums.shapes[0][:-1], formula.dim)
         kind = arrays.check_devices(sums.sources)
@@ -218,10 +217,10 @@ class StatisticMethods(ReductionMethods):
         return read.out
 
 
-def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | None, summation: Summation) -> Expression:
+def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | None, read: Options) -> Expression:
     """Find the mean as a variable of the axis that is kept."""
-    wanted = (Wanted("mean", (0,), 0, summation),)
-    job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges)
+    wanted = (Wanted("mean", (0,), 0, read.summation),)
+    job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges, backend=read.backend)
     if any(source.kind == arrays.SYMBOL for source in job.sources):
         raise UnsupportedError(at_user_line("var and std of symbolic variables are not there: pass arrays"))
     result = job.unrounded(arrays.check_devices(job.sources))[0]

@@ -3,7 +3,7 @@
 A graph of torch holds calls of this op and nothing else of pylazy: a gradient is the same op with the text of a derived
 program. So autograd to any order, forward mode, torch.func, torch.compile and torch.export are rules for one op:
 
-- CPU and Meta give results, and their shapes;
+- CPU and CUDA give results, Meta their shapes;
 - Autograd wraps the call in a node whose backward and jvp call the op again;
 - the functorch key does the same at each level of torch.func, and moves a dimension of vmap to the batch dimensions.
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.reductions import Request, Result
+    from pylazy.runtime.gpu_launch import GpuProgram
+    from pylazy.runtime.launch import Program
 
 _RANGES = 6
 """The number of arrays of block-sparse ranges."""
@@ -59,37 +61,51 @@ def run(inputs: Sequence[torch.Tensor], program: str, batch_ranks: Sequence[int]
 # What it computes -----------------------------------------------------------------------------------------------------
 
 
-def _on_cpu(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
+def _compute(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     executable = find_by_text(program)
     request = executable.request
     count = len(inputs) - _RANGES * request.ranged
     extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
-    results = _empty_results(request, extents, "cpu")
-    if extents.rows and extents.columns and 0 not in extents.batch:
-        dtype = request.dtype
-        located = [
-            arrays.Source(arrays.TORCH, tensor, batch=rank, dtype=dtype, weak=False, view="").locate(dtype)
-            for tensor, rank in zip(inputs[:count], batch_ranks[:count], strict=True)
-        ]
-        if request.ranged:
-            ranges = Ranges(inputs[count:])
-            loaded = executable.load()
-            if sum(buffer.role == "table" for buffer in loaded.image.arguments) > 1:
-                ranges.check_transposes(extents.rows, extents.columns, (None, Location("<a graph of torch>", 0, 0, "")))
-            launch(loaded, located, results, extents, ranges)
-        else:
-            launch(executable.load(few_rows(extents, dtype)), located, results, extents)
-    else:
+    sources = [
+        arrays.Source(arrays.TORCH, tensor, batch=rank, dtype=request.dtype, weak=tensor.dim() == 0, view="")
+        for tensor, rank in zip(inputs[:count], batch_ranks[:count], strict=True)
+    ]
+    arrays.check_devices(sources)
+    place = arrays.place_of(arrays.TORCH, sources, None)
+    device = next((source.array.device for source in sources if source.array.is_cuda), "cpu")
+    results = _empty_results(request, extents, device)
+    if not (extents.rows and extents.columns) or 0 in extents.batch:
         for number, result in enumerate(results):
             result.fill_(result_over_nothing(request, number))
+        return results
+    ranges = Ranges(inputs[count:]) if request.ranged else None
+    if place is None:
+        few = "" if request.ranged else few_rows(extents, request.dtype)
+        loaded = executable.load(few)
+        _check_tables(loaded, ranges, extents)
+        launch(loaded, [source.locate(request.dtype) for source in sources], results, extents, ranges)
+    else:
+        on_gpu = place.load(executable)
+        _check_tables(on_gpu, ranges, extents)
+        located = [place.locate(source, request.dtype) for source in sources]
+        place.launch(on_gpu, located, results, extents, ranges)
     return results
+
+
+def _check_tables(program: Program | GpuProgram, ranges: Ranges | None, extents: Extents) -> None:
+    """Check that a program may use both halves of ranges, where it does."""
+    if ranges is not None and sum(buffer.role == "table" for buffer in program.image.arguments) > 1:
+        position = (None, Location("<a graph of torch>", 0, 0, ""))
+        ranges.check_transposes(extents.rows or 0, extents.columns or 0, position)
 
 
 def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     request = find_by_text(program).request
     count = len(inputs) - _RANGES * request.ranged
     extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
-    return _empty_results(request, extents, inputs[0].device)
+    # Numbers of the host may stand beside tensors of a GPU.
+    device = next((tensor.device for tensor in inputs[:count] if tensor.dim()), inputs[0].device)
+    return _empty_results(request, extents, device)
 
 
 def _empty_results(request: Request, extents: Extents, device: Any) -> list[torch.Tensor]:
@@ -280,7 +296,8 @@ def _as_node(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -
 
 
 for _key, _kernel in {
-    "CPU": _on_cpu,
+    "CPU": _compute,
+    "CUDA": _compute,
     "Meta": _on_meta,
     "Autograd": _as_node,
     "FuncTorchDynamicLayerFrontMode": _as_node,

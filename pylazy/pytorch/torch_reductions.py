@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from pylazy import arrays
 from pylazy.execute import Job, Wanted, launch
 from pylazy.expression import at_user_line
+from pylazy.gpu.torch_place import TorchPlace
 from pylazy.pytorch.torch_ops import pull_back, run
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import UnsupportedError
@@ -78,13 +79,45 @@ def _requires_grad(sources: Sequence[Source]) -> bool:
 
 def dispatch(job: Job) -> tuple[torch.Tensor, ...]:
     """Run a reduction as a call of `pylazy::run`, which torch sees."""
+    own, device = _device_of(job), _device_to_run_on(job)
     ranges = _range_tensors(job)
     ranks = [*(source.batch for source in job.sources), *(0 for _ in ranges)]
-    found = run([*as_tensors(job), *ranges], job.executable.text(), ranks)
+    inputs = as_tensors(job)
+    if device != own:
+        inputs = [tensor.to(device) for tensor in inputs]
+    found = run([*inputs, *ranges], job.executable.text(), ranks)
     return tuple(
-        _finished(result, wanted, job).reshape(shape)
+        _finished(result.to(own), wanted, job).reshape(shape)
         for result, wanted, shape in zip(found, job.wanted, job.shapes, strict=True)
     )
+
+
+def _device_of(job: Job) -> torch.device:
+    """The device of the tensors of a job; lists and numbers of the host may stand beside those of a GPU."""
+    devices: list[torch.device] = [source.array.device for source in job.sources if source.kind == arrays.TORCH]
+    return next((device for device in devices if device.type != "cpu"), devices[0])
+
+
+def _device_to_run_on(job: Job) -> torch.device:
+    """Where the user asks a reduction to run that torch transforms or compiles.
+
+    Raises:
+        DeviceError: the tensors lie on another GPU, or are to run on the CPU from a GPU.
+        UnsupportedError: torch cannot move tensors to a GPU.
+    """
+    own = _device_of(job)
+    if own.type == "cuda":
+        TorchPlace.of(own, job.backend)
+    elif job.backend is not None and job.backend.name == "GPU":
+        if not torch.cuda.is_available():
+            raise UnsupportedError(
+                at_user_line(
+                    "backend is 'GPU' for tensors of the host in a function that torch transforms or compiles, and "
+                    "this torch has no CUDA: use backend='CPU'"
+                )
+            )
+        return torch.device("cuda", max(job.backend.device_id, 0))
+    return own
 
 
 def _range_tensors(job: Job) -> list[torch.Tensor]:
@@ -95,16 +128,17 @@ def _range_tensors(job: Job) -> list[torch.Tensor]:
 def as_tensors(job: Job, tensors: dict[int, torch.Tensor] | None = None) -> list[torch.Tensor]:
     """Give every input of a job as a tensor of the dtype of the formula; some may take the place of its own."""
     dtype = getattr(torch, job.dtype)
+    device = _device_of(job)
     found = []
     for number, source in enumerate(job.sources):
         if tensors is not None and number in tensors:
             found.append(tensors[number])
         elif source.kind == arrays.TORCH:
-            found.append(source.array.to(dtype))
+            found.append(source.array.to(device=device, dtype=dtype))
         elif source.kind == arrays.NUMBER:
-            found.append(torch.tensor(source.array, dtype=dtype))
+            found.append(torch.tensor(source.array, dtype=dtype, device=device))
         else:
-            found.append(torch.from_numpy(np.array(source.array)).to(dtype))
+            found.append(torch.from_numpy(np.array(source.array)).to(device=device, dtype=dtype))
     return found
 
 
@@ -208,7 +242,11 @@ def _gradients(
         (*batch, extent[spec.axis], spec.dim) if batch else job.sources[k].shape
         for k, spec in zip(wrt, inputs, strict=True)
     ]
-    full = [arrays.empty_result(arrays.TORCH, shape, job.dtype) for shape in shapes]
+    place = arrays.place_of(arrays.TORCH, job.sources, job.backend)
+    full = [
+        arrays.empty_result(arrays.TORCH, shape, job.dtype) if place is None else place.empty(shape, job.dtype)
+        for shape in shapes
+    ]
     if rows and columns and 0 not in batch:
         if job.ranges is not None:
             for gradient, spec in zip(full, inputs, strict=True):
@@ -216,9 +254,12 @@ def _gradients(
                     gradient.zero_()
         # These have every batch dimension as results have, so they are laid out as results are.
         given = [result.detach().contiguous() for result in (*results, cotangent)]
-        program = job.executable.gradient(wrt, job.few)
-        job.check_tables(program)
-        launch(program, job.locate(tensors), [*given, *full], job.extents, job.ranges)
+        if place is not None:
+            job.launch_on(place, job.executable.derive(wrt), job.locate_on(place, tensors), [*given, *full])
+        else:
+            program = job.executable.gradient(wrt, job.few)
+            job.check_tables(program)
+            launch(program, job.locate(tensors), [*given, *full], job.extents, job.ranges)
     else:
         for gradient in full:
             gradient.zero_()

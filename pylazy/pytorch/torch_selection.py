@@ -109,7 +109,8 @@ class _Pairs(NamedTuple):
             if spec.axis:
                 array = source.array if source.kind == arrays.TORCH else torch.from_numpy(np.array(source.array))
                 count = math.prod(source.shape[source.batch :]) // spec.dim
-                rows = array.to(dtype).reshape(*source.shape[: source.batch], count, spec.dim)
+                array = array.to(device=self.positions.device, dtype=dtype)
+                rows = array.reshape(*source.shape[: source.batch], count, spec.dim)
                 source = _as_rows(self.gather(rows, spec.axis))
             axes = "i" if spec.axis else ""
             leaf = Expression("var", (), (), axes, spec.dim, None if source.weak else source.dtype, source, position)
@@ -125,7 +126,8 @@ class _Pairs(NamedTuple):
 
         formula = replace_leaves(job.expressions[0], on_pairs)
         extents = Extents(job.extents.batch, self.positions.shape[-1], 1)
-        found = run_tensors(prepare((formula,), (Wanted("sum", (0,)),), reduced="j", extents=extents))[0]
+        wanted = (Wanted("sum", (0,)),)
+        found = run_tensors(prepare((formula,), wanted, reduced="j", extents=extents, backend=job.backend))[0]
         # Each pair was selected for one component, in turn.
         by_component: torch.Tensor = found.reshape(*self.positions.shape[:-1], *self._by_component())
         return by_component.diagonal(dim1=-2, dim2=-1)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from gpu_formulas import DIFFERENTIABLE, FORMULAS, Variables, request_of, traced, traced_gradient
-from pylazy.compiler.codegen.ptx import PTX_VERSIONS, PtxModule, assemble, emit_ptx, find_ptxas, parse_resources
+from pylazy.compiler.codegen.ptx import PTX_VERSIONS, assemble, emit_ptx, find_ptxas, parse_resources
 from pylazy.compiler.compile import compile_ptx, ptx_as_text
 from pylazy.compiler.dialects.reduction.formula_ops import FORMULA_OPS
 from pylazy.compiler.target import NvidiaTarget
 from pylazy.runtime.errors import CompileError, InternalError, UnsupportedError
+from pylazy.runtime.gpu_image import GpuImage
 
 DTYPES = (np.float32, np.float64)
 ROWS, COLUMNS = 7, 5
@@ -29,9 +30,9 @@ def ptxas() -> Path:
     return found
 
 
-def check_kernels(module: PtxModule, ptxas: Path) -> None:
+def check_kernels(module: GpuImage, ptxas: Path) -> None:
     """Assemble a module: nothing may be kept in local memory, which is where spilled and indexed registers go."""
-    _, resources = assemble(module.text, arch=module.arch, ptxas=ptxas)
+    _, resources = assemble(module.text, arch=module.target, ptxas=ptxas)
     assert set(resources) == {kernel.name for kernel in module.kernels}
     for kernel in module.kernels:
         found = resources[kernel.name]

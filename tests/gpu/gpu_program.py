@@ -8,10 +8,23 @@ from ptx_interpreter import launch
 from ptx_memory import GlobalMemory
 from ptx_text import parse_ptx
 
-from pylazy.compiler.codegen.ptx import launch_geometry
 from pylazy.compiler.compile import compile_ptx
+from pylazy.runtime.gpu_image import GpuImage
+from pylazy.runtime.gpu_launch import GpuGeometry, GpuSizes
+from pylazy.runtime.gpu_launch import GpuProgram as RuntimeProgram
 
 Array = Any  # an ndarray
+
+
+def launch_geometry(
+    image: GpuImage, *, rows: int, columns: int, processors: int, batch: int = 1
+) -> tuple[GpuGeometry, ...]:
+    """Give what the runtime decides for each kernel of a program."""
+    # Buffers that repeat along the batch, and one that does not: nothing depends on more of them.
+    strides = [(int(k == 0),) for k in range(len(image.arguments))]
+    sizes = GpuSizes(rows, columns, processors=processors, batch_sizes=(batch,), batch_strides=strides)
+    program = RuntimeProgram(image)
+    return tuple(program.geometry(number, sizes) for number in range(len(image.kernels)))
 
 
 class GpuProgram:
@@ -56,7 +69,7 @@ class GpuProgram:
         """
         count = max(batch, 1)
         extents = {"i": rows, "j": columns, "": 1}
-        geometries = launch_geometry(self.module.kernels, extents, processors=self.processors, batch=count)
+        geometries = launch_geometry(self.module, rows=rows, columns=columns, processors=self.processors, batch=count)
         self.splits = max(geometry.splits for geometry in geometries)
         arrays = dict(zip([buffer.name for buffer in self.module.buffers], inputs, strict=False))
         unwritten = [buffer for buffer in self.module.buffers if buffer.name not in arrays]

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_program import GpuProgram
+from gpu_program import GpuProgram, launch_geometry
 from ptx_text import PtxError
 
 from gpu_formulas import FORMULAS, Variables, expected, inputs_of, request_of, traced, traced_gradient
 from pylazy import Vi, Vj
-from pylazy.compiler.codegen.ptx import launch_geometry
 from pylazy.compiler.nests.gpu_memory import STAGED_COLUMN_BYTES, column_layout
 from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS
 from reference import assert_close
@@ -133,19 +132,19 @@ def test_a_merge_goes_through_splits_four_at_a_time_and_one_by_one() -> None:
 
 
 def test_splits_are_used_only_where_rows_are_few() -> None:
-    kernels = compiled("gaussian_d3_e1", np.float32).module.kernels
-    few, _ = launch_geometry(kernels, {"i": 10_000, "j": 10_000, "": 1}, processors=132)
+    image = compiled("gaussian_d3_e1", np.float32).module
+    few, _ = launch_geometry(image, rows=10_000, columns=10_000, processors=132)
     assert few.grid[0] == 20
     assert 2 * 132 <= few.grid[0] * few.grid[1] <= 4 * 132
     assert few.splits * few.columns_per_split >= 10_000
-    many, merge = launch_geometry(kernels, {"i": 1_000_000, "j": 1_000_000, "": 1}, processors=132)
+    many, merge = launch_geometry(image, rows=1_000_000, columns=1_000_000, processors=132)
     assert many.splits == 1
     assert merge.grid[1] == 0
 
 
 def test_numbers_of_columns_in_a_split_stay_below_32_bits() -> None:
-    kernels = compiled("argmin", np.float32).module.kernels
-    geometry, merge = launch_geometry(kernels, {"i": 10**7, "j": 3 * 2**30, "": 1}, processors=132)
+    image = compiled("argmin", np.float32).module
+    geometry, merge = launch_geometry(image, rows=10**7, columns=3 * 2**30, processors=132)
     assert geometry.columns_per_split == 2**30
     assert geometry.splits == 3
     assert merge.grid[1] == 1
@@ -176,10 +175,9 @@ def test_elements_of_a_batch_are_blocks_along_z(name: str, processors: int) -> N
 
 
 def test_a_batch_needs_fewer_splits() -> None:
-    kernels = compiled("gaussian_d3_e1", np.float32).module.kernels
-    extents = {"i": 10_000, "j": 100_000, "": 1}
-    one, _ = launch_geometry(kernels, extents, processors=132)
-    many, _ = launch_geometry(kernels, extents, processors=132, batch=40)
+    image = compiled("gaussian_d3_e1", np.float32).module
+    one, _ = launch_geometry(image, rows=10_000, columns=100_000, processors=132)
+    many, _ = launch_geometry(image, rows=10_000, columns=100_000, processors=132, batch=40)
     assert one.splits > many.splits == 1
 
 

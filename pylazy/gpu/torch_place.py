@@ -1,0 +1,123 @@
+"""Reductions of CUDA tensors: memory and the stream are torch's."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pylazy import arrays
+from pylazy.arrays import Located
+from pylazy.expression import at_user_line
+from pylazy.gpu.launches import Target, argument_strides, launch_on, sizes_of
+from pylazy.runtime.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pylazy.arrays import Source
+    from pylazy.options import Backend
+    from pylazy.programs import Executable, Extents
+    from pylazy.ranges import Ranges
+    from pylazy.runtime.gpu_launch import GpuProgram
+
+
+class TorchPlace:
+    """A GPU of torch: its current stream, its allocator.
+
+    Everything is launched on the current stream of the tensors' device, in its order; nothing waits, and nothing is
+    copied from the host but the tables of ranges, once for each `Ranges`.
+    """
+
+    def __init__(self, device: Any) -> None:
+        """Choose a `torch.device`."""
+        self._torch = sys.modules["torch"]
+        self._device = device
+
+    @staticmethod
+    def of(device: Any, backend: Backend | None) -> TorchPlace:
+        """Choose the device of the tensors, where the user asks for nothing else.
+
+        Raises:
+            DeviceError: the user asks for the CPU, or for another GPU.
+        """
+        if backend is not None and (backend.name == "CPU" or backend.device_id not in {-1, device.index}):
+            asked = "the CPU" if backend.name == "CPU" else f"GPU {backend.device_id}"
+            raise DeviceError(
+                at_user_line(
+                    f"the tensors lie on {device}, and the reduction is to run on {asked}: move them, as by x.to()"
+                )
+            )
+        return TorchPlace(device)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Allocate a result."""
+        return self._torch.empty(shape, dtype=getattr(self._torch, dtype), device=self._device)
+
+    def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
+        """Find the data of an input; numbers and lists are written to the device by a kernel of their own."""
+        if tensor is not None:
+            return source.locate_tensor(tensor, dtype)
+        if source.kind == arrays.TORCH and source.array.device == self._device:
+            return source.locate(dtype)
+        if source.kind == arrays.NUMBER:
+            number = self.empty((1,), dtype).fill_(source.array)
+            return Located(number.data_ptr(), (), (), number)
+        return source.locate_tensor(self._constant(source, dtype), dtype)
+
+    def _constant(self, source: Source, dtype: str) -> Any:
+        """Copy a list or a number of the host."""
+        values = source.array.reshape(-1).tolist()
+        moved = self.empty((len(values),), dtype)
+        for place, value in enumerate(values):  # fills can be captured in a graph, where a copy cannot
+            moved[place].fill_(value)
+        return moved.reshape(source.shape)
+
+    def locate_array(self, array: Any) -> Located:
+        """Find a tensor (*batch, rows, dim) of contiguous elements."""
+        return Located(array.data_ptr(), (), (), array)
+
+    def load(self, executable: Executable) -> GpuProgram:
+        """Find the program for the GPU."""
+        return executable.load_gpu(self._device.index)
+
+    def launch(
+        self,
+        program: GpuProgram,
+        inputs: Sequence[Located],
+        results: Sequence[Any],
+        extents: Extents,
+        ranges: Ranges | None = None,
+        *,
+        indices: str = "",
+    ) -> None:
+        """Launch a program; nothing is waited for."""
+        del indices
+        tables = []
+        if ranges is not None:
+            axes = [buffer.axis for buffer in program.image.arguments if buffer.role == "table"]
+            tables = [self._table(ranges, axis, extents) for axis in axes]
+        shapes = [(tuple(result.shape), result.element_size()) for result in results]
+        strides = argument_strides(inputs, shapes, len(tables), extents.batch)
+        others = [0] * (len(inputs) + len(results))
+        tiles = [*others, *(count for _, count in tables)] if tables else ()
+        pointers = [
+            *(located.pointer for located in inputs),
+            *(result.data_ptr() for result in results),
+            *(table.data_ptr() for table, _ in tables),
+        ]
+        sizes = sizes_of(self._device.index, extents, strides, tiles)
+        launch_on(self._target(), program, pointers, sizes)
+
+    def _target(self) -> Target:
+        torch = self._torch
+
+        def allocate(size: int) -> Located:
+            memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+            return Located(memory.data_ptr(), (), (), memory)
+
+        return Target(self._device.index, torch.cuda.current_stream(self._device).cuda_stream, allocate)
+
+    def _table(self, ranges: Ranges, axis: str, extents: Extents) -> tuple[Any, int]:
+        """Give a table on the device, and the number of tiles that it lists."""
+        words = ranges.table(axis, extents.rows or 1, extents.columns or 1).words
+        return self._torch.from_numpy(words).to(self._device), int(words[0])
