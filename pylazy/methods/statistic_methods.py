@@ -192,7 +192,7 @@ class StatisticMethods(ReductionMethods):
         difference = apply("sub", (formula, mean))
         sums = prepare(
             (apply("concat", (apply("square", (difference,)), difference)),),
-            (Wanted("sum", (0,), 0, read.summation),),
+            (Wanted("sum", (0,), 0, read.summation, read.math_mode),),
             reduced=where,
             extents=extents,
             keepdim=keepdim,
@@ -219,7 +219,7 @@ class StatisticMethods(ReductionMethods):
 
 def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | None, read: Options) -> Expression:
     """Find the mean as a variable of the axis that is kept."""
-    wanted = (Wanted("mean", (0,), 0, read.summation),)
+    wanted = (Wanted("mean", (0,), 0, read.summation, read.math_mode),)
     job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges, backend=read.backend)
     if any(source.kind == arrays.SYMBOL for source in job.sources):
         raise UnsupportedError(at_user_line("var and std of symbolic variables are not there: pass arrays"))

@@ -29,12 +29,12 @@ def select(job: Job) -> tuple[torch.Tensor, ...]:
     Args:
         job: of the kinds min, max, kmin or kmax, or their positions, or both.
     """
-    kind, operands, k, _ = job.wanted[0]
+    kind, operands, k, _, math_mode = job.wanted[0]
     value = kind.removeprefix("arg")
     formula = job.expressions[0]
     if formula.op == "var" and formula.source is None:  # the formula of a bundle is known to its program only
         raise UnsupportedError(at_user_line(f"the gradient of {value} needs the formula, which is not here"))
-    wanted = (Wanted(value, operands, k), Wanted(f"arg{value}", operands, k))
+    wanted = tuple(Wanted(name, operands, k, math_mode=math_mode) for name in (value, f"arg{value}"))
     shapes = result_shapes(job.expressions, wanted, job.reduced, job.extents, keepdim=False, drop_inner=False)
     flat = flatten(job.expressions)
     ranged = job.ranges is not None
@@ -126,7 +126,7 @@ class _Pairs(NamedTuple):
 
         formula = replace_leaves(job.expressions[0], on_pairs)
         extents = Extents(job.extents.batch, self.positions.shape[-1], 1)
-        wanted = (Wanted("sum", (0,)),)
+        wanted = (Wanted("sum", (0,), math_mode=job.wanted[0].math_mode),)
         found = run_tensors(prepare((formula,), wanted, reduced="j", extents=extents, backend=job.backend))[0]
         # Each pair was selected for one component, in turn.
         by_component: torch.Tensor = found.reshape(*self.positions.shape[:-1], *self._by_component())
