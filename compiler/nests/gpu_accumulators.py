@@ -18,7 +18,6 @@ from pylazy.compiler.combiners import (
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
-from pylazy.runtime.errors import InternalError
 
 State = list[ir.Value]
 
@@ -63,9 +62,6 @@ class ColumnAccumulator(Protocol):
 
 class GpuAccumulator(ColumnAccumulator, Protocol):
     """What a loop nest asks of an accumulation whose state lasts for all columns."""
-
-    def join(self, state: State, other: State, /) -> State:
-        """Merge the states of two threads that took columns of the same rows in turn."""
 
     def results(self, state: State, count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
@@ -451,10 +447,6 @@ class Selection:
     def close_tile(self, _outer: State, inner: State, /) -> State:
         """End a tile of columns."""
         return inner
-
-    def join(self, state: State, other: State, /) -> State:
-        """Refuse: the schedule gives the rows of a list to one thread."""
-        raise InternalError(f"lists of {self.k} entries in two threads are not merged")
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Compare the best of a block with the last entries of the lists; only then look at each column."""

@@ -495,9 +495,10 @@ class ReduceNest(Nest):
         with ir.InsertionPoint(loop.body), self.body.scope():
             self.first_column = loop.induction_variable
             count = imin(isub(high, self.first_column), kb.constant(self.tile.columns, low.type))
-            if low.type != self.first_of_split.type:
+            wide = ir.IntegerType.get_signless(64)
+            if low.type != wide:
                 self.first_column, count = (
-                    kb.emit("arith.extui", (value,), self.first_of_split.type) for value in (self.first_column, count)
+                    kb.emit("arith.extui", (value,), wide) for value in (self.first_column, count)
                 )
                 self.first_column = iadd(self.first_of_split, self.first_column)
             if self.tile.bytes:
@@ -545,9 +546,12 @@ class ReduceNest(Nest):
             ]
             for k in range(self.column_groups)
         ]
+        joining = [part for part in parts if isinstance(part, Components | Exponentials)]
+        if len(joining) < len(parts):
+            raise InternalError("the schedule gave the rows of a list to several threads")
         joined = groups[0]
         for other in groups[1:]:
-            pairs = list(zip(parts, self._split(joined), self._split(other), strict=True))
+            pairs = list(zip(joining, self._split(joined), self._split(other), strict=True))
             joined = [slot for part, (_, a), (_, b) in pairs for slot in part.join(a, b)]
         return joined
 
