@@ -100,8 +100,8 @@ def compile_ptx(traced: Any, arch: str) -> GpuImage:
             or the architecture is not known.
         CompileError: the module cannot be compiled.
     """
-    target = NvidiaTarget(arch)
     with compilation():
+        target = _nvidia_target(traced.module, arch)
         module = _clone(traced.module)
         run_passes(module, (*FORMULA_PASSES, *KERNEL_PASSES, *NVIDIA_PASSES), target=target)
         container = _gpu_module(module)
@@ -119,14 +119,20 @@ def compile_ptx(traced: Any, arch: str) -> GpuImage:
         )
 
 
+def _nvidia_target(module: Any, arch: str) -> NvidiaTarget:
+    """Give the target in the math mode that a function of the module asks for."""
+    modes = [attribute(function, "reduction.math_mode", "") for function in module.body.operations]
+    return NvidiaTarget(arch, next(filter(None, modes), ""))
+
+
 def ptx_as_text(traced: Any, arch: str) -> dict[str, str]:
     """Write every stage of a formula's way to PTX.
 
     Returns:
         Texts by stage: "formula", "kernel", "gpu", "llvm" and "ptx".
     """
-    target = NvidiaTarget(arch)
     with compilation():
+        target = _nvidia_target(traced.module, arch)
         module = _clone(traced.module)
         texts = _upper_stages_as_text(module, target)
         split = NVIDIA_PASSES.index(lower_math)
@@ -179,7 +185,6 @@ def walk_as_text(traced: Any, target: str) -> Walk:
         UnsupportedError: the formula needs what the target does not have.
     """
     is_gpu = target.startswith("sm_")
-    chosen: Target = NvidiaTarget(target) if is_gpu else CpuTarget(target)
     last_passes = NVIDIA_PASSES if is_gpu else CPU_PASSES
     split = last_passes.index(lower_math)
     stages = (
@@ -189,6 +194,7 @@ def walk_as_text(traced: Any, target: str) -> Walk:
         ("llvm", last_passes[split:]),
     )
     with compilation():
+        chosen: Target = _nvidia_target(traced.module, target) if is_gpu else CpuTarget(target)
         module = _clone(traced.module)
         steps = [Step("trace", "formula", 0.0, _count_operations(module), str(module))]
         schedules: tuple[Mapping[str, Any], ...] = ()

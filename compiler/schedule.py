@@ -3,11 +3,12 @@
 Sources of the constants: `benchmarks/` and the port model of docs/design/cpu-schedule.md (AMD Zen 4, AVX-512).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.dialects.reduction.summation import has_direct_sums
+from pylazy.compiler.dialects.reduction.summation import has_direct_sums, summation_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
@@ -287,8 +288,10 @@ def _cycles(body: Any) -> float:
 
 #: Threads of a GPU block: four warps, so that several blocks fill a multiprocessor and overlap their barriers.
 _BLOCK_THREADS = 128
-#: Threads of a block whose rows lie in workgroup memory.
+#: Threads of a block whose lists are of rows in workgroup memory.
 _LONG_ROW_THREADS = 64
+#: Groups of threads that share long rows in workgroup memory and take columns in turn: a warp each.
+_COLUMN_GROUPS = 4
 #: Threads of a block, and rows of a thread, that go over the pairs of a table: a block has a tile of it, whose rows are
 #: often few, and more than there are would be computed for nothing.
 _RANGED_THREADS = 64
@@ -309,6 +312,9 @@ _PAIR_REGISTERS = 32
 _ROW_PANEL_BYTES = 33 * 1024
 #: Registers of the elements of a long result that one sweep over the columns computes.
 _RESULT_REGISTERS = 32
+#: Registers of the sums of a long result that a thread keeps where lanes share their rows, and the fewest worth it.
+_SHARED_REGISTERS = 64
+_FEWEST_SHARED_REGISTERS = 32
 #: What one turn of a loop over a long inner dimension reads of a column: one load from workgroup memory.
 _INNER_BYTES = 16
 #: Registers of the values of a list of a kmin or kmax, of which a thread can keep two.
@@ -329,6 +335,7 @@ class NvidiaSchedule:
     """How a kernel op is cut for an NVIDIA GPU: see `reduction-map-to-gpu`."""
 
     block_threads: int
+    column_groups: int
     blocks_per_processor: int
     rows_per_thread: int
     column_step: int
@@ -336,6 +343,7 @@ class NvidiaSchedule:
     unroll_limit: int
     inner_step: int
     result_chunk: int
+    shared_chunk: int
     row_panel_bytes: int
 
 
@@ -345,26 +353,31 @@ def nvidia_schedule(operation: Any, target: NvidiaTarget) -> NvidiaSchedule:
     body = operation.regions[0].blocks[0]
     words = _value_bits(body) // 32
     threads, rows_per_thread, column_step = _BLOCK_THREADS, 1, 1
+    groups, shared_chunk = 1, 0
     table_bytes = 4 * words * sum(table_numbers(op) for op in _recursions(body))
     if table_bytes:
         while threads > _WARP_THREADS and threads * table_bytes > _TABLES_BYTES:
             threads //= 2
     elif name_of(operation) == "reduction.map_reduce":
-        threads = _threads(body, words)
-        rows_per_thread, column_step = _thread_block(body, words, threads)
+        if not len(operation.operands):  # the intervals of a table are short, and apart for each block of rows
+            threads, groups = _threads(body, words)
+            shared_chunk = _shared_chunk(body, words)
+        rows_per_thread, column_step = _thread_block(body, words, threads // groups)
         if attribute(operation, "rows") == "":
             rows_per_thread = 1
         if len(operation.operands):
             threads, rows_per_thread = _RANGED_THREADS, min(rows_per_thread, _RANGED_ROWS)
     return NvidiaSchedule(
         block_threads=threads,
+        column_groups=groups,
         blocks_per_processor=_BLOCKS_PER_PROCESSOR * _BLOCK_THREADS // threads,
         rows_per_thread=rows_per_thread,
         column_step=column_step,
         tile_columns=_tile_columns(body, WORKGROUP_BYTES - threads * table_bytes),
         unroll_limit=UNROLL_LIMIT,
-        inner_step=_INNER_BYTES // 4 // words * (_LONG_INNER_LOADS if threads < _BLOCK_THREADS else 1),
+        inner_step=_gpu_inner_step(body, words, threads // groups),
         result_chunk=_result_chunk(body),
+        shared_chunk=shared_chunk,
         row_panel_bytes=0 if table_bytes else _ROW_PANEL_BYTES,
     )
 
@@ -377,18 +390,45 @@ def _long_row_bytes(body: Any, words: int) -> int:
     return 4 * words * sum(dim for dim in _loaded_dims(body, 0) if dim > UNROLL_LIMIT)
 
 
-def _threads(body: Any, words: int) -> int:
-    """Choose the threads of a block: fewer where workgroup memory then holds two long rows for each of them."""
-    long_bytes = _long_row_bytes(body, words)
-    fits = 0 < long_bytes * (2 * _LONG_ROW_THREADS + 1) <= _ROW_PANEL_BYTES
-    results = sum(
-        inner_dim(value)
+def _threads(body: Any, words: int) -> tuple[int, int]:
+    """Choose the threads of a block, and the groups of them that take columns of the same rows in turn.
+
+    Where rows are long, and those of a block fit in workgroup memory, a thread that holds several of them reads less of
+    the columns; so fewer threads hold them. Lists stay with one thread.
+    """
+    accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
+    fits = 0 < _long_row_bytes(body, words) * (2 * _LONG_ROW_THREADS + 1) <= _ROW_PANEL_BYTES
+    if not fits or sum(_widths(accumulations)) != 1 or has_direct_sums(body):
+        return _BLOCK_THREADS, 1
+    if {attribute(op, "kind") for op in accumulations} & _SELECTIONS:
+        return _LONG_ROW_THREADS, 1
+    return _BLOCK_THREADS, _COLUMN_GROUPS
+
+
+def _gpu_inner_step(body: Any, words: int, threads: int) -> int:
+    """Choose the elements of a turn of a loop over a long inner dimension; `threads` hold the rows of a block."""
+    step = _INNER_BYTES // 4 // words
+    if threads == _BLOCK_THREADS:
+        return step
+    # What a loop leaves over is straight code, whose loads take all registers.
+    dims = [dim for dim in _loaded_dims(body, 0) if dim > UNROLL_LIMIT]
+    steps = range(_LONG_INNER_LOADS * step, step, -step)
+    return next((wide for wide in steps if all(dim >= 2 * wide and dim % wide < step for dim in dims)), step)
+
+
+def _widths(accumulations: Sequence[Any]) -> list[int]:
+    """Give the inner dimensions of what is accumulated."""
+    return [inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand)]
+
+
+def _shared_chunk(body: Any, words: int) -> int:
+    """Choose the elements of a long sum that lanes share; 0 where all sums are short."""
+    sums = [
+        inner_dim(op.operands[0])
         for op in body.operations
-        if name_of(op) == "reduction.accumulate"
-        for value in op.operands
-        if _is_vector(value)
-    )
-    return _LONG_ROW_THREADS if fits and results == 1 else _BLOCK_THREADS
+        if name_of(op) == "reduction.accumulate" and attribute(op, "kind") == "sum" and not summation_of(op)
+    ]
+    return _SHARED_REGISTERS // words if max(sums, default=0) * words >= _FEWEST_SHARED_REGISTERS else 0
 
 
 def _state_words(body: Any) -> int:
@@ -405,12 +445,14 @@ def _result_chunk(body: Any) -> int:
 def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     """Choose the rows of a thread and the columns that it takes at once: as many pairs as its registers allow.
 
+    `threads` hold the rows of a block.
+
     Rows share the loads of a column, columns share loop and address arithmetic (and, where inner dimensions are long,
     the loads of row elements from memory).
     """
     accumulations = [op for op in body.operations if name_of(op) == "reduction.accumulate"]
     kinds = {attribute(op, "kind") for op in accumulations}
-    widths = [inner_dim(operand) for op in accumulations for operand in op.operands if _is_vector(operand)]
+    widths = _widths(accumulations)
     chunk = _result_chunk(body)
     state_words = _state_words(body)
     results = sum(min(width, chunk) for width in widths)
@@ -423,10 +465,12 @@ def _thread_block(body: Any, words: int, threads: int) -> tuple[int, int]:
     if kinds & _SELECTIONS:
         listed = words * max(attribute(op, "k", 1) for op in accumulations)
         rows, columns = (2, 8) if words == 1 and listed <= _LISTED_REGISTERS else (1, 8 // words)
+    elif _shared_chunk(body, words):
+        rows, columns = (1, 8) if words == 1 else (1, 2)
     elif max(widths, default=1) > chunk:
         rows, columns = 4, 4 // state_words
     elif threads < _BLOCK_THREADS:
-        rows, columns = 2, 16
+        rows, columns = 4 // words, 8
     elif widest > UNROLL_LIMIT:
         rows, columns = (2, 8) if words == 1 else (1, 8)
     elif kinds <= {"sum", "mean", "prod"}:

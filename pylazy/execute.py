@@ -36,12 +36,14 @@ class Wanted(NamedTuple):
         operands: positions among the expressions of the job: the formula, then the weight where there is one.
         k: how many are kept, 0 where the kind takes none.
         summation: how it adds up, as the user wishes; see `_summation`.
+        math_mode: how GPUs compute functions; see `Output`.
     """
 
     kind: str
     operands: tuple[int, ...]
     k: int = 0
     summation: Summation = DEFAULT_SUMMATION
+    math_mode: str = ""
 
 
 WANTED: Mapping[str, tuple[Wanted, ...]] = MappingProxyType({kind: (Wanted(kind, (0,)),) for kind in REDUCTIONS})
@@ -619,7 +621,7 @@ def complete_extents(wanted: tuple[Wanted, ...], reduced: str, extents: Extents)
             )
         )
     axis, extent = ("j", columns) if reduced == "j" else ("i", rows)
-    for kind, _, k, _ in wanted:
+    for kind, _, k, *_ in wanted:
         if k > extent:
             raise ShapeError(
                 at_user_line(f"K is {k}, and axis {axis} has {extent} elements: {kind} needs a K of at most {extent}")
@@ -678,12 +680,13 @@ def request_outputs(
 ) -> tuple[Output, ...]:
     """Give the outputs of a program, one for each wanted result, where the formulas are the values `roots`."""
     outputs = []
-    for kind, operands, k, summation in wanted:
+    for kind, operands, k, summation, math_mode in wanted:
         dim = expressions[operands[-1]].dim * (k or 1)
         row = REDUCTIONS[kind]
         numbers = tuple([roots[operand] for operand in operands])
         chosen = _summation(kind, summation, dtype)
-        outputs.append(Output(row.program or kind, reduced, numbers, k, dim, row.program_dtype(dtype), chosen))
+        made = row.program_dtype(dtype)
+        outputs.append(Output(row.program or kind, reduced, numbers, k, dim, made, chosen, math_mode))
     return tuple(outputs)
 
 

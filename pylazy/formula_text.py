@@ -127,7 +127,7 @@ def reduction_as_text(expressions: Sequence[Expression], wanted: Sequence[Wanted
     writer = _TextWriter(expressions)
     written = [writer.write(_shown(expression)) for expression in expressions]
     texts = []
-    for kind, operands, k, _ in wanted:
+    for kind, operands, k, *_ in wanted:
         name = f"{kind}_{reduced}" + (f"[{k}]" if k else "")
         if len(operands) > 1:
             texts.append(f"{name}({', '.join(written[operand][0] for operand in operands)})")
@@ -141,7 +141,7 @@ def reduction_as_latex(expressions: Sequence[Expression], wanted: Sequence[Wante
     writer = _LatexWriter(expressions)
     written = [writer.write(_shown(expression)) for expression in expressions]
     texts = []
-    for kind, operands, k, _ in wanted:
+    for kind, operands, k, *_ in wanted:
         form = _LATEX_REDUCTIONS.get(kind, rf"\operatorname*{{{{{kind}}}}}" + (f"^{k}" if k else "") + "_{axis} {f}")
         f = written[operands[0]]
         if not form.startswith((r"\log", r"\frac{{\sum")):

@@ -42,7 +42,7 @@ class Genred:
         sum_scheme: how sums are added up.
         enable_chunks: accepted, and changes nothing.
         rec_multVar_highdim: accepted, and changes nothing.
-        use_fast_math: accepted, and changes nothing.
+        use_fast_math: how GPUs compute functions, as for `LazyTensor.sum`.
 
     Raises:
         FormulaError: a text cannot be read; the message shows where.
@@ -66,7 +66,7 @@ class Genred:
         sum_scheme: str = "auto",
         enable_chunks: bool = True,
         rec_multVar_highdim: bool = False,  # noqa: N803
-        use_fast_math: bool = True,
+        use_fast_math: bool | None = None,
     ) -> None:
         del dtype, cuda_type, rec_multVar_highdim
         self.formula = formula
@@ -235,10 +235,10 @@ def _template(wish: Genred, formulas: list[LazyTensor]) -> Template:
         )
     operands = tuple(range(len(expressions)))
     k = _checked_k(wish, takes_k=row.takes_k)
-    summation = read_options(wish._options, dtype=None).summation
+    read = read_options(wish._options, dtype=None)
     template = Template(
         expressions,
-        tuple(Wanted(kind, operands, k, summation) for kind in kinds),
+        tuple(Wanted(kind, operands, k, read.summation, read.math_mode) for kind in kinds),
         reduced=_reduced(wish.axis),
         extents=Extents((), None, None),
         flat=flatten(expressions),

@@ -39,12 +39,14 @@ class Options(NamedTuple):
         out: where to write the result.
         summation: how to add up.
         backend: where to run; None for where the arrays lie.
+        math_mode: how GPUs compute functions, one of `MATH_MODES`.
     """
 
     call: bool = True
     out: Any = None
     summation: Summation = DEFAULT_SUMMATION
     backend: Backend | None = None
+    math_mode: str = ""
 
 
 _DEFAULT_OPTIONS = Options()
@@ -72,7 +74,9 @@ def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | 
         raise TypeError(at_user_line(f"a reduction takes no argument {min(unknown)!r}, expected one of {names}"))
     chosen = read_backend(given.get("backend") or backend or "auto", given.get("device_id"))
     summation = Summation(_accumulator(given, dtype), _scheme(given.get("sum_scheme", "auto")))
-    return Options(bool(given.get("call", True)), given.get("out"), summation, chosen)
+    return Options(
+        bool(given.get("call", True)), given.get("out"), summation, chosen, _math_mode(given.get("use_fast_math"))
+    )
 
 
 def ranges_of(given: Mapping[str, Any], own: Any) -> Ranges | None:
@@ -125,6 +129,15 @@ def _device_number(device_id: object) -> int:
         return operator.index(device_id)  # type: ignore[arg-type]
     except TypeError:
         raise DeviceError(at_user_line(f"device_id is {device_id!r}, expected the number of a GPU, or -1")) from None
+
+
+_MATH_MODES = {None: "", False: "accurate", True: "fast"}
+
+
+def _math_mode(wanted: object) -> str:
+    if wanted is not None and not isinstance(wanted, bool):
+        raise UnsupportedError(at_user_line(f"use_fast_math is {wanted!r}, expected True, False or None"))
+    return _MATH_MODES[wanted]
 
 
 _ACCUMULATORS = {"auto": "", "float32": "float32", "float64": "float64"}

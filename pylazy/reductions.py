@@ -139,6 +139,9 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
 SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
 """Reductions whose results are values of the formula at some pairs."""
 
+#: How GPUs compute functions of float32, the most accurate first: see "Functions on GPUs" of docs/semantics.md.
+MATH_MODES = ("accurate", "", "fast")
+
 
 class Output(NamedTuple):
     """One result of a program.
@@ -151,6 +154,7 @@ class Output(NamedTuple):
         dim: elements of a row of the result; with k, element (rank, component) lies at rank * components + component.
         dtype: "float32", "float64" or "int64".
         summation: how it adds up.
+        math_mode: one of `MATH_MODES`.
     """
 
     kind: str
@@ -160,11 +164,13 @@ class Output(NamedTuple):
     dim: int
     dtype: str
     summation: Summation = DEFAULT_SUMMATION
+    math_mode: str = ""
 
     def __str__(self) -> str:
         operands = " ".join(f"%{operand}" for operand in self.operands)
         k = f" k={self.k}" if self.k else ""
-        return f"{self.kind} over {self.axis} {operands}{k} -> {self.dtype}x{self.dim}{self.summation}"
+        math_mode = f" with {self.math_mode} functions" if self.math_mode else ""
+        return f"{self.kind} over {self.axis} {operands}{k} -> {self.dtype}x{self.dim}{self.summation}{math_mode}"
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,11 @@ class ReductionRequest:
     def indices(self) -> str:
         """The axes whose indices are values of the formula."""
         return "".join(sorted({axis for entry in self.entries if entry[0] == "index" for axis in entry[1]}))
+
+    @cached_property
+    def math_mode(self) -> str:
+        """How GPUs compute functions: as the most accurate of the outputs wants, since they share them."""
+        return min((output.math_mode for output in self.outputs), key=MATH_MODES.index, default="")
 
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process; names, lines and sizes are no part of it."""

@@ -65,13 +65,13 @@ def select(job: Job, library: Library) -> tuple[Any, ...]:
         job: of the kinds in `SELECTIONS`, or their positions, or both.
         library: of its arrays.
     """
-    kind, operands, k, _ = job.wanted[0]
+    kind, operands, k, _, math_mode = job.wanted[0]
     value = kind.removeprefix("arg")
     formula = job.expressions[0]
     own = job.executable.selection
     if own is None and formula.op == "var" and formula.source is None:  # a bundle without it
         raise UnsupportedError(at_user_line(f"the gradient of {value} needs the formula, which is not here"))
-    wanted = (Wanted(value, operands, k), Wanted(f"arg{value}", operands, k))
+    wanted = tuple(Wanted(name, operands, k, math_mode=math_mode) for name in (value, f"arg{value}"))
     shapes = result_shapes(job.expressions, wanted, job.reduced, job.extents, keepdim=False, drop_inner=False)
     ranged = job.ranges is not None
     if own is None:
@@ -158,7 +158,7 @@ class _Pairs(NamedTuple):
 
         formula = replace_leaves(job.expressions[0], on_pairs)
         extents = Extents(job.extents.batch, self.positions.shape[-1], 1)
-        wanted = (Wanted("sum", (0,)),)
+        wanted = (Wanted("sum", (0,), math_mode=job.wanted[0].math_mode),)
         return self._chosen(prepare((formula,), wanted, reduced="j", extents=extents, backend=job.backend))
 
     def evaluate_program(self, selection: Selection) -> Any:

@@ -218,7 +218,7 @@ def reduce_or_postpone(
     if options or backend is not None:
         dtype = None if postponed else formula_dtype(expressions, (flat or flatten(expressions)).sources)
         read = read_options(options, dtype=dtype, backend=backend)
-        wanted = tuple([target._replace(summation=read.summation) for target in wanted])
+        wanted = tuple([target._replace(summation=read.summation, math_mode=read.math_mode) for target in wanted])
     if flat is not None and postponed:
         if read is not None and read.out is not None:
             raise UnsupportedError(

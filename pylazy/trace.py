@@ -91,6 +91,8 @@ def _build(request: ReductionRequest, *, orders: "tuple[Order, ...]", few_rows: 
         )
         if request.ranged:
             function.attributes["reduction.ranged"] = ir.UnitAttr.get()
+        if request.math_mode:
+            function.attributes["reduction.math_mode"] = ir.StringAttr.get(request.math_mode)
         if few_rows:
             function.attributes["reduction.few_rows"] = ir.StringAttr.get(few_rows)
         if orders:

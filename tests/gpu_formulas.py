@@ -90,6 +90,12 @@ def concatenated(v: Variables) -> Any:
     return (v.x(3).concat(v.y(40)) * v.y(1)).sum(axis=1, call=False)
 
 
+def long_products(v: Variables) -> Any:
+    """Make a long result with factors of the row, of the pair and of the column, and a seam between its elements."""
+    vectors = v.y(36).concat(v.y(64)) * v.y(1)
+    return (-2.5 * v.x(1) * (-v.x(3).sqdist(v.y(3))).exp() * vectors).sum(axis=1, call=False)
+
+
 def dot_of_long(v: Variables) -> Any:
     """Make a formula whose column is too long to be staged."""
     return ((v.x(2000) | v.y(2000)) * v.y(2)).sum(axis=1, call=False)
@@ -116,6 +122,9 @@ FORMULAS: Mapping[str, Formula] = {
     "with_parameter": with_parameter,
     "with_number": with_number,
     "concatenated": concatenated,
+    "long_products": long_products,
+    "min_argmin_d20": _distances(lambda d: d.min_argmin(axis=1, call=False), 20),
+    "logsumexp_d20": logsumexp(20),
     "dot_of_long": dot_of_long,
 }
 DIFFERENTIABLE = (
@@ -159,7 +168,7 @@ def expected(reduction: Any) -> list[Array]:
     job = reduction._job
     values = [evaluate_dense(expression) for expression in job.expressions]
     results = []
-    for kind, operands, k, _ in job.wanted:
+    for kind, operands, k, *_ in job.wanted:
         dense = reduce_dense(kind, [values[operand] for operand in operands], axis=job.reduced, k=k)
         results.append(dense.reshape(dense.shape[0], -1))
     return results

@@ -10,15 +10,14 @@ from pylazy.compiler.combiners import (
     COMPENSATED_COMBINERS,
     COMPONENT_COMBINERS,
     any_of,
+    both,
     compensated_total,
-    precedes_by_index,
-    precedes_in_order,
+    either,
     rarely,
     selection_hit,
-    selection_insert,
 )
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.mlir import ir
+from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
 from pylazy.compiler.nests.cpu_accumulators import accumulator_type, attribute_segments, is_blocked, is_compensated
 
@@ -47,8 +46,8 @@ class Saved(NamedTuple):
 ReadSaved = Callable[[str, Position], ir.Value]
 
 
-class GpuAccumulator(Protocol):
-    """What a loop nest asks of an accumulation."""
+class ColumnAccumulator(Protocol):
+    """What a loop over columns asks of an accumulation."""
 
     def start(self) -> State:
         """Build the neutral state."""
@@ -61,6 +60,10 @@ class GpuAccumulator(Protocol):
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Let a block of columns in; `columns` are their indices."""
+
+
+class GpuAccumulator(ColumnAccumulator, Protocol):
+    """What a loop nest asks of an accumulation whose state lasts for all columns."""
 
     def results(self, state: State, count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
@@ -101,7 +104,8 @@ def _fold(name: str, values: Sequence[ir.Value]) -> ir.Value:
     return functools.reduce(lambda a, b: kb.emit(name, (a, b)), values)
 
 
-def _product(factors: Sequence[ir.Value]) -> ir.Value:
+def product(factors: Sequence[ir.Value]) -> ir.Value:
+    """Build the product of one or more numbers."""
     return functools.reduce(kb.mul, factors)
 
 
@@ -122,8 +126,8 @@ class Factored(NamedTuple):
     number: float
 
 
-def factor_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factored | None":
-    """Take the factors that do not vary with the column out of a product; None if there are none."""
+def split_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factored | None":
+    """Take the factors that do not vary with the column out of a product; None if its numbers might overflow."""
     inner, outer, number = [], [], 1.0
     pending = [value]
     while pending:
@@ -143,10 +147,16 @@ def factor_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factore
             outer.append(factor)
         else:
             inner.append(factor)
-    if not inner or (not outer and number == 1.0) or not _FACTORS[0] <= abs(number) <= _FACTORS[1]:
+    if not inner or not _FACTORS[0] <= abs(number) <= _FACTORS[1]:
         return None
     # Numbers first: they are multiplied once for all elements of a vector.
     return Factored(tuple(sorted(inner, key=inner_dim)), tuple(outer), number)
+
+
+def factor_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factored | None":
+    """Split a product as `split_product` does; None where nothing is taken out."""
+    found = split_product(value, axes)
+    return found if found is not None and (found.outer or found.number != 1.0) else None
 
 
 class Components:
@@ -200,9 +210,11 @@ class Components:
 
     def close_tile(self, outer: State, inner: State, /) -> State:
         """End a tile of columns."""
-        if not self.blocked:
-            return inner
-        pairs = zip(self._states(outer), self._states(inner), strict=True)
+        return self.join(outer, inner) if self.blocked else inner
+
+    def join(self, state: State, other: State, /) -> State:
+        """Merge the states of two threads, or of a tile and those before it."""
+        pairs = zip(self._states(state), self._states(other), strict=True)
         return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
@@ -228,9 +240,9 @@ class Components:
         factors = [factor for factor in self.factored.inner if inner_dim(factor) > 1]
         numbers = [factor for factor in self.factored.inner if inner_dim(factor) == 1]
         if numbers and (row, column) not in shared:
-            shared[row, column] = _product([body.element(factor, Position(0), row, column) for factor in numbers])
+            shared[row, column] = product([body.element(factor, Position(0), row, column) for factor in numbers])
         first = [shared[row, column]] if numbers else []
-        return _product([*first, *(body.element(factor, at, row, column) for factor in factors)])
+        return product([*first, *(body.element(factor, at, row, column) for factor in factors)])
 
     def _step_extrema(self, state: State, blocks: Sequence[Sequence[ir.Value]], columns: Sequence[ir.Value]) -> State:
         """Compare the best of a block with the state; only where it may be better, look where it stands."""
@@ -261,7 +273,7 @@ class Components:
         ]
         if self.factored.number != 1.0:
             factors.append(kb.constant(self.factored.number, self.element))
-        return _product([value, *factors])
+        return product([value, *factors])
 
     def results(self, state: State, count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
@@ -335,9 +347,11 @@ class Exponentials:
 
     def close_tile(self, outer: State, inner: State, /) -> State:
         """End a tile of columns."""
-        if not self.blocked:
-            return inner
-        pairs = zip(self._states(outer), self._states(inner), strict=True)
+        return self.join(outer, inner) if self.blocked else inner
+
+    def join(self, state: State, other: State, /) -> State:
+        """Merge the states of two threads, or of a tile and those before it."""
+        pairs = zip(self._states(state), self._states(other), strict=True)
         return [slot for a, b in pairs for slot in self._merge_states(a, b)]
 
     def _merge_states(self, state: State, other: State) -> State:
@@ -473,28 +487,37 @@ class Selection:
         hits = [selection_hit(low, entries[-2]) for low, entries in zip(lowest, lists, strict=True)]
 
         def look() -> tuple[ir.Value, ...]:
-            found: State = []
-            for values, entries in zip(blocks, lists, strict=True):
-                changed = entries
-                for value, column in zip(values, columns, strict=True):
-                    changed = self._offer(value, column, changed)
-                found += changed
-            return tuple(found)
+            offers = [self._offer_all(*pair, columns[0]) for pair in zip(blocks, lists, strict=True)]
+            return tuple(slot for entries in offers for slot in entries)
 
         return list(rarely(any_of(hits), look, tuple(state)))
+
+    def _offer_all(self, values: Sequence[ir.Value], entries: State, first: ir.Value) -> State:
+        """Build a loop over the columns of a block: in registers, which have no index, the values move up by one."""
+        count = len(values)
+        if count == 1:
+            return self._offer(values[0], lambda: first, entries)
+        narrow = first.type
+        bounds = [kb.constant(bound, narrow) for bound in (0, count, 1)]
+        loop = scf.ForOp(*bounds, [*values, *entries])
+        with ir.InsertionPoint(loop.body):
+            carried = list(loop.inner_iter_args)
+            following = [*carried[1:count], carried[0]]
+
+            def column() -> ir.Value:
+                return kb.emit("arith.addi", (first, loop.induction_variable))
+
+            scf.YieldOp([*following, *self._offer(carried[0], column, carried[count:])])
+        return list(loop.results)[count:]
 
     def _candidate(self, body: BodyElements, row: int, column: int) -> ir.Value:
         value = body.element(self.value, self.component, row, column)
         return kb.neg(value) if self.negated else value
 
-    def _offer(self, value: ir.Value, column: ir.Value, entries: State) -> State:
-        def insert() -> tuple[ir.Value, ...]:
-            pairs = list(zip(entries[0::2], entries[1::2], strict=True))
-            nowhere = kb.constant(0, ir.IntegerType.get_signless(1))
-            changed, _ = selection_insert((value, column, nowhere), pairs, precedes_in_order)
-            return tuple(slot for pair in changed for slot in pair)
-
-        return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))
+    def _offer(self, value: ir.Value, column: Callable[[], ir.Value], entries: State) -> State:
+        """Let a value in whose column comes after those of the entries."""
+        hit = selection_hit(value, entries[-2])
+        return list(rarely(hit, lambda: _inserted(value, column(), entries), tuple(entries)))
 
     def results(self, state: State, _count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
@@ -515,19 +538,39 @@ class Selection:
         ]
 
     def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
-        """Let saved lists of one row in: values are read at once, columns of those that enter the list."""
+        """Let saved lists of one row in: columns are read of the values that enter the list."""
+        wide = ir.IntegerType.get_signless(64)
         for read in saved:
-            places = [self.component.shifted(rank * self.dim) for rank in range(self.k)]
-            values = [read("values", at) for at in places]
-            for value, at in zip(values, places, strict=True):
-                state = self._offer_saved(value, at, read, state)
+            loop = scf.ForOp(*[kb.constant(bound, wide) for bound in (0, self.k * self.dim, self.dim)], state)
+            with ir.InsertionPoint(loop.body):
+                base = loop.induction_variable
+                if self.component.base is not None:
+                    base = kb.emit("arith.addi", (base, self.component.base))
+                at = Position(self.component.offset, base)
+
+                def column(read: ReadSaved = read, at: Position = at) -> ir.Value:
+                    return read("indices", at)
+
+                scf.YieldOp(self._offer(read("values", at), column, list(loop.inner_iter_args)))
+            state = list(loop.results)
         return state
 
-    def _offer_saved(self, value: ir.Value, at: Position, read: ReadSaved, entries: State) -> State:
-        def insert() -> tuple[ir.Value, ...]:
-            pairs = list(zip(entries[0::2], entries[1::2], strict=True))
-            nowhere = kb.constant(0, ir.IntegerType.get_signless(1))
-            changed, _ = selection_insert((value, read("indices", at), nowhere), pairs, precedes_by_index)
-            return tuple(slot for pair in changed for slot in pair)
 
-        return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))
+def _inserted(value: ir.Value, column: ir.Value, entries: State) -> tuple[ir.Value, ...]:
+    """Build a sorted list with a new entry: of two neighbours that it stands before, the first moves to the second.
+
+    On a tie the entry stays. A number stands before NaN and empty entries, NaN before empty ones; that an empty entry
+    takes the place of another changes nothing.
+    """
+    is_number = kb.compare("ord", value, value)
+    result: list[ir.Value] = []
+    before: tuple[ir.Value, ir.Value, ir.Value] | None = None
+    for entry, index in zip(entries[0::2], entries[1::2], strict=True):
+        empty = kb.icompare("eq", index, kb.constant(-1, index.type))
+        stands = both(kb.compare("ult", value, entry), either(is_number, empty))
+        moved = (value, column)
+        if before is not None:
+            moved = (kb.select(before[0], before[1], value), kb.select(before[0], before[2], column))
+        result += [kb.select(stands, moved[0], entry), kb.select(stands, moved[1], index)]
+        before = (stands, entry, index)
+    return tuple(result)

@@ -162,10 +162,16 @@ class ColumnTile:
         self.bytes = columns * self.stride
 
     def fill(
-        self, tile: ir.Value, pointers: Mapping[ir.Value, ir.Value], *, first: ir.Value, count: ir.Value, threads: int
+        self,
+        tile: ir.Value,
+        pointers: Mapping[ir.Value, ir.Value],
+        *,
+        first: ir.Value,
+        count: ir.Value,
+        threads: int,
+        thread: ir.Value,
     ) -> None:
         """Build the copy of `count` columns from global memory by all threads of a block, neighbours side by side."""
-        thread = thread_index()
         for source, offset in self.offsets.items():
             dim, element = source.kind.shape[1], source.kind.element_type
             size = element_bytes(element)

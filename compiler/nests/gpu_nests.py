@@ -6,15 +6,17 @@ from math import gcd
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.combiners import COMPONENT_COMBINERS
+from pylazy.compiler.combiners import COMPONENT_COMBINERS, both, negation, rarely
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
-from pylazy.compiler.mlir import gpu, ir, scf
+from pylazy.compiler.mlir import gpu, ir, llvm, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_memory import iadd, imin, imul, isub, number
+from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, imul, isub, number
 from pylazy.compiler.nests.gpu_accumulators import (
+    ColumnAccumulator,
     Components,
     Exponentials,
+    Factored,
     GpuAccumulator,
     ReadSaved,
     Result,
@@ -44,6 +46,7 @@ from pylazy.compiler.nests.gpu_memory import (
 )
 from pylazy.compiler.nests.gpu_pairs import PairStores
 from pylazy.compiler.nests.gpu_selection import ListedSelection, is_long_selection
+from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS, SharedSums, shareable_factors, shared_step, shuffled
 from pylazy.compiler.nests.gpu_soft_dtw import ThreadTables
 from pylazy.compiler.target import Target
 from pylazy.runtime.errors import InternalError
@@ -54,6 +57,9 @@ _EXTENTS = 4
 _MERGED_AT_ONCE = 4
 #: For each accumulation: "values" and "indices" -> the scratch for its unfinished states.
 Partials = Mapping[Any, Mapping[str, ir.Value]]
+#: Bytes of a slot of a state in workgroup memory, and the most slots of a row where groups of threads share rows.
+_SLOT_BYTES = 8
+_SLOTS_OF_A_GROUP = 3
 #: State slots of accumulations that share one sweep over the columns.
 _SLOTS_OF_A_SWEEP = 24
 
@@ -97,8 +103,10 @@ class Nest:
         self.name = name
         self.threads = attribute(operation, "block_threads", 128)
         self.blocks_per_processor = attribute(operation, "blocks_per_processor", 4)
+        self.column_groups = attribute(operation, "column_groups", 1)
+        self.row_threads = self.threads // self.column_groups
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
-        self.rows_per_block = self.threads * self.rows_per_thread
+        self.rows_per_block = self.row_threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
         self.block = Block(
             self.rows_per_thread,
@@ -114,7 +122,7 @@ class Nest:
         long = [source for source in self._sources("r") if source.kind.shape[1] > self.block.unroll_limit]
         self.panel = RowPanel(
             long if name_of(operation) == "reduction.map_reduce" else [],
-            rows=self.threads * self.rows_per_thread,
+            rows=self.rows_per_block,
             limit=min(attribute(operation, "row_panel_bytes", 0), WORKGROUP_BYTES - self.tile.bytes),
             step=self.block.inner_step,
         )
@@ -122,6 +130,9 @@ class Nest:
             self.body_block, threads=self.threads, taken=self.tile.bytes + self.panel.bytes, name=target.name
         )
         self.workgroup_bytes = self.tile.bytes + self.panel.bytes + self.tables.bytes
+        if self.column_groups > 1:
+            exchanged = _SLOTS_OF_A_GROUP * self.rows_per_thread * self.threads * _SLOT_BYTES
+            self.workgroup_bytes = max(self.workgroup_bytes, exchanged)
         self.row_starts: dict[Any, ir.Value] = {}
         self.column: Any = None
 
@@ -225,8 +236,12 @@ class Nest:
             end: the row after its last one, if that comes before `rows_per_block` rows.
         """
         thread = thread_index()
+        if self.column_groups > 1:
+            self.group, thread = split_number(thread, self.row_threads)
         self.end_of_rows = end
-        self.thread_rows = [iadd(iadd(first, thread), number(k * self.threads)) for k in range(self.rows_per_thread)]
+        self.thread_rows = [
+            iadd(iadd(first, thread), number(k * self.row_threads)) for k in range(self.rows_per_thread)
+        ]
         last = isub(end, number(1))
         clamped = self.readable_rows = [imin(row, last) for row in self.thread_rows]
         for source in self._sources("r"):
@@ -258,7 +273,7 @@ class Nest:
         element = source.kind.element_type
         axis = self._varies_with(operation)
         if source in self.panel.offsets:
-            return self.panel.load(self.row_starts[source, 0], source, at, rows_after=row * self.threads)
+            return self.panel.load(self.row_starts[source, 0], source, at, rows_after=row * self.row_threads)
         if axis == "r":
             return scaled(load_input(element_address(self.row_starts[source, row], at, element), element), source)
         if axis == "":
@@ -305,12 +320,22 @@ class Nest:
         return row_address(self.pointers[buffer], self.thread_rows[row], kind.shape[1], kind.element_type)
 
     def row_exists(self, row: int) -> ir.Value:
-        """Build what tells, as one bit, whether a row of the thread is one of the axis."""
-        return kb.icompare("slt", self.thread_rows[row], self.end_of_rows)
+        """Build what tells, as one bit, whether a row of the thread is one of the axis, and this thread its first."""
+        return self._exists(self.thread_rows[row])
+
+    def _exists(self, row: ir.Value) -> ir.Value:
+        exists = kb.icompare("slt", row, self.end_of_rows)
+        if self.column_groups > 1:
+            exists = both(exists, kb.icompare("eq", self.group, number(0)))
+        return exists
 
     def guarded(self, row: int, body: Callable[[], None]) -> None:
         """Build a branch that only rows of the axis take."""
-        branch = scf.IfOp(self.row_exists(row))
+        self.guarded_row(self.thread_rows[row], body)
+
+    def guarded_row(self, row: ir.Value, body: Callable[[], None]) -> None:
+        """Build a branch that only a row of the axis takes, in the first of the threads that hold it."""
+        branch = scf.IfOp(self._exists(row))
         with ir.InsertionPoint(branch.then_block):
             body()
             scf.YieldOp([])
@@ -386,6 +411,7 @@ class ReduceNest(Nest):
     ) -> None:
         super().__init__(arguments, operation, name, target, partials)
         self.chunk = attribute(operation, "result_chunk", 16)
+        self.shared_chunk = attribute(operation, "shared_chunk", 0)
         self.accumulations = accumulations_of(operation)
         self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
         self.splittable = is_splittable(operation)
@@ -403,7 +429,7 @@ class ReduceNest(Nest):
                 if _is_selection(operation):
                     for component in range(inner_dim(operation.operands[0])):
                         self._sweep([(operation, self._selection(operation, Position(component)))])
-                elif dim > self.chunk:
+                elif dim > self.chunk or (self.shared_chunk and shareable_factors(operation, self.body)):
                     self._sweep_by_chunks(operation, dim)
                 else:
                     if shared and slots + dim > _SLOTS_OF_A_SWEEP:
@@ -466,9 +492,12 @@ class ReduceNest(Nest):
 
     def _sweep_by_chunks(self, operation: Any, dim: int) -> None:
         """Build sweeps for a long result: a loop over whole chunks, straight code for what remains."""
+        factored = shareable_factors(operation, self.body) if self.shared_chunk else None
         weighted = list(operation.attributes["operandSegmentSizes"])[1] == 1
         seams = {seam for seam in self.body.boundaries(operation.operands[int(weighted)]) if 0 < seam < dim}
         for low, high in itertools.pairwise([0, *sorted(seams), dim]):
+            if factored is not None:
+                low = self._sweeps_shared(operation, factored, low, high)  # noqa: PLW2901, what remains
             turns = (high - low) // self.chunk
             looped = low + turns * self.chunk if turns > 1 else low
             if turns > 1:
@@ -481,27 +510,64 @@ class ReduceNest(Nest):
                 places = [Position(k) for k in range(first, min(first + self.chunk, high))]
                 self._sweep([(operation, self._accumulator(operation, places))])
 
+    def _sweeps_shared(self, operation: Any, factored: Factored, low: int, high: int) -> int:
+        """Build sweeps for the elements of a long result from one seam to the next that lanes can share.
+
+        Returns:
+            The first element that is left.
+        """
+        element = ir.VectorType(operation.operands[0].type).element_type
+        step = shared_step(element)
+        while (chunk := min(self.shared_chunk, (high - low) // step * step)) >= 2 * step:
+            turns = (high - low) // chunk
+
+            def sweep(first: Position, chunk: int = chunk) -> None:
+                part = SharedSums(operation, factored, first=first, count=chunk, thread=thread_index())
+                self._sweep_shared(operation, part)
+
+            if turns == 1:
+                sweep(Position(low))
+            else:
+                loop = scf.ForOp(number(low), number(low + turns * chunk), number(chunk), [])
+                with ir.InsertionPoint(loop.body), self.body.scope():
+                    sweep(Position(0, loop.induction_variable, low))
+                    scf.YieldOp([])
+            low += turns * chunk
+        return low
+
     def _sweep(self, parts: Sequence[tuple[Any, GpuAccumulator]]) -> None:
         """Build one pass over all columns, tile by tile, and the stores of what it found."""
-        self.parts = [accumulator for _, accumulator in parts]
+        self.parts: Sequence[ColumnAccumulator] = [accumulator for _, accumulator in parts]
         states = [accumulator.start() for accumulator in self.parts]
         self.widths = [len(state) for state in states]
-        self._end(parts, self.over_columns([slot for state in states for slot in state]))
+        flat = self.over_columns([slot for state in states for slot in state])
+        self._end(parts, self._join_groups([part for _, part in parts], flat) if self.column_groups > 1 else flat)
 
     def over_columns(self, flat: State) -> State:
         """Build the loop over all columns of this block."""
         return self.over_tiles(flat, self.first_of_split, self.end_of_split)
 
     def over_tiles(self, flat: State, low: ir.Value, high: ir.Value) -> State:
-        """Build the loop over some columns, tile by tile."""
-        loop = scf.ForOp(low, high, number(self.tile.columns), flat)
+        """Build the loop over the tiles of some columns, numbered in the whole axis or, as i32, in the split."""
+        loop = scf.ForOp(low, high, kb.constant(self.tile.columns, low.type), flat)
         with ir.InsertionPoint(loop.body), self.body.scope():
             self.first_column = loop.induction_variable
-            count = imin(isub(high, self.first_column), number(self.tile.columns))
+            count = imin(isub(high, self.first_column), kb.constant(self.tile.columns, low.type))
+            wide = ir.IntegerType.get_signless(64)
+            if low.type != wide:
+                self.first_column, count = (
+                    kb.emit("arith.extui", (value,), wide) for value in (self.first_column, count)
+                )
+                self.first_column = iadd(self.first_of_split, self.first_column)
             if self.tile.bytes:
                 gpu.barrier()
                 self.tile.fill(
-                    self.tile_start, self.pointers, first=self.first_column, count=count, threads=self.threads
+                    self.tile_start,
+                    self.pointers,
+                    first=self.first_column,
+                    count=count,
+                    threads=self.threads,
+                    thread=self._thread_of_tile(),
                 )
                 gpu.barrier()
             outer = list(loop.inner_iter_args)
@@ -514,6 +580,83 @@ class ReduceNest(Nest):
             ]
             scf.YieldOp(closed)
         return list(loop.results)
+
+    def _thread_of_tile(self) -> ir.Value:
+        """Build the number of this thread; a shuffle where registers are short, since LLVM takes none out of a loop."""
+        thread = thread_index()
+        return shuffled(thread, 0) if isinstance(self.parts[0], SharedSums) else thread
+
+    def _join_groups(self, parts: Sequence[GpuAccumulator], flat: State) -> State:
+        """Build the states of all columns of a tile from those of the groups of threads, in workgroup memory."""
+        gpu.barrier()
+        mine = byte_address(self.tile_start, base=imul(thread_index(), number(_SLOT_BYTES)))
+        for slot, value in enumerate(flat):
+            store_output(value, byte_address(mine, offset=slot * self.threads * _SLOT_BYTES))
+        gpu.barrier()
+        lane = kb.emit("arith.remui", (thread_index(), number(self.row_threads)))
+        first = byte_address(self.tile_start, base=imul(lane, number(_SLOT_BYTES)))
+        groups = [
+            [
+                llvm.LoadOp(
+                    value.type, byte_address(first, offset=(slot * self.threads + k * self.row_threads) * _SLOT_BYTES)
+                ).result
+                for slot, value in enumerate(flat)
+            ]
+            for k in range(self.column_groups)
+        ]
+        joining = [part for part in parts if isinstance(part, Components | Exponentials)]
+        if len(joining) < len(parts):
+            raise InternalError("the schedule gave the rows of a list to several threads")
+        joined = groups[0]
+        for other in groups[1:]:
+            pairs = list(zip(joining, self._split(joined), self._split(other), strict=True))
+            joined = [slot for part, (_, a), (_, b) in pairs for slot in part.join(a, b)]
+        return joined
+
+    def _sweep_shared(self, operation: Any, part: SharedSums) -> None:
+        """Build one pass over all columns for sums that lanes share; each block of columns is added to the result.
+
+        The sums of a block fill the registers, so those of the blocks before it wait in global memory. There is one
+        block where there are no columns.
+        """
+        self.parts = [part]
+        narrow = ir.IntegerType.get_signless(32)
+        count = kb.emit("arith.trunci", (isub(self.end_of_split, self.first_of_split),), narrow)
+        none, block = kb.constant(0, narrow), kb.constant(BLOCK_COLUMNS, narrow)
+        loop = scf.ForOp(none, kb.emit("arith.maxsi", (count, kb.constant(1, narrow))), block, [])
+        with ir.InsertionPoint(loop.body), self.body.scope():
+            first = loop.induction_variable
+            neutral = part.start()
+            self.widths = [len(neutral)]
+            sums = self.over_tiles(neutral, first, imin(iadd(first, block), count))
+            later = negation(kb.icompare("eq", first, none))
+            for distance, mine in enumerate(part.scaled_rows(sums, self.body)):
+                # A shuffle, so that LLVM keeps the addresses of these rows from taking registers in the sweep.
+                row = shuffled(self.thread_rows[0], distance)
+                self._add_to_row(operation, part, row, mine, later)
+            scf.YieldOp([])
+
+    def _add_to_row(self, operation: Any, part: SharedSums, row: ir.Value, sums: State, later: ir.Value) -> None:
+        result, partial = operation.operands[1], self.partials.get(operation, {}).get("values")
+        kind = ir.MemRefType(result.type)
+
+        def add() -> None:
+            # Of whole addresses: LLVM turns a choice of parameters into one of their places in parameter memory.
+            place = row_address(self.pointers[result], row, kind.shape[1], kind.element_type)
+            if partial is not None:
+                unsplit = kb.icompare("eq", self.splits, number(1))
+                place = kb.select(unsplit, place, self._place_of_state(partial, self.split, row))
+            places = [element_address(place, at, kind.element_type) for at in part.places]
+
+            def load() -> tuple[ir.Value, ...]:
+                size = element_bytes(kind.element_type)
+                return tuple(llvm.LoadOp(kind.element_type, place, alignment=size).result for place in places)
+
+            before = rarely(later, load, tuple(part.start()[: len(places)]))
+            for place, old, new in zip(places, before, sums, strict=True):
+                store_output(kb.add(old, new), place)
+
+        self.guarded_row(row, add)
 
     def _end(self, parts: Sequence[tuple[Any, GpuAccumulator]], flat: State) -> None:
         """Build the stores of the results, or, if there are several splits, of the unfinished states."""
@@ -555,7 +698,7 @@ class ReduceNest(Nest):
         kind = ir.MemRefType(buffer.type)
         return row_address(self.pointers[buffer], iadd(imul(split, self.rows), row), kind.shape[1], kind.element_type)
 
-    def _split(self, flat: State) -> Iterator[tuple[GpuAccumulator, State]]:
+    def _split(self, flat: State) -> Iterator[tuple[ColumnAccumulator, State]]:
         start = 0
         for part, width in zip(self.parts, self.widths, strict=True):
             yield part, flat[start : start + width]
@@ -573,7 +716,12 @@ class ReduceNest(Nest):
         return self._column_loop(state, whole, count, 1)
 
     def _column_loop(self, state: State, low: ir.Value, high: ir.Value, step: int) -> State:
-        loop = scf.ForOp(low, high, kb.constant(step, low.type), state)
+        """Build a loop over blocks of `step` columns; where there are groups of threads, they take blocks in turn."""
+        if self.column_groups > 1:
+            group = kb.emit("arith.trunci", (self.group,), low.type)
+            low = iadd(low, imul(group, kb.constant(step, low.type)))
+        turn = kb.constant(step * self.column_groups, low.type)
+        loop = scf.ForOp(low, high, turn, state)
         saved = self.body.block
         self.body.block = Block(self.rows_per_thread, step, saved.unroll_limit, saved.inner_step)
         with ir.InsertionPoint(loop.body), self.body.scope():
@@ -633,7 +781,7 @@ class MergeNest(ReduceNest):
         self.tile = ColumnTile([], columns=1, step=1)
         self.panel = RowPanel([], rows=0, limit=0, step=1)
         self.workgroup_bytes = 0
-        self.rows_per_thread = 1
+        self.column_groups = self.rows_per_thread = 1
         self.rows_per_block = max(1, self.threads // max(_units_of_a_row(op) for op in self.accumulations))
 
     def place_rows(self, first: ir.Value, end: ir.Value) -> None:
@@ -658,9 +806,10 @@ class MergeNest(ReduceNest):
             part: GpuAccumulator = self._selection(operation, unit)
         else:
             part = self._accumulator(operation, [unit])
-        at_once = 1 if _is_selection(operation) else _MERGED_AT_ONCE
-        whole = isub(self.splits, kb.emit("arith.remui", (self.splits, number(at_once))))
-        state = self._merge_splits(operation, part, part.start(), number(0), whole, at_once)
+        state, whole = part.start(), number(0)
+        if not _is_selection(operation):
+            whole = isub(self.splits, kb.emit("arith.remui", (self.splits, number(_MERGED_AT_ONCE))))
+            state = self._merge_splits(operation, part, state, number(0), whole, _MERGED_AT_ONCE)
         state = self._merge_splits(operation, part, state, whole, self.splits, 1)
         self._store(operation, part.results(state, self.columns))
 

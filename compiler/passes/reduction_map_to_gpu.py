@@ -29,7 +29,8 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
     columns pass through workgroup memory in tiles; rows that are too long for registers lie there, too, if they fit.
     A thread past the last row computes the last row and stores nothing, so that all threads meet at the barriers.
     Results of more than `result_chunk` elements are computed in sweeps over the columns, `result_chunk` elements in
-    each.
+    each; of sums of a number times a vector, four lanes compute `shared_chunk` elements of each other's rows together.
+    Of `column_groups` groups of threads, each has the same rows and takes columns in turn; they meet at the end.
 
     The second dimension of the grid cuts the columns in splits, for launches with too few rows to fill the processor.
     With several splits, each leaves its unfinished states in scratch, and the kernel `..._merge` merges them in order.

@@ -199,7 +199,7 @@ class StatisticMethods(ReductionMethods):
         mean = _mean(formula, where, extents, ranges, read)
         sums = prepare(
             (summands(formula, mean),),
-            (Wanted("sum", (0,), 0, read.summation),),
+            (Wanted("sum", (0,), 0, read.summation, read.math_mode),),
             reduced=where,
             extents=extents,
             keepdim=keepdim,
@@ -211,7 +211,7 @@ class StatisticMethods(ReductionMethods):
 
 def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | None, read: Options) -> Expression:
     """Find the mean as a variable of the axis that is kept."""
-    wanted = (Wanted("mean", (0,), 0, read.summation),)
+    wanted = (Wanted("mean", (0,), 0, read.summation, read.math_mode),)
     job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges, backend=read.backend)
     result = arrays.detached(job.unrounded(arrays.check_devices(job.sources))[0])
     source = arrays.array_source(arrays.readable(result), what="the mean", batch=len(extents.batch), view="mean")

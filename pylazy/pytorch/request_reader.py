@@ -24,7 +24,7 @@ _OPERATION = re.compile(r"%\d+ = (\w+)((?: %\d+)+)((?: \w+=(?:-?\d+|\([-\d, ]*\)
 _ATTRIBUTE = re.compile(r" (\w+)=(-?\d+|\([-\d, ]*\))")
 _OUTPUT = re.compile(
     r"(\w+) over ([ij])((?: %\d+)+)(?: k=(\d+))? -> (\w+)x(\d+)"
-    r"(?: accumulated in (float32|float64))?(?: summed by (direct|kahan))?"
+    r"(?: accumulated in (float32|float64))?(?: summed by (direct|kahan))?(?: with (accurate|fast) functions)?"
 )
 _ORDER = re.compile(r"(results and )?(gradient|tangent) with respect to (\d+(?: \d+)*)")
 _MODES = {"gradient": "wrt", "tangent": "tangents"}
@@ -59,9 +59,10 @@ def read_request(text: str) -> Request:
         elif found := _ORDER.fullmatch(line):
             orders.append(Order(_MODES[found[2]], _integers(found[3]), bool(found[1])))
         elif (found := _OUTPUT.fullmatch(line)) and found[1] in REDUCTIONS and not orders:
-            kind, axis, operands, k, result, dim, accumulator, scheme = found.groups()
+            kind, axis, operands, k, result, dim, accumulator, scheme, mode = found.groups()
             summation = Summation(accumulator or "", scheme or "")
-            outputs.append(Output(kind, axis, _integers(operands), int(k or 0), int(dim), result, summation))
+            numbers = _integers(operands)
+            outputs.append(Output(kind, axis, numbers, int(k or 0), int(dim), result, summation, mode or ""))
         else:
             _refuse(line)
     _check_operands(outputs, len(nodes), text)

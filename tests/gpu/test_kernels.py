@@ -11,6 +11,7 @@ from ptx_text import PtxError
 from gpu_formulas import FORMULAS, Variables, expected, inputs_of, request_of, traced, traced_gradient
 from pylazy import Vi, Vj
 from pylazy.compiler.nests.gpu_memory import STAGED_COLUMN_BYTES, column_layout
+from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS
 from reference import assert_close
 
 DTYPES = (np.float32, np.float64)
@@ -70,10 +71,37 @@ def test_other_architectures(name: str, arch: str) -> None:
     check(compiled(name, np.float32, arch=arch), name, np.float32, 9, 21)
 
 
-@pytest.mark.parametrize("name", ["gaussian_d64_e1", "gaussian_d3_e64", "concatenated"])
+_LONG = ("gaussian_d64_e1", "gaussian_d3_e64", "concatenated", "long_products", "min_argmin_d20", "logsumexp_d20")
+
+
+@pytest.mark.parametrize("name", _LONG)
 def test_long_inner_dimensions_in_ragged_tiles(name: str) -> None:
     program = compiled(name, np.float32)
     check(program, name, np.float32, program.block_rows + 1, program.tile_columns + 3)
+
+
+def test_sums_that_lanes_share_are_added_up_in_blocks_of_columns() -> None:
+    program = compiled("gaussian_d3_e64", np.float32)
+    assert "shfl.sync.bfly" in program.module.text
+    check(program, "gaussian_d3_e64", np.float32, 2, 2 * BLOCK_COLUMNS + 5)
+
+
+def test_warps_that_share_rows_find_the_first_of_equal_columns() -> None:
+    program = compiled("min_argmin_d20", np.float32)
+    assert program.block_rows == 128
+    x, y = np.ones((3, 20), np.float32), np.zeros((40, 20), np.float32)
+    y[[9, 13, 37]] = 1.0  # of one warp, of another, of the rest of a tile
+    least, first = program.run([x, y], rows=3, columns=40)
+    np.testing.assert_array_equal(least, np.zeros((3, 1)))
+    np.testing.assert_array_equal(first, np.full((3, 1), 9))
+
+
+def test_an_entry_is_inserted_by_one_piece_of_code_for_each_row_and_loop() -> None:
+    k = 10
+    nearest = Variables(9, k, np.float32)
+    text = GpuProgram(traced(nearest.x(3).sqdist(nearest.y(3)).argKmin(k, axis=1, call=False))).module.text
+    # Two rows in the loop over blocks of columns and in that over the rest, and the merge; four choices an entry.
+    assert text.count("selp") <= 5 * 4 * k + 40
 
 
 # Splits
@@ -81,7 +109,7 @@ def test_long_inner_dimensions_in_ragged_tiles(name: str) -> None:
 MANY_PROCESSORS = 100
 
 
-@pytest.mark.parametrize("name", sorted(set(_RAGGED + _RAGGED_SELECTIONS) | {"gaussian_d3_e64"}))
+@pytest.mark.parametrize("name", sorted({*_RAGGED, *_RAGGED_SELECTIONS, *_LONG} - {"concatenated"}))
 def test_splits_are_merged(name: str) -> None:
     program = compiled(name, np.float32, processors=MANY_PROCESSORS)
     columns = 6 * program.tile_columns + 3
@@ -288,6 +316,15 @@ def _without_line(pattern: str, number: int) -> Any:
         return "\n".join(lines)
 
     return edit
+
+
+@pytest.mark.parametrize("name", ["gaussian_d64_e1", "min_argmin_d20"])
+def test_a_missing_barrier_between_warps_that_share_rows_is_found(name: str) -> None:
+    barriers = compiled(name, np.float32).module.text.count("bar.sync")
+    for number in (barriers - 2, barriers - 1):
+        program = compiled(name, np.float32, edit=_without_line("bar.sync", number))
+        with pytest.raises(PtxError, match=r"a race|nothing was written to"):
+            check(program, name, np.float32, 5, program.tile_columns)
 
 
 @pytest.mark.parametrize("number", [0, 1])
