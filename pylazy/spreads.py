@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy import arrays
 from pylazy.execute import Wanted, flatten
-from pylazy.expression import Expression, apply, at_user_line, variable
+from pylazy.expression import Expression, apply, argument, at_user_line
 from pylazy.options import ranges_of
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.stages import Reduction, reduce_or_postpone
@@ -101,7 +101,7 @@ def postponed_spread(
     """Make a spread to be called later; arguments as for `reduce_or_postpone`."""
     positions = [source.position for source in flatten((formula,)).sources if source.kind == arrays.SYMBOL]
     symbol = arrays.Symbol(max(positions, default=-1) + 1)
-    mean = variable(symbol, axis="i" if reduced == "j" else "j", dim=formula.dim, dtype=None)
+    mean = argument(symbol, axis="i" if reduced == "j" else "j", dim=formula.dim)
     parts = []
     for expression, kind, kept in ((formula, "mean", False), (summands(formula, mean), "sum", keepdim)):
         parts.append(
