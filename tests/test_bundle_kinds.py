@@ -1,6 +1,7 @@
 """Bundles of reductions over ranges, of complex numbers, of values for each pair, and of selected values."""
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 
 import pylazy
 from fuzz_bundles import FROZEN
-from pylazy import LazyTensor, Vi, Vij, Vj
+from pylazy import LazyTensor, Vi, Vij, Vj, cli
 from pylazy.compiler.codegen import cubin
 from pylazy.compiler.codegen.cubin import find_assembler
 from pylazy.programs import host_target
@@ -334,6 +335,14 @@ def test_new_kinds_run_without_mlir_and_llvm(bundle: pylazy.Bundle, tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert re.fullmatch("ran\n", done.stdout)
+
+
+def test_bench_times_every_kind(bundle: pylazy.Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle.save(tmp_path / "k.plzb")
+    assert cli.main(["bench", str(tmp_path / "k.plzb"), "-m", "12", "-n", "20", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["measured"]
+    assert {found["function"] for found in measured} == set(LIVE)
+    assert min(found["milliseconds"] for found in measured) > 0
 
 
 # GPUs -----------------------------------------------------------------------------------------------------------------
