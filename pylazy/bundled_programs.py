@@ -76,9 +76,8 @@ class BundledExecutable(Executable):
             self._selection = Selection(BundledExecutable(file, chosen), BundledExecutable(file, pairs), places)
         self.differentiable = self._differentiable()
 
-    @property
     def selection(self) -> Selection:
-        """What takes the place of the formula in gradients of min, max and the k best.
+        """Return what takes the place of the formula in gradients of min, max and the k best.
 
         Raises:
             UnsupportedError: the bundle has none.

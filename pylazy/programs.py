@@ -77,9 +77,8 @@ class Executable:
         """What the programs compute, or the reductions whose gradient they compute."""
         return self.request if isinstance(self.request, ReductionRequest) else self.request.root
 
-    @property
     def selection(self) -> Selection | None:
-        """What takes the place of the formula where that is not here, as in a bundle."""
+        """Return what takes the place of the formula where that is not here, as in a bundle."""
         return None
 
     def load(self, few: str = "") -> Program:

@@ -68,7 +68,7 @@ def select(job: Job, library: Library) -> tuple[Any, ...]:
     kind, operands, k, _, math_mode = job.wanted[0]
     value = kind.removeprefix("arg")
     formula = job.expressions[0]
-    own = job.executable.selection
+    own = job.executable.selection()
     if own is None and formula.op == "var" and formula.source is None:  # a bundle without it
         raise UnsupportedError(at_user_line(f"the gradient of {value} needs the formula, which is not here"))
     wanted = tuple(Wanted(name, operands, k, math_mode=math_mode) for name in (value, f"arg{value}"))

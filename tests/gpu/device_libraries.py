@@ -34,8 +34,8 @@ class DeviceArray:
     def reshape(self, *shape: Any) -> "DeviceArray":
         return self._like(self.array.reshape(*shape))
 
-    def astype(self, dtype: Any) -> "DeviceArray":
-        return self._like(self.array.astype(dtype))
+    def astype(self, dtype: Any, *, copy: bool = True) -> "DeviceArray":
+        return self._like(self.array.astype(dtype, copy=copy))
 
     def fill(self, value: float) -> None:
         self.array.fill(value)
@@ -114,8 +114,8 @@ class ExchangedArray:
     ndim = property(lambda self: self.array.ndim)
     dtype = property(lambda self: self.array.dtype)
 
-    def astype(self, dtype: Any) -> "ExchangedArray":
-        return ExchangedArray(self.array.astype(dtype), self._library)
+    def astype(self, dtype: Any, *, copy: bool = True) -> "ExchangedArray":
+        return ExchangedArray(self.array.astype(dtype, copy=copy), self._library)
 
     def reshape(self, *shape: Any) -> "ExchangedArray":
         return ExchangedArray(self.array.reshape(*shape), self._library)

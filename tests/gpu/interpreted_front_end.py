@@ -26,7 +26,9 @@ class InterpretedProgram:
         self.arguments = tuple(buffer for buffer in buffers if buffer.role != "scratch")
         self.image = SimpleNamespace(arguments=self.arguments)
 
-    def run(self, pointers: Sequence[int], rows: int, columns: int, batch: Sequence[int], strides: Any) -> None:
+    def run(
+        self, pointers: Sequence[int], rows: int, columns: int, batch: Sequence[int] = (), strides: Any = ()
+    ) -> None:
         """Run one element of a batch after the other."""
         extents = {"i": rows, "j": columns, "": 1, "ij": rows * columns}
         for place in itertools.product(*map(range, batch)):
