@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import (
-    BLOCKED_KINDS,
     COMPENSATED_COMBINERS,
     COMPONENT_COMBINERS,
     ExponentialState,
@@ -26,6 +25,13 @@ from pylazy.compiler.combiners import (
 )
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
+from pylazy.compiler.nests.accumulations import (
+    accumulator_type,
+    attribute_segments,
+    is_blocked,
+    is_compensated,
+    state_registers,
+)
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
 from pylazy.compiler.nests.cpu_memory import Panel, for_range, number
 
@@ -92,43 +98,6 @@ def make_accumulator(operation: Any, shape: Shape, index: ir.Type) -> Accumulato
     from pylazy.compiler.nests.cpu_selection import Selection
 
     return Selection(operation, shape, index)
-
-
-def state_registers(operation: Any) -> float:
-    """Count the registers that the state of an `accumulate` op takes for a row vector; lists take no number of them."""
-    kind, segments = attribute(operation, "kind"), attribute_segments(operation)
-    if kind in COMPONENT_COMBINERS:
-        slots = 2 if segments[3] == 1 or is_compensated(operation) else 1
-        return inner_dim(operation.operands[0]) * slots * _words(operation)
-    if kind in {"logsumexp", "softmax"}:
-        return ((inner_dim(operation.operands[1]) if segments[1] else 1) + 2) * _words(operation)
-    return float("inf")
-
-
-def is_blocked(operation: Any) -> bool:
-    """Tell whether chunks of columns have a state of their own."""
-    return attribute(operation, "kind") in BLOCKED_KINDS and not attribute(operation, "scheme", "")
-
-
-def is_compensated(operation: Any) -> bool:
-    """Tell whether a sum keeps the errors of its additions."""
-    return bool(attribute(operation, "scheme", "") == "kahan")
-
-
-def accumulator_type(operation: Any) -> ir.Type:
-    """Give the type of the state of an `accumulate` op."""
-    return attribute(operation, "accumulator", ir.VectorType(operation.operands[0].type).element_type)
-
-
-def _words(operation: Any) -> int:
-    """Count the registers that a state takes where a value takes one."""
-    value = ir.VectorType(operation.operands[0].type).element_type
-    return max(1, int(accumulator_type(operation).width) // int(value.width))
-
-
-def attribute_segments(operation: Any) -> list[int]:
-    """Give how many values, weights, value buffers and index buffers an `accumulate` op has."""
-    return list(operation.attributes["operandSegmentSizes"])
 
 
 class _Components:

@@ -8,8 +8,9 @@ from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import func, ir, scf
+from pylazy.compiler.nests.accumulations import accumulations_in, destinations
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_accumulators import Accumulator, Shape, attribute_segments, make_accumulator
+from pylazy.compiler.nests.cpu_accumulators import Accumulator, Shape, make_accumulator
 from pylazy.compiler.nests.cpu_memory import (
     Panel,
     address,
@@ -296,7 +297,7 @@ class ReduceNest(Nest):
     def allocate(self) -> None:
         """Allocate accumulators, and scratch for what a split leaves unfinished."""
         super().allocate()
-        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
+        self.accumulations = accumulations_in(self.body_block)
         self.accumulators = [make_accumulator(op, self.shape, self.index_type()) for op in self.accumulations]
         self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
         self.pair_panels = [
@@ -534,7 +535,7 @@ class MergeNest(Nest):
     def allocate(self) -> None:
         """Allocate accumulators and panels for saved states."""
         index = self.index_type()
-        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
+        self.accumulations = accumulations_in(self.body_block)
         self.accumulators = [make_accumulator(op, self.shape, index) for op in self.accumulations]
         self.saved = [
             (
@@ -576,14 +577,6 @@ class MergeNest(Nest):
     def whole_index(self, index: ir.Value) -> ir.Value:
         """Column numbers of saved states are those of the whole axis."""
         return index
-
-
-def destinations(operation: Any) -> "tuple[ir.Value | None, ir.Value | None]":
-    """Give the buffers for the values and the indices of an `accumulate` op."""
-    segments = attribute_segments(operation)
-    rest = list(operation.operands)[segments[0] + segments[1] :]
-    values = rest[0] if segments[2] else None
-    return values, rest[segments[2]] if segments[3] else None
 
 
 def write_results(

@@ -4,7 +4,7 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.cpu_accumulators import attribute_segments
+from pylazy.compiler.nests.accumulations import attribute_segments
 from pylazy.compiler.nests.cpu_memory import address, for_range, i64, iadd, imul, isub, load, number
 from pylazy.compiler.nests.cpu_nests import Program, ReduceNest
 

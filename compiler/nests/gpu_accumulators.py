@@ -18,8 +18,8 @@ from pylazy.compiler.combiners import (
 )
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
+from pylazy.compiler.nests.accumulations import accumulator_type, is_blocked, is_compensated
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
-from pylazy.compiler.nests.cpu_accumulators import accumulator_type, attribute_segments, is_blocked, is_compensated
 
 State = list[ir.Value]
 
@@ -73,21 +73,6 @@ class GpuAccumulator(ColumnAccumulator, Protocol):
 
     def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
         """Let saved states of one row in, those of later columns after those of earlier ones."""
-
-
-def partial_slots(operation: Any) -> tuple[int, int]:
-    """Give the numbers, and the indices among them, that an unfinished state of a row needs."""
-    dim, kind = inner_dim(operation.operands[0]), attribute(operation, "kind")
-    segments = attribute_segments(operation)
-    if kind in COMPONENT_COMBINERS:
-        return dim * (2 if is_compensated(operation) else 1), dim * segments[3]
-    if kind in {"kmin", "kmax"}:
-        return dim * attribute(operation, "k"), dim * attribute(operation, "k")
-    return (inner_dim(operation.operands[1]) if segments[1] else 1) + _EXPONENTIAL_EXTRAS, 0
-
-
-#: After the sums of an exponential state: the sum of weights 1, the shift.
-_EXPONENTIAL_EXTRAS = 2
 
 
 def index_type() -> ir.Type:

@@ -7,8 +7,8 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import any_of, both, either, rarely, selection_hit
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, llvm, scf
+from pylazy.compiler.nests.accumulations import attribute_segments
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
-from pylazy.compiler.nests.cpu_accumulators import attribute_segments
 from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, isub, number
 from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State
 from pylazy.compiler.nests.gpu_memory import element_address, store_output

@@ -4,8 +4,8 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.cpu_accumulators import accumulator_type, attribute_segments
-from pylazy.compiler.nests.gpu_accumulators import index_type, partial_slots
+from pylazy.compiler.nests.accumulations import accumulator_type, attribute_segments, partial_slots
+from pylazy.compiler.nests.gpu_accumulators import index_type
 from pylazy.compiler.nests.gpu_nests import (
     MapNest,
     MergeNest,
