@@ -11,7 +11,6 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import gpu, ir, llvm, scf
 from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, imul, isub, number
 from pylazy.compiler.nests.gpu_accumulators import (
     ColumnAccumulator,
     Components,
@@ -48,6 +47,7 @@ from pylazy.compiler.nests.gpu_pairs import PairStores
 from pylazy.compiler.nests.gpu_selection import ListedSelection, is_long_selection
 from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS, SharedSums, shareable_factors, shared_step, shuffled
 from pylazy.compiler.nests.gpu_soft_dtw import ThreadTables
+from pylazy.compiler.nests.integers import element_bytes, iadd, imin, imul, isub, number
 from pylazy.compiler.target import Target
 from pylazy.runtime.errors import InternalError
 

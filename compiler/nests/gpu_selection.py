@@ -9,9 +9,9 @@ from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, llvm, scf
 from pylazy.compiler.nests.accumulations import attribute_segments
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
-from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, isub, number
 from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State
 from pylazy.compiler.nests.gpu_memory import element_address, store_output
+from pylazy.compiler.nests.integers import element_bytes, iadd, imin, isub, number
 
 #: Longest list of a kmin or kmax that a thread keeps in registers.
 REGISTER_LIST = 16
