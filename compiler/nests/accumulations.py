@@ -18,6 +18,11 @@ def accumulations_in(body: Any) -> list[Any]:
     return [op for op in body.operations if name_of(op) == "reduction.accumulate"]
 
 
+def accumulations_of(operation: Any) -> list[Any]:
+    """Give the accumulations of a `map_reduce`."""
+    return accumulations_in(operation.regions[0].blocks[0])
+
+
 def attribute_segments(operation: Any) -> list[int]:
     """Give how many values, weights, value buffers and index buffers an `accumulate` op has."""
     return list(operation.attributes["operandSegmentSizes"])
@@ -74,6 +79,6 @@ def partial_slots(operation: Any) -> tuple[int, int]:
     segments = attribute_segments(operation)
     if kind in COMPONENT_COMBINERS:
         return dim * (2 if is_compensated(operation) else 1), dim * segments[3]
-    if kind in {"kmin", "kmax"}:
+    if kind in SELECTIONS:
         return dim * attribute(operation, "k"), dim * attribute(operation, "k")
     return (inner_dim(operation.operands[1]) if segments[1] else 1) + _EXPONENTIAL_EXTRAS, 0
