@@ -48,6 +48,16 @@ class Block:
     unroll_limit: int
     inner_step: int
 
+    @classmethod
+    def of(cls, operation: Any, row_vectors: int) -> "Block":
+        """Give the block that the schedule chose for a kernel op."""
+        return cls(
+            row_vectors,
+            attribute(operation, "column_step", 1),
+            attribute(operation, "unroll_limit", 16),
+            attribute(operation, "inner_step", 8),
+        )
+
 
 #: Ops of the body whose elements the nest brings: from memory, or from its loops.
 LOADS = frozenset({"reduction.load", "reduction.load_pair", "reduction.index_value"})
@@ -353,6 +363,21 @@ class BodyElements:
             for offset in range(looped, high):
                 carried = step(carried, Position(offset))
         return carried
+
+    def over_elements(self, value: ir.Value, visit: Callable[[Position], None]) -> None:
+        """Emit what is done with each element of a value: straight code for few, loops for many."""
+        dim = inner_dim(value)
+        if dim <= self.block.unroll_limit:
+            for component in range(dim):
+                visit(Position(component))
+            return
+
+        def step(nothing: list[ir.Value], at: Position) -> list[ir.Value]:
+            visit(at)
+            return nothing
+
+        self.prepare(value)
+        self.over_inner(value, dim, [], step)
 
     def _sums_products(self, value: ir.Value) -> bool:
         """Tell whether each element is a loop of its own, of which one a turn is enough."""

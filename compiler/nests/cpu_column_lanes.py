@@ -12,21 +12,13 @@ from pylazy.compiler.combiners import COMPONENT_COMBINERS
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import BodyElements, Position
-from pylazy.compiler.nests.cpu_accumulators import Shape, make_accumulator
-from pylazy.compiler.nests.cpu_memory import (
-    Panel,
-    address,
-    broadcast,
-    element_bytes,
-    iadd,
-    imin,
-    imul,
-    isub,
-    load,
-    number,
-)
-from pylazy.compiler.nests.cpu_nests import Program, ReduceNest
+from pylazy.compiler.nests.cpu_accumulator_choice import make_accumulator
+from pylazy.compiler.nests.cpu_accumulators import Shape
+from pylazy.compiler.nests.cpu_memory import Panel, address, broadcast, lane_numbers, load
+from pylazy.compiler.nests.cpu_nests import Program
+from pylazy.compiler.nests.cpu_sweeps import ReduceNest
 from pylazy.compiler.nests.cpu_transposition import take_component
+from pylazy.compiler.nests.integers import element_bytes, iadd, imin, imul, isub, number, rounded_down
 
 #: Columns of a split: they stay in the cache of a core from one row to the next.
 _SPLIT_BYTES = 512 * 1024
@@ -142,7 +134,7 @@ class ColumnLaneNest(ReduceNest):
 
     def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
         carried, whole = self.whole_blocks(body, carried, start, end)
-        vectors = iadd(start, _rounded_down(isub(end, start), self.lanes))
+        vectors = iadd(start, rounded_down(isub(end, start), self.lanes))
         if self.block.columns > 1:
             carried = self._column_loop(body, carried, whole, vectors, 1)
         return self._last_columns(body, carried, vectors, end)
@@ -151,7 +143,7 @@ class ColumnLaneNest(ReduceNest):
         self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value
     ) -> tuple[list[ir.Value], ir.Value]:
         """Emit the columns that fill blocks; give the first after them too."""
-        whole = iadd(start, _rounded_down(isub(end, start), self.block.columns * self.lanes))
+        whole = iadd(start, rounded_down(isub(end, start), self.block.columns * self.lanes))
         return self._column_loop(body, carried, start, whole, self.block.columns), whole
 
     def _column_loop(
@@ -193,7 +185,7 @@ class ColumnLaneNest(ReduceNest):
             self.enter_block(start, block)
             integer = ir.IntegerType.get_signless(64)
             lanes = ir.VectorType.get([self.lanes], integer)
-            self.valid = kb.icompare("slt", iadd(broadcast(start, lanes), _iota(lanes)), broadcast(end, lanes))
+            self.valid = kb.icompare("slt", iadd(broadcast(start, lanes), lane_numbers(lanes)), broadcast(end, lanes))
             self.pack_last_columns(start, end)
             body.on_accumulate = self._masked
             result = self._step(body, carried, 1)
@@ -206,16 +198,10 @@ class ColumnLaneNest(ReduceNest):
         neutral = 0.0 if role == "weight" else _neutral_value(attribute(self.accumulation, "kind"))
         return kb.select(self.valid, element, kb.constant(neutral, element.type))
 
-    def _column_numbers(self, step: int) -> list[ir.Value]:
-        if not any(accumulator.index_slots for accumulator in self.accumulators):
-            return [self.column] * step
-        index = self.index_type()
-        relative = isub(self.column, self.first_column)
-        if index.width < 64:
-            relative = kb.emit("arith.trunci", (relative,), index)
-        vector = self.shape.vector(index)
-        first = iadd(broadcast(relative, vector), _iota(vector))
-        numbers = [first, *(iadd(first, kb.constant(k * self.lanes, vector)) for k in range(1, step))]
+    def lane_columns(self, first: ir.Value, vector: ir.Type, step: int) -> list[ir.Value]:
+        """Give the numbers of `step` vectors of columns, -1 in idle lanes."""
+        lanes = iadd(broadcast(first, vector), lane_numbers(vector))
+        numbers = [lanes, *(iadd(lanes, kb.constant(k * self.lanes, vector)) for k in range(1, step))]
         if self.valid is None:
             return numbers
         return [kb.select(self.valid, found, kb.constant(-1, vector)) for found in numbers]
@@ -270,14 +256,3 @@ class _Lane(Panel):
     def read_lane(self, at: Position, row: int, lane: ir.Value) -> ir.Value:
         """Build a load of one slot: this is the only lane."""
         return self.read(at, row)
-
-
-def _iota(vector: ir.Type) -> ir.Value:
-    """Build the vector 0, 1, 2, ..."""
-    lanes = ir.VectorType(vector)
-    numbers = [ir.IntegerAttr.get(lanes.element_type, lane) for lane in range(lanes.shape[0])]
-    return kb.emit("arith.constant", (), vector, value=ir.DenseElementsAttr.get(numbers, vector))
-
-
-def _rounded_down(count: ir.Value, step: int) -> ir.Value:
-    return isub(count, kb.emit("arith.remui", (count, number(step))))

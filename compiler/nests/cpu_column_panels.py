@@ -13,24 +13,10 @@ from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import BodyElements, Position
 from pylazy.compiler.nests.cpu_accumulators import Shape
 from pylazy.compiler.nests.cpu_column_lanes import ColumnLaneNest
-from pylazy.compiler.nests.cpu_memory import (
-    CACHE_LINE_BYTES,
-    Panel,
-    address,
-    allocate,
-    element_bytes,
-    for_range,
-    iadd,
-    imin,
-    imul,
-    isub,
-    load,
-    number,
-    prefetch,
-    store,
-)
+from pylazy.compiler.nests.cpu_memory import CACHE_LINE_BYTES, Panel, address, allocate, load, prefetch, store
 from pylazy.compiler.nests.cpu_nests import Program
 from pylazy.compiler.nests.cpu_transposition import WIDE_DIM, pack_rows
+from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imin, imul, isub, number
 
 
 class ColumnPanelNest(ColumnLaneNest):

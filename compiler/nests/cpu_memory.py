@@ -5,41 +5,12 @@ from copy import copy
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.mlir import ir, llvm, scf
+from pylazy.compiler.mlir import ir, llvm
 from pylazy.compiler.nests.body_elements import Position
+from pylazy.compiler.nests.integers import element_bytes, for_range, i64, iadd, imin, imul, isub, number
 
 _DYNAMIC = -(2**31)
 CACHE_LINE_BYTES = 64
-
-
-def i64() -> ir.Type:
-    """Give the type of all sizes and indices in a kernel."""
-    return ir.IntegerType.get_signless(64)
-
-
-def number(value: int) -> ir.Value:
-    """Build a 64-bit integer."""
-    return kb.constant(value, i64())
-
-
-def iadd(first: ir.Value, second: ir.Value) -> ir.Value:
-    """Build an integer sum."""
-    return kb.emit("arith.addi", (first, second))
-
-
-def imul(first: ir.Value, second: ir.Value) -> ir.Value:
-    """Build an integer product."""
-    return kb.emit("arith.muli", (first, second))
-
-
-def isub(first: ir.Value, second: ir.Value) -> ir.Value:
-    """Build an integer difference."""
-    return kb.emit("arith.subi", (first, second))
-
-
-def imin(first: ir.Value, second: ir.Value) -> ir.Value:
-    """Build the smaller of two signed integers."""
-    return kb.emit("arith.minsi", (first, second))
 
 
 def address(pointer: ir.Value, element: ir.Type, *, base: "ir.Value | None" = None, offset: int = 0) -> ir.Value:
@@ -50,12 +21,6 @@ def address(pointer: ir.Value, element: ir.Type, *, base: "ir.Value | None" = No
     if offset:
         pointer = llvm.GEPOp(pointer_type, pointer, [], [offset], element, 0).result
     return pointer
-
-
-def element_bytes(element: ir.Type) -> int:
-    """Give the size of a number or a pointer in memory."""
-    scalar = kb.element_type(element)
-    return 8 if isinstance(scalar, llvm.PointerType) else max(1, int(scalar.width) // 8)
 
 
 def load(pointer: ir.Value, value_type: ir.Type) -> ir.Value:
@@ -84,14 +49,6 @@ def allocate(count: int, element: ir.Type) -> ir.Value:
     """Build a block of stack memory; to be called in the entry block of a function only."""
     size = kb.constant(count, i64())
     return llvm.AllocaOp(ir.Type.parse("!llvm.ptr"), size, element, alignment=CACHE_LINE_BYTES).result
-
-
-def for_range(low: ir.Value, high: ir.Value, step: int, body: Callable[[ir.Value], None]) -> None:
-    """Build a loop that carries nothing."""
-    loop = scf.ForOp(low, high, number(step), [])
-    with ir.InsertionPoint(loop.body):
-        body(loop.induction_variable)
-        scf.YieldOp([])
 
 
 class Panel:
@@ -189,6 +146,18 @@ class Panel:
 
 
 _UNROLLED_SLOTS = 8
+
+
+def in_all_lanes(element: ir.Value, vector: ir.Type) -> ir.Value:
+    """Repeat a number in every lane, unless it is a vector already."""
+    return element if element.type == vector else broadcast(element, vector)
+
+
+def lane_numbers(vector: ir.Type) -> ir.Value:
+    """Build the vector 0, 1, 2, ..."""
+    lanes = ir.VectorType(vector)
+    numbers = [ir.IntegerAttr.get(lanes.element_type, lane) for lane in range(lanes.shape[0])]
+    return kb.emit("arith.constant", (), vector, value=ir.DenseElementsAttr.get(numbers, vector))
 
 
 def broadcast(value: ir.Value, lanes_type: ir.Type) -> ir.Value:

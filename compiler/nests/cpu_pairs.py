@@ -5,20 +5,9 @@ from typing import Any, Protocol
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_memory import (
-    Panel,
-    address,
-    broadcast,
-    for_range,
-    iadd,
-    imin,
-    imul,
-    isub,
-    load,
-    number,
-    store,
-)
+from pylazy.compiler.nests.cpu_memory import Panel, address, broadcast, in_all_lanes, load, store
 from pylazy.compiler.nests.cpu_transposition import WIDE_DIM, take_component
+from pylazy.compiler.nests.integers import for_range, iadd, imin, imul, isub, number
 
 
 class PairNest(Protocol):
@@ -166,25 +155,15 @@ def store_pairs(nest: PairNest, operation: Any, panel: Panel, body: BodyElements
         for row in range(body.block.row_vectors):
             pair = (row, column)
 
-            def write(nothing: list[ir.Value], at: Position, pair: tuple[int, int] = pair) -> list[ir.Value]:
-                panel.write(_in_all_lanes(body.element(value, at, *pair), panel.vector), at, pair[0])
-                return nothing
+            def write(at: Position, pair: tuple[int, int] = pair) -> None:
+                panel.write(in_all_lanes(body.element(value, at, *pair), panel.vector), at, pair[0])
 
             if dim == 1 and operation.operands[3] == nest.lane_argument and nest.all_lanes_exist() is True:
-                element = _in_all_lanes(body.element(value, Position(0), *pair), panel.vector)
+                element = in_all_lanes(body.element(value, Position(0), *pair), panel.vector)
                 store(element, _place(nest, operation, number(0), row, column))
                 continue
-            if dim <= body.block.unroll_limit:
-                for component in range(dim):
-                    write([], Position(component))
-            else:
-                body.prepare(value)
-                body.over_inner(value, dim, [], write)
+            body.over_elements(value, write)
             _unpack(nest, operation, panel, row, column)
-
-
-def _in_all_lanes(element: ir.Value, vector: ir.Type) -> ir.Value:
-    return element if element.type == vector else broadcast(element, vector)
 
 
 def _place(nest: PairNest, operation: Any, lane: ir.Value, row: int, column: int) -> ir.Value:

@@ -5,20 +5,8 @@ from collections.abc import Callable, Sequence
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import Position
-from pylazy.compiler.nests.cpu_memory import (
-    CACHE_LINE_BYTES,
-    Panel,
-    address,
-    element_bytes,
-    for_range,
-    iadd,
-    imin,
-    imul,
-    load,
-    number,
-    prefetch,
-    store,
-)
+from pylazy.compiler.nests.cpu_memory import CACHE_LINE_BYTES, Panel, address, load, prefetch, store
+from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imin, imul, number
 
 #: Rows up to this long are loaded as one long vector and taken apart; longer ones are transposed square by square.
 WIDE_DIM = 8

@@ -1,32 +1,17 @@
-"""GPU kernels as loop nests: the rows of a thread, tiles of columns, sweeps over them."""
+"""What the loop nests of all GPU kernels share: the function, the rows of a thread, access to buffers."""
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import gcd
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.combiners import COMPONENT_COMBINERS, both, negation, rarely
+from pylazy.compiler.combiners import both
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.dialects.reduction.summation import has_direct_sums
-from pylazy.compiler.mlir import gpu, ir, llvm, scf
-from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, imul, isub, number
-from pylazy.compiler.nests.gpu_accumulators import (
-    ColumnAccumulator,
-    Components,
-    Exponentials,
-    Factored,
-    GpuAccumulator,
-    ReadSaved,
-    Result,
-    Saved,
-    Selection,
-    State,
-    index_type,
-)
+from pylazy.compiler.mlir import gpu, ir, scf
+from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of
+from pylazy.compiler.nests.gpu_function import create_function, integer_attribute
 from pylazy.compiler.nests.gpu_memory import (
-    GLOBAL_SPACE,
     WORKGROUP_BYTES,
     ColumnTile,
     RowPanel,
@@ -36,7 +21,6 @@ from pylazy.compiler.nests.gpu_memory import (
     declare_workgroup,
     element_address,
     load_input,
-    pointer_type,
     row_address,
     scaled,
     split_number,
@@ -44,39 +28,20 @@ from pylazy.compiler.nests.gpu_memory import (
     thread_index,
     workgroup_address,
 )
-from pylazy.compiler.nests.gpu_pairs import PairStores
-from pylazy.compiler.nests.gpu_selection import ListedSelection, is_long_selection
-from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS, SharedSums, shareable_factors, shared_step, shuffled
 from pylazy.compiler.nests.gpu_soft_dtw import ThreadTables
+from pylazy.compiler.nests.integers import iadd, imin, imul, isub, number
 from pylazy.compiler.target import Target
 from pylazy.runtime.errors import InternalError
 
-#: Rows, columns, columns of a split, splits: what every kernel takes after the pointers and their batch strides.
-_EXTENTS = 4
-#: Splits whose states a thread of a merge kernel loads at once.
-_MERGED_AT_ONCE = 4
 #: For each accumulation: "values" and "indices" -> the scratch for its unfinished states.
 Partials = Mapping[Any, Mapping[str, ir.Value]]
-#: Bytes of a slot of a state in workgroup memory, and the most slots of a row where groups of threads share rows.
-_SLOT_BYTES = 8
-_SLOTS_OF_A_GROUP = 3
-#: State slots of accumulations that share one sweep over the columns.
-_SLOTS_OF_A_SWEEP = 24
 
 
-def integer_attribute(value: int) -> ir.Attribute:
-    """Build a 64-bit integer attribute."""
-    return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+@dataclass(frozen=True)
+class Kernel:
+    """What a kernel is made of.
 
-
-def _source(load: Any) -> Source:
-    return Source(load.operands[0], attribute(load, "reduction.scale", 1.0))
-
-
-class Nest:
-    """What both kinds of kernels share: the function, the rows of a thread, access to buffers.
-
-    Args:
+    Attributes:
         arguments: the buffers of the program, as the kernel op names them.
         operation: a `map` or `map_reduce`.
         name: of the kernel.
@@ -84,20 +49,23 @@ class Nest:
         partials: of each accumulation, the scratch for its unfinished states.
     """
 
+    arguments: Sequence[ir.Value]
+    operation: Any
+    name: str
+    target: Target
+    partials: Partials = field(default_factory=dict)
+
+
+class Nest:
+    """What both kinds of kernels share: the function, the rows of a thread, access to buffers."""
+
     #: Columns may be cut in splits, which leave their states in scratch; a later kernel merges them.
     splittable = False
     merges = False
 
-    def __init__(
-        self,
-        arguments: Sequence[ir.Value],
-        operation: Any,
-        name: str,
-        target: Target,
-        partials: "Partials | None" = None,
-    ) -> None:
-        self.arguments = arguments
-        self.partials = partials or {}
+    def __init__(self, kernel: Kernel) -> None:
+        operation, target, name = kernel.operation, kernel.target, kernel.name
+        self.arguments, self.partials = kernel.arguments, kernel.partials
         self.operation = operation
         self.target = target
         self.name = name
@@ -108,12 +76,7 @@ class Nest:
         self.rows_per_thread = attribute(operation, "rows_per_thread", 1)
         self.rows_per_block = self.row_threads * self.rows_per_thread
         self.body_block = operation.regions[0].blocks[0]
-        self.block = Block(
-            self.rows_per_thread,
-            attribute(operation, "column_step", 1),
-            attribute(operation, "unroll_limit", 16),
-            attribute(operation, "inner_step", 8),
-        )
+        self.block = Block.of(operation, self.rows_per_thread)
         self.tile = ColumnTile(
             self._sources("c"),
             columns=attribute(operation, "tile_columns", 128),
@@ -130,9 +93,6 @@ class Nest:
             self.body_block, threads=self.threads, taken=self.tile.bytes + self.panel.bytes, name=target.name
         )
         self.workgroup_bytes = self.tile.bytes + self.panel.bytes + self.tables.bytes
-        if self.column_groups > 1:
-            exchanged = _SLOTS_OF_A_GROUP * self.rows_per_thread * self.threads * _SLOT_BYTES
-            self.workgroup_bytes = max(self.workgroup_bytes, exchanged)
         self.row_starts: dict[Any, ir.Value] = {}
         self.column: Any = None
 
@@ -178,8 +138,6 @@ class Nest:
         self.fill()
 
     def _create_function(self) -> Any:
-        wide = ir.IntegerType.get_signless(64)
-        buffers = [pointer_type(GLOBAL_SPACE)] * len(self.arguments)
         written = {
             operand
             for op in self.body_block.operations
@@ -188,15 +146,7 @@ class Nest:
         }
         if not self.merges:
             written |= {buffer for partial in self.partials.values() for buffer in partial.values()}
-        unit = ir.UnitAttr.get()
-        argument_attributes = [
-            ir.DictAttr.get(
-                {"llvm.noalias": unit} if argument in written else {"llvm.noalias": unit, "llvm.readonly": unit}
-            )
-            for argument in self.arguments
-        ]
         text = ir.StringAttr.get
-        numbers = [wide] * (len(buffers) + _EXTENTS)
         launch = {
             "rows": self.operation.attributes["rows"],
             "columns": text(attribute(self.operation, "columns", "")),
@@ -209,19 +159,12 @@ class Nest:
             "workgroup_bytes": integer_attribute(self.workgroup_bytes),
             "tile_table": integer_attribute(self.tile_table()),
         }
-        return ir.Operation.create(
-            "gpu.func",
-            regions=1,
-            attributes={
-                "sym_name": text(self.name),
-                "function_type": ir.TypeAttr.get(ir.FunctionType.get([*buffers, *numbers], [])),
-                "gpu.kernel": unit,
-                "arg_attrs": ir.ArrayAttr.get([*argument_attributes, *[ir.DictAttr.get({})] * len(numbers)]),
-                "nvvm.maxntid": ir.DenseI32ArrayAttr.get([self.threads]),
-                # A bound on registers: left to itself, the assembler spills to reach an occupancy that it guesses.
-                "nvvm.minctasm": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), self.blocks_per_processor),
-                "reduction.launch": ir.DictAttr.get(launch),
-            },
+        return create_function(
+            self.name,
+            [argument in written for argument in self.arguments],
+            threads=self.threads,
+            blocks_per_processor=self.blocks_per_processor,
+            launch=launch,
         )
 
     def tile_table(self) -> int:
@@ -345,508 +288,5 @@ class Nest:
         raise NotImplementedError
 
 
-class MapNest(Nest):
-    """One value for each row, written to a buffer."""
-
-    def fill(self) -> None:
-        """Build the values and their stores."""
-        body = self.elements()
-        for operation in self.body_block.operations:
-            if name_of(operation) == "reduction.store":
-                for row in range(self.rows_per_thread):
-                    with operation.location:
-                        self._store(operation, body, row)
-
-    def _store(self, operation: Any, body: BodyElements, row: int) -> None:
-        value, buffer = operation.operands[0], operation.operands[1]
-        dim = inner_dim(value)
-
-        def write(nothing: State, at: Position) -> State:
-            self.store_row(buffer, row, at, body.element(value, at, row, 0))
-            return nothing
-
-        def write_all() -> None:
-            with body.scope():
-                if dim <= self.block.unroll_limit:
-                    for component in range(dim):
-                        write([], Position(component))
-                else:
-                    body.prepare(value)
-                    body.over_inner(value, dim, [], write)
-
-        self.guarded(row, write_all)
-
-
-def accumulations_of(operation: Any) -> list[Any]:
-    """Give the accumulations of a `map_reduce`; where there are none, it stores values of pairs."""
-    return [op for op in operation.regions[0].blocks[0].operations if name_of(op) == "reduction.accumulate"]
-
-
-def is_splittable(operation: Any) -> bool:
-    """Tell whether the columns of a `map_reduce` may be cut into splits."""
-    if has_direct_sums(operation.regions[0].blocks[0]):
-        return False
-    # The kernel that merges the splits of a mean over ranges would not know how many columns a row has.
-    counts = any(attribute(accumulation, "kind") == "mean" for accumulation in accumulations_of(operation))
-    if is_ranged(operation) and counts:
-        return False
-    return not any(is_long_selection(accumulation) for accumulation in accumulations_of(operation))
-
-
-def is_ranged(operation: Any) -> bool:
-    """Tell whether a `map_reduce` goes over the pairs of a table."""
-    return len(operation.operands) > 0
-
-
-class ReduceNest(Nest):
-    """One or more sweeps over the columns of a split."""
-
-    def __init__(
-        self,
-        arguments: Sequence[ir.Value],
-        operation: Any,
-        name: str,
-        target: Target,
-        partials: "Partials | None" = None,
-    ) -> None:
-        super().__init__(arguments, operation, name, target, partials)
-        self.chunk = attribute(operation, "result_chunk", 16)
-        self.shared_chunk = attribute(operation, "shared_chunk", 0)
-        self.accumulations = accumulations_of(operation)
-        self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
-        self.splittable = is_splittable(operation)
-
-    def fill(self) -> None:
-        """Build the sweeps: accumulations of short results share one, a long result has one for each of its chunks."""
-        self.body = self.elements()
-        self.place_columns()
-        self._prepare_rows()
-        shared: list[tuple[Any, GpuAccumulator]] = []
-        slots = 0
-        for operation in self.accumulations:
-            with operation.location:
-                dim = _result_width(operation)
-                if _is_selection(operation):
-                    for component in range(inner_dim(operation.operands[0])):
-                        self._sweep([(operation, self._selection(operation, Position(component)))])
-                elif dim > self.chunk or (self.shared_chunk and shareable_factors(operation, self.body)):
-                    self._sweep_by_chunks(operation, dim)
-                else:
-                    if shared and slots + dim > _SLOTS_OF_A_SWEEP:
-                        self._sweep(shared)
-                        shared, slots = [], 0
-                    shared.append((operation, self._accumulator(operation, [Position(k) for k in range(dim)])))
-                    slots += dim
-        shared += [(operation, PairStores(operation, self)) for operation in self.pair_stores]
-        if shared:
-            self._sweep(shared)
-
-    def place_columns(self) -> None:
-        """Build the bounds of the columns of this block."""
-        self.split = block_index(gpu.Dimension.y)
-        self.first_of_split = imul(self.split, self.columns_per_split)
-        self.end_of_split = imin(iadd(self.first_of_split, self.columns_per_split), self.columns)
-
-    def _accumulator(self, operation: Any, places: Sequence[Position]) -> GpuAccumulator:
-        segments = list(operation.attributes["operandSegmentSizes"])
-        if attribute(operation, "kind") in COMPONENT_COMBINERS:
-            index = self.index_type() if segments[3] else None
-            body = None if self.merges else self.body
-            return Components(operation, self.rows_per_thread, places, index=index, body=body)
-        return Exponentials(operation, self.rows_per_thread, places, weighted=segments[1] == 1)
-
-    def _selection(self, operation: Any, component: Position) -> GpuAccumulator:
-        if is_long_selection(operation):
-            scratch = self.partials.get(operation, {}).get("values")
-            return ListedSelection(operation, self, component.offset, scratch=scratch)
-        return Selection(operation, self.rows_per_thread, component, index=self.index_type())
-
-    def index_type(self) -> ir.Type:
-        """Give the type of column numbers in registers, counted from the first of the split."""
-        return ir.IntegerType.get_signless(32) if self.splittable else index_type()
-
-    def relative_index(self) -> ir.Value:
-        """Build the number of the first column of a block, as accumulators keep it."""
-        if not self.splittable:
-            return self.column
-        return kb.emit("arith.trunci", (isub(self.column, self.first_of_split),), self.index_type())
-
-    def whole_index(self, relative: ir.Value) -> ir.Value:
-        """Turn a column number of a split into one of the whole axis; an empty entry stays below zero."""
-        if not self.splittable:
-            return relative
-        wide = kb.emit("arith.extsi", (relative,), ir.IntegerType.get_signless(64))
-        empty = kb.icompare("slt", wide, number(0))
-        return kb.select(empty, wide, iadd(wide, self.first_of_split))
-
-    def _prepare_rows(self) -> None:
-        """Emit, before all loops, what depends on the row or on nothing, unless it is long."""
-        for operation in self.body_block.operations:
-            for value in operation.results:
-                if not isinstance(value.type, ir.VectorType) or "c" in self.body.axes(value):
-                    continue
-                if inner_dim(value) <= self.block.unroll_limit and name_of(operation) != "arith.constant":
-                    for row in range(self.rows_per_thread if "r" in self.body.axes(value) else 1):
-                        for component in range(inner_dim(value)):
-                            self.body.element(value, Position(component), row, 0)
-
-    def _sweep_by_chunks(self, operation: Any, dim: int) -> None:
-        """Build sweeps for a long result: a loop over whole chunks, straight code for what remains."""
-        factored = shareable_factors(operation, self.body) if self.shared_chunk else None
-        weighted = list(operation.attributes["operandSegmentSizes"])[1] == 1
-        seams = {seam for seam in self.body.boundaries(operation.operands[int(weighted)]) if 0 < seam < dim}
-        for low, high in itertools.pairwise([0, *sorted(seams), dim]):
-            if factored is not None:
-                low = self._sweeps_shared(operation, factored, low, high)  # noqa: PLW2901, what remains
-            turns = (high - low) // self.chunk
-            looped = low + turns * self.chunk if turns > 1 else low
-            if turns > 1:
-                loop = scf.ForOp(number(low), number(looped), number(self.chunk), [])
-                with ir.InsertionPoint(loop.body), self.body.scope():
-                    places = [Position(k, loop.induction_variable, low + k) for k in range(self.chunk)]
-                    self._sweep([(operation, self._accumulator(operation, places))])
-                    scf.YieldOp([])
-            for first in range(looped, high, self.chunk):
-                places = [Position(k) for k in range(first, min(first + self.chunk, high))]
-                self._sweep([(operation, self._accumulator(operation, places))])
-
-    def _sweeps_shared(self, operation: Any, factored: Factored, low: int, high: int) -> int:
-        """Build sweeps for the elements of a long result from one seam to the next that lanes can share.
-
-        Returns:
-            The first element that is left.
-        """
-        element = ir.VectorType(operation.operands[0].type).element_type
-        step = shared_step(element)
-        while (chunk := min(self.shared_chunk, (high - low) // step * step)) >= 2 * step:
-            turns = (high - low) // chunk
-
-            def sweep(first: Position, chunk: int = chunk) -> None:
-                part = SharedSums(operation, factored, first=first, count=chunk, thread=thread_index())
-                self._sweep_shared(operation, part)
-
-            if turns == 1:
-                sweep(Position(low))
-            else:
-                loop = scf.ForOp(number(low), number(low + turns * chunk), number(chunk), [])
-                with ir.InsertionPoint(loop.body), self.body.scope():
-                    sweep(Position(0, loop.induction_variable, low))
-                    scf.YieldOp([])
-            low += turns * chunk
-        return low
-
-    def _sweep(self, parts: Sequence[tuple[Any, GpuAccumulator]]) -> None:
-        """Build one pass over all columns, tile by tile, and the stores of what it found."""
-        self.parts: Sequence[ColumnAccumulator] = [accumulator for _, accumulator in parts]
-        states = [accumulator.start() for accumulator in self.parts]
-        self.widths = [len(state) for state in states]
-        flat = self.over_columns([slot for state in states for slot in state])
-        self._end(parts, self._join_groups([part for _, part in parts], flat) if self.column_groups > 1 else flat)
-
-    def over_columns(self, flat: State) -> State:
-        """Build the loop over all columns of this block."""
-        return self.over_tiles(flat, self.first_of_split, self.end_of_split)
-
-    def over_tiles(self, flat: State, low: ir.Value, high: ir.Value) -> State:
-        """Build the loop over the tiles of some columns, numbered in the whole axis or, as i32, in the split."""
-        loop = scf.ForOp(low, high, kb.constant(self.tile.columns, low.type), flat)
-        with ir.InsertionPoint(loop.body), self.body.scope():
-            self.first_column = loop.induction_variable
-            count = imin(isub(high, self.first_column), kb.constant(self.tile.columns, low.type))
-            wide = ir.IntegerType.get_signless(64)
-            if low.type != wide:
-                self.first_column, count = (
-                    kb.emit("arith.extui", (value,), wide) for value in (self.first_column, count)
-                )
-                self.first_column = iadd(self.first_of_split, self.first_column)
-            if self.tile.bytes:
-                gpu.barrier()
-                self.tile.fill(
-                    self.tile_start,
-                    self.pointers,
-                    first=self.first_column,
-                    count=count,
-                    threads=self.threads,
-                    thread=self._thread_of_tile(),
-                )
-                gpu.barrier()
-            outer = list(loop.inner_iter_args)
-            inner = [slot for part, state in self._split(outer) for slot in part.open_tile(state)]
-            inner = self._columns(inner, count)
-            closed = [
-                slot
-                for (part, a), (_, b) in zip(self._split(outer), self._split(inner), strict=True)
-                for slot in part.close_tile(a, b)
-            ]
-            scf.YieldOp(closed)
-        return list(loop.results)
-
-    def _thread_of_tile(self) -> ir.Value:
-        """Build the number of this thread; a shuffle where registers are short, since LLVM takes none out of a loop."""
-        thread = thread_index()
-        return shuffled(thread, 0) if isinstance(self.parts[0], SharedSums) else thread
-
-    def _join_groups(self, parts: Sequence[GpuAccumulator], flat: State) -> State:
-        """Build the states of all columns of a tile from those of the groups of threads, in workgroup memory."""
-        gpu.barrier()
-        mine = byte_address(self.tile_start, base=imul(thread_index(), number(_SLOT_BYTES)))
-        for slot, value in enumerate(flat):
-            store_output(value, byte_address(mine, offset=slot * self.threads * _SLOT_BYTES))
-        gpu.barrier()
-        lane = kb.emit("arith.remui", (thread_index(), number(self.row_threads)))
-        first = byte_address(self.tile_start, base=imul(lane, number(_SLOT_BYTES)))
-        groups = [
-            [
-                llvm.LoadOp(
-                    value.type, byte_address(first, offset=(slot * self.threads + k * self.row_threads) * _SLOT_BYTES)
-                ).result
-                for slot, value in enumerate(flat)
-            ]
-            for k in range(self.column_groups)
-        ]
-        joining = [part for part in parts if isinstance(part, Components | Exponentials)]
-        if len(joining) < len(parts):
-            raise InternalError("the schedule gave the rows of a list to several threads")
-        joined = groups[0]
-        for other in groups[1:]:
-            pairs = list(zip(joining, self._split(joined), self._split(other), strict=True))
-            joined = [slot for part, (_, a), (_, b) in pairs for slot in part.join(a, b)]
-        return joined
-
-    def _sweep_shared(self, operation: Any, part: SharedSums) -> None:
-        """Build one pass over all columns for sums that lanes share; each block of columns is added to the result.
-
-        The sums of a block fill the registers, so those of the blocks before it wait in global memory. There is one
-        block where there are no columns.
-        """
-        self.parts = [part]
-        narrow = ir.IntegerType.get_signless(32)
-        count = kb.emit("arith.trunci", (isub(self.end_of_split, self.first_of_split),), narrow)
-        none, block = kb.constant(0, narrow), kb.constant(BLOCK_COLUMNS, narrow)
-        loop = scf.ForOp(none, kb.emit("arith.maxsi", (count, kb.constant(1, narrow))), block, [])
-        with ir.InsertionPoint(loop.body), self.body.scope():
-            first = loop.induction_variable
-            neutral = part.start()
-            self.widths = [len(neutral)]
-            sums = self.over_tiles(neutral, first, imin(iadd(first, block), count))
-            later = negation(kb.icompare("eq", first, none))
-            for distance, mine in enumerate(part.scaled_rows(sums, self.body)):
-                # A shuffle, so that LLVM keeps the addresses of these rows from taking registers in the sweep.
-                row = shuffled(self.thread_rows[0], distance)
-                self._add_to_row(operation, part, row, mine, later)
-            scf.YieldOp([])
-
-    def _add_to_row(self, operation: Any, part: SharedSums, row: ir.Value, sums: State, later: ir.Value) -> None:
-        result, partial = operation.operands[1], self.partials.get(operation, {}).get("values")
-        kind = ir.MemRefType(result.type)
-
-        def add() -> None:
-            # Of whole addresses: LLVM turns a choice of parameters into one of their places in parameter memory.
-            place = row_address(self.pointers[result], row, kind.shape[1], kind.element_type)
-            if partial is not None:
-                unsplit = kb.icompare("eq", self.splits, number(1))
-                place = kb.select(unsplit, place, self._place_of_state(partial, self.split, row))
-            places = [element_address(place, at, kind.element_type) for at in part.places]
-
-            def load() -> tuple[ir.Value, ...]:
-                size = element_bytes(kind.element_type)
-                return tuple(llvm.LoadOp(kind.element_type, place, alignment=size).result for place in places)
-
-            before = rarely(later, load, tuple(part.start()[: len(places)]))
-            for place, old, new in zip(places, before, sums, strict=True):
-                store_output(kb.add(old, new), place)
-
-        self.guarded_row(row, add)
-
-    def _end(self, parts: Sequence[tuple[Any, GpuAccumulator]], flat: State) -> None:
-        """Build the stores of the results, or, if there are several splits, of the unfinished states."""
-        states = list(zip(parts, self._split(flat), strict=True))
-        if not self.splittable:
-            for (operation, part), (_, state) in states:
-                self._store(operation, part.results(state, self.number_of_columns()))
-            return
-        branch = scf.IfOp(kb.icompare("eq", self.splits, number(1)), has_else=True)
-        with ir.InsertionPoint(branch.then_block):
-            for (operation, part), (_, state) in states:
-                self._store(operation, part.results(state, self.number_of_columns()))
-            scf.YieldOp([])
-        with ir.InsertionPoint(branch.else_block):
-            for (operation, part), (_, state) in states:
-                self._save(operation, part.save(state))
-            scf.YieldOp([])
-
-    def number_of_columns(self) -> ir.Value:
-        """Build the number of terms of each result."""
-        return self.columns
-
-    def _save(self, operation: Any, saved: Sequence[Saved]) -> None:
-        if not saved:
-            return
-        for row in range(self.rows_per_thread):
-            mine = [entry for entry in saved if entry.row == row]
-
-            def save_all(row: int = row, mine: Sequence[Saved] = mine) -> None:
-                for entry in mine:
-                    buffer = self.partials[operation][entry.part]
-                    place = self._place_of_state(buffer, self.split, self.thread_rows[row])
-                    value = self.whole_index(entry.value) if entry.part == "indices" else entry.value
-                    store_output(value, element_address(place, entry.at, value.type))
-
-            self.guarded(row, save_all)
-
-    def _place_of_state(self, buffer: ir.Value, split: ir.Value, row: ir.Value) -> ir.Value:
-        kind = ir.MemRefType(buffer.type)
-        return row_address(self.pointers[buffer], iadd(imul(split, self.rows), row), kind.shape[1], kind.element_type)
-
-    def _split(self, flat: State) -> Iterator[tuple[ColumnAccumulator, State]]:
-        start = 0
-        for part, width in zip(self.parts, self.widths, strict=True):
-            yield part, flat[start : start + width]
-            start += width
-
-    def _columns(self, state: State, count: ir.Value) -> State:
-        """Build the loops over the columns of a tile: blocks of `column_step`, then what remains one by one."""
-        step = self.block.columns
-        narrow = ir.IntegerType.get_signless(32)
-        count, none = kb.emit("arith.trunci", (count,), narrow), kb.constant(0, narrow)
-        if step == 1:
-            return self._column_loop(state, none, count, 1)
-        whole = isub(count, kb.emit("arith.remui", (count, kb.constant(step, narrow))))
-        state = self._column_loop(state, none, whole, step)
-        return self._column_loop(state, whole, count, 1)
-
-    def _column_loop(self, state: State, low: ir.Value, high: ir.Value, step: int) -> State:
-        """Build a loop over blocks of `step` columns; where there are groups of threads, they take blocks in turn."""
-        if self.column_groups > 1:
-            group = kb.emit("arith.trunci", (self.group,), low.type)
-            low = iadd(low, imul(group, kb.constant(step, low.type)))
-        turn = kb.constant(step * self.column_groups, low.type)
-        loop = scf.ForOp(low, high, turn, state)
-        saved = self.body.block
-        self.body.block = Block(self.rows_per_thread, step, saved.unroll_limit, saved.inner_step)
-        with ir.InsertionPoint(loop.body), self.body.scope():
-            column = kb.emit("arith.extui", (loop.induction_variable,), ir.IntegerType.get_signless(64))
-            self.column = iadd(self.first_column, column)
-            if self.tile.bytes:
-                self.tile_column = row_address(
-                    self.tile_start, column, self.tile.stride, ir.IntegerType.get_signless(8)
-                )
-            relative = self.relative_index()
-            columns = [iadd(relative, kb.constant(k, relative.type)) for k in range(step)]
-            result: State = []
-            for part, old in self._split(list(loop.inner_iter_args)):
-                result += part.step(old, self.body, columns)
-            scf.YieldOp(result)
-        self.body.block = saved
-        return list(loop.results)
-
-    def load_column_element(self, source: Source, at: Position, column: int) -> ir.Value:
-        """Emit one element of a column: from the tile, or from global memory if the column is too long for it."""
-        if source in self.tile.offsets:
-            return self.tile.load(self.tile_column, source, at, columns_after=column)
-        dim, element = source.kind.shape[1], source.kind.element_type
-        start = row_address(self.pointers[source.buffer], self.column, dim, element)
-        return scaled(load_input(element_address(start, at.shifted(column * dim), element), element), source)
-
-    def _store(self, operation: Any, results: Sequence[Result]) -> None:
-        if not results:
-            return
-        segments = list(operation.attributes["operandSegmentSizes"])
-        rest = list(operation.operands)[segments[0] + segments[1] :]
-        values = rest[0] if segments[2] else None
-        indices = rest[segments[2]] if segments[3] else None
-        for row in range(self.rows_per_thread):
-            mine = [result for result in results if result.row == row]
-
-            def store_all(row: int = row, mine: Sequence[Result] = mine) -> None:
-                for result in mine:
-                    if values is not None and result.value is not None:
-                        self.store_row(values, row, result.at, result.value)
-                    if indices is not None and result.position is not None:
-                        self.store_row(indices, row, result.at, self.whole_index(result.position))
-
-            self.guarded(row, store_all)
-
-
-class MergeNest(ReduceNest):
-    """The unfinished states of all splits of a row, merged in order: a thread for each element of a result."""
-
-    merges = True
-
-    def __init__(
-        self, arguments: Sequence[ir.Value], operation: Any, name: str, target: Target, partials: Partials
-    ) -> None:
-        super().__init__(arguments, operation, name, target, partials)
-        self.splittable = False
-        self.tile = ColumnTile([], columns=1, step=1)
-        self.panel = RowPanel([], rows=0, limit=0, step=1)
-        self.workgroup_bytes = 0
-        self.column_groups = self.rows_per_thread = 1
-        self.rows_per_block = max(1, self.threads // max(_units_of_a_row(op) for op in self.accumulations))
-
-    def place_rows(self, first: ir.Value, end: ir.Value) -> None:
-        """Keep the bounds: rows are counted, not placed."""
-        self.first_row, self.end_of_rows = first, end
-
-    def fill(self) -> None:
-        """Build, for each accumulation, a loop over the elements that fall to a thread."""
-        count = imin(isub(self.rows, self.first_row), number(self.rows_per_block))
-        for operation in self.accumulations:
-            with operation.location:
-                units = _units_of_a_row(operation)
-                loop = scf.ForOp(thread_index(), imul(count, number(units)), number(self.threads), [])
-                with ir.InsertionPoint(loop.body):
-                    row, unit = split_number(loop.induction_variable, units)
-                    self.thread_rows = [iadd(self.first_row, row)]
-                    self._merge_and_store(operation, Position(0, unit))
-                    scf.YieldOp([])
-
-    def _merge_and_store(self, operation: Any, unit: Position) -> None:
-        if _is_selection(operation):
-            part: GpuAccumulator = self._selection(operation, unit)
-        else:
-            part = self._accumulator(operation, [unit])
-        state, whole = part.start(), number(0)
-        if not _is_selection(operation):
-            whole = isub(self.splits, kb.emit("arith.remui", (self.splits, number(_MERGED_AT_ONCE))))
-            state = self._merge_splits(operation, part, state, number(0), whole, _MERGED_AT_ONCE)
-        state = self._merge_splits(operation, part, state, whole, self.splits, 1)
-        self._store(operation, part.results(state, self.columns))
-
-    def _merge_splits(
-        self, operation: Any, part: GpuAccumulator, state: State, low: ir.Value, high: ir.Value, step: int
-    ) -> State:
-        loop = scf.ForOp(low, high, number(step), state)
-        with ir.InsertionPoint(loop.body):
-
-            def reader(after: int) -> ReadSaved:
-                def read(name: str, at: Position) -> ir.Value:
-                    buffer = self.partials[operation][name]
-                    split = iadd(loop.induction_variable, number(after))
-                    element = ir.MemRefType(buffer.type).element_type
-                    place = self._place_of_state(buffer, split, self.thread_rows[0])
-                    return load_input(element_address(place, at, element), element)
-
-                return read
-
-            scf.YieldOp(part.merge(list(loop.inner_iter_args), [reader(k) for k in range(step)]))
-        return list(loop.results)
-
-
-def _units_of_a_row(operation: Any) -> int:
-    """Give the elements of a result that are merged apart from each other."""
-    return inner_dim(operation.operands[0]) if _is_selection(operation) else _result_width(operation)
-
-
-def _is_selection(operation: Any) -> bool:
-    return attribute(operation, "kind") in {"kmin", "kmax"}
-
-
-def _result_width(operation: Any) -> int:
-    """Give the number of elements that a row's state keeps apart."""
-    weighted = list(operation.attributes["operandSegmentSizes"])[1] == 1
-    return inner_dim(operation.operands[int(weighted)]) if weighted or _is_componentwise(operation) else 1
-
-
-def _is_componentwise(operation: Any) -> bool:
-    return attribute(operation, "kind") in COMPONENT_COMBINERS
+def _source(load: Any) -> Source:
+    return Source(load.operands[0], attribute(load, "reduction.scale", 1.0))

@@ -3,10 +3,10 @@
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import gpu, ir, scf
-from pylazy.compiler.nests.cpu_memory import iadd, imul, isub, number
 from pylazy.compiler.nests.gpu_accumulators import State, index_type
 from pylazy.compiler.nests.gpu_memory import block_index, byte_address, load_input
-from pylazy.compiler.nests.gpu_nests import ReduceNest
+from pylazy.compiler.nests.gpu_sweeps import ReduceNest
+from pylazy.compiler.nests.integers import iadd, imul, isub, number
 
 _HEADER_WORDS = 2
 _TILE_WORDS = 4

@@ -1,63 +1,37 @@
-"""The k best for k of any size: a sorted list in global memory, whose last entry a thread keeps in a register."""
+"""The k best for a small k, on a GPU: a sorted list in registers."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import any_of, both, either, rarely, selection_hit
 from pylazy.compiler.dialects.reduction import attribute
-from pylazy.compiler.mlir import ir, llvm, scf
+from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
-from pylazy.compiler.nests.cpu_accumulators import attribute_segments
-from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, isub, number
-from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State
-from pylazy.compiler.nests.gpu_memory import element_address, store_output
-
-#: Longest list of a kmin or kmax that a thread keeps in registers.
-REGISTER_LIST = 16
+from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State, fold
 
 
-def is_long_selection(operation: Any) -> bool:
-    """Tell whether an `accumulate` selects more than a thread keeps in registers."""
-    return attribute(operation, "kind") in {"kmin", "kmax"} and attribute(operation, "k") > REGISTER_LIST
+class Selection:
+    """The k smallest (or, of negated values, largest) of one component: a sorted list in registers."""
 
-
-class ListNest(Protocol):
-    """What lists in memory ask of a nest."""
-
-    rows_per_thread: int
-
-    def row_start(self, buffer: ir.Value, row: int) -> ir.Value:
-        """Build the address of a row of the thread in a buffer; to be used where the row is known to exist."""
-
-    def row_exists(self, row: int) -> ir.Value:
-        """Build what tells, as one bit, whether a row of the thread is one of the axis."""
-
-
-class ListedSelection:
-    """The k smallest (or, of negated values, largest) of one component, in the rows of its results.
-
-    Values stand where the result has them, or in scratch if only positions are asked for. A state is the value of the
-    last entry, NaN until the list is full, and the number of entries, for each row. Columns come in ascending order, so
-    that on a tie the entry that is there stays.
-    """
-
-    def __init__(self, operation: Any, nest: ListNest, component: int, *, scratch: "ir.Value | None") -> None:
-        segments = attribute_segments(operation)
-        buffers = list(operation.operands)[segments[0] + segments[1] :]
+    def __init__(self, operation: Any, rows: int, component: Position, *, index: ir.Type) -> None:
         self.value = operation.operands[0]
-        self.dim = inner_dim(self.value)
         self.k = attribute(operation, "k")
         self.negated = attribute(operation, "kind") == "kmax"
         self.element = ir.VectorType(self.value.type).element_type
-        self.nest = nest
+        self.dim = inner_dim(self.value)
+        self.index = index
+        self.rows = rows
         self.component = component
-        self.values = buffers[0] if segments[2] else scratch
-        self.indices = buffers[segments[2]] if segments[3] else None
+
+    def _lists(self, flat: State) -> list[State]:
+        width = 2 * self.k
+        return [flat[k : k + width] for k in range(0, len(flat), width)]
 
     def start(self) -> State:
         """Build the neutral state."""
-        return [kb.constant(float("nan"), self.element), number(0)] * self.nest.rows_per_thread
+        empty = [kb.constant(float("nan"), self.element), kb.constant(-1, self.index)]
+        return empty * (self.k * self.rows)
 
     def open_tile(self, state: State) -> State:
         """Begin a tile of columns."""
@@ -68,105 +42,98 @@ class ListedSelection:
         return inner
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
-        """Compare the best of a block with the last entries; only then look at each column."""
-        rows = range(self.nest.rows_per_thread)
-        blocks = [[self._signed(self._element(body, row, column)) for column in range(len(columns))] for row in rows]
-        hits = []
-        for row, values in enumerate(blocks):
-            lowest = values[0]
-            for value in values[1:]:  # leaves NaN out, which enters only lists that are not full
-                lowest = kb.emit("arith.minnumf", (lowest, value))
-            hits.append(selection_hit(lowest, state[2 * row]))
+        """Compare the best of a block with the last entries of the lists; only then look at each column."""
+        lists = self._lists(state)
+        blocks = [[self._candidate(body, row, column) for column in range(len(columns))] for row in range(len(lists))]
+        # The minimum leaves NaN out, which enters only lists that are not full: their last entry is NaN.
+        lowest = [fold("arith.minnumf", values) for values in blocks]
+        hits = [selection_hit(low, entries[-2]) for low, entries in zip(lowest, lists, strict=True)]
 
         def look() -> tuple[ir.Value, ...]:
-            found: State = []
-            for row, values in enumerate(blocks):
-                entry = (state[2 * row], state[2 * row + 1])
-                for value, column in zip(values, columns, strict=True):
-                    entry = self._offer(value, column, row, entry)
-                found += entry
-            return tuple(found)
+            offers = [self._offer_all(*pair, columns[0]) for pair in zip(blocks, lists, strict=True)]
+            return tuple(slot for entries in offers for slot in entries)
 
         return list(rarely(any_of(hits), look, tuple(state)))
 
-    def _element(self, body: BodyElements, row: int, column: int) -> ir.Value:
-        return body.element(self.value, Position(self.component), row, column)
+    def _offer_all(self, values: Sequence[ir.Value], entries: State, first: ir.Value) -> State:
+        """Build a loop over the columns of a block: in registers, which have no index, the values move up by one."""
+        count = len(values)
+        if count == 1:
+            return self._offer(values[0], lambda: first, entries)
+        narrow = first.type
+        bounds = [kb.constant(bound, narrow) for bound in (0, count, 1)]
+        loop = scf.ForOp(*bounds, [*values, *entries])
+        with ir.InsertionPoint(loop.body):
+            carried = list(loop.inner_iter_args)
+            following = [*carried[1:count], carried[0]]
 
-    def _signed(self, value: ir.Value) -> ir.Value:
+            def column() -> ir.Value:
+                return kb.emit("arith.addi", (first, loop.induction_variable))
+
+            scf.YieldOp([*following, *self._offer(carried[0], column, carried[count:])])
+        return list(loop.results)[count:]
+
+    def _candidate(self, body: BodyElements, row: int, column: int) -> ir.Value:
+        value = body.element(self.value, self.component, row, column)
         return kb.neg(value) if self.negated else value
 
-    def _offer(
-        self, value: ir.Value, column: ir.Value, row: int, entry: tuple[ir.Value, ir.Value]
-    ) -> tuple[ir.Value, ir.Value]:
-        last, count = entry
-        not_full = kb.icompare("slt", count, number(self.k))
-        enters = either(not_full, _precedes(value, last))
+    def _offer(self, value: ir.Value, column: Callable[[], ir.Value], entries: State) -> State:
+        """Let a value in whose column comes after those of the entries."""
+        hit = selection_hit(value, entries[-2])
+        return list(rarely(hit, lambda: _inserted(value, column(), entries), tuple(entries)))
 
-        def insert() -> tuple[ir.Value, ...]:
-            place = self._make_room(value, row, imin(count, number(self.k - 1)))
-            self._write(row, place, value, column)
-            filled = imin(iadd(count, number(1)), number(self.k))
-            full = kb.icompare("eq", filled, number(self.k))
-            found = rarely(full, lambda: (self._read(row, number(self.k - 1)),), (last,))
-            return found[0], filled
+    def results(self, state: State, _count: ir.Value, /) -> list[Result]:
+        """Build the finished elements."""
+        found = []
+        for row, entries in enumerate(self._lists(state)):
+            for rank, (value, index) in enumerate(zip(entries[0::2], entries[1::2], strict=True)):
+                at = self.component.shifted(rank * self.dim)
+                found.append(Result(row, at, kb.neg(value) if self.negated else value, index))
+        return found
 
-        found = rarely(both(self.nest.row_exists(row), enters), insert, entry)
-        return found[0], found[1]
+    def save(self, state: State) -> list[Saved]:
+        """Give the numbers of an unfinished state."""
+        return [
+            Saved(row, part, self.component.shifted(rank * self.dim), entries[2 * rank + offset])
+            for row, entries in enumerate(self._lists(state))
+            for rank in range(self.k)
+            for offset, part in enumerate(("values", "indices"))
+        ]
 
-    def _make_room(self, value: ir.Value, row: int, end: ir.Value) -> ir.Value:
-        """Move the entries that a value precedes down by one, from the last on; give the place that becomes free."""
+    def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
+        """Let saved lists of one row in: columns are read of the values that enter the list."""
         wide = ir.IntegerType.get_signless(64)
-        loop = scf.WhileOp([wide], [end])
-        before, after = loop.before.blocks.append(wide), loop.after.blocks.append(wide)
-        with ir.InsertionPoint(before):
-            place = before.arguments[0]
-            inside = kb.icompare("slt", number(0), place)
-            precedes = rarely(
-                inside,
-                lambda: (_precedes(value, self._read(row, isub(place, number(1)))),),
-                (kb.constant(0, ir.IntegerType.get_signless(1)),),
-            )
-            scf.ConditionOp(precedes[0], [place])
-        with ir.InsertionPoint(after):
-            place = after.arguments[0]
-            above = isub(place, number(1))
-            index = None if self.indices is None else self._load(self.indices, row, above)
-            self._write(row, place, self._read(row, above), index)
-            scf.YieldOp([above])
-        return loop.results[0]
+        for read in saved:
+            loop = scf.ForOp(*[kb.constant(bound, wide) for bound in (0, self.k * self.dim, self.dim)], state)
+            with ir.InsertionPoint(loop.body):
+                base = loop.induction_variable
+                if self.component.base is not None:
+                    base = kb.emit("arith.addi", (base, self.component.base))
+                at = Position(self.component.offset, base)
 
-    def _write(self, row: int, place: ir.Value, value: ir.Value, index: "ir.Value | None") -> None:
-        for buffer, written in ((self.values, self._signed(value)), (self.indices, index)):
-            if buffer is not None and written is not None:
-                store_output(written, self._address(buffer, row, place))
+                def column(read: ReadSaved = read, at: Position = at) -> ir.Value:
+                    return read("indices", at)
 
-    def _read(self, row: int, place: ir.Value) -> ir.Value:
-        assert self.values is not None
-        return self._signed(self._load(self.values, row, place))
-
-    def _load(self, buffer: ir.Value, row: int, place: ir.Value) -> ir.Value:
-        element = ir.MemRefType(buffer.type).element_type
-        return llvm.LoadOp(element, self._address(buffer, row, place), alignment=element_bytes(element)).result
-
-    def _address(self, buffer: ir.Value, row: int, place: ir.Value) -> ir.Value:
-        base = kb.emit("arith.muli", (place, number(self.dim)))
-        element = ir.MemRefType(buffer.type).element_type
-        return element_address(self.nest.row_start(buffer, row), Position(self.component, base), element)
-
-    def results(self, _state: State, _count: ir.Value, /) -> list[Result]:
-        """The results are in their places."""
-        return []
-
-    def save(self, _state: State) -> list[Saved]:
-        """Columns are in one split."""
-        return []
-
-    def merge(self, state: State, _saved: Sequence[ReadSaved], /) -> State:
-        """Columns are in one split."""
+                scf.YieldOp(self._offer(read("values", at), column, list(loop.inner_iter_args)))
+            state = list(loop.results)
         return state
 
 
-def _precedes(value: ir.Value, entry: ir.Value) -> ir.Value:
-    """Compare a candidate with an entry that came before it: on a tie the entry stays, numbers precede NaN."""
-    number_before_nan = both(kb.compare("uno", entry, entry), kb.compare("ord", value, value))
-    return either(number_before_nan, kb.compare("olt", value, entry))
+def _inserted(value: ir.Value, column: ir.Value, entries: State) -> tuple[ir.Value, ...]:
+    """Build a sorted list with a new entry: of two neighbours that it stands before, the first moves to the second.
+
+    On a tie the entry stays. A number stands before NaN and empty entries, NaN before empty ones; that an empty entry
+    takes the place of another changes nothing.
+    """
+    is_number = kb.compare("ord", value, value)
+    result: list[ir.Value] = []
+    before: tuple[ir.Value, ir.Value, ir.Value] | None = None
+    for entry, index in zip(entries[0::2], entries[1::2], strict=True):
+        empty = kb.icompare("eq", index, kb.constant(-1, index.type))
+        stands = both(kb.compare("ult", value, entry), either(is_number, empty))
+        moved = (value, column)
+        if before is not None:
+            moved = (kb.select(before[0], before[1], value), kb.select(before[0], before[2], column))
+        result += [kb.select(stands, moved[0], entry), kb.select(stands, moved[1], index)]
+        before = (stands, entry, index)
+    return tuple(result)

@@ -13,9 +13,10 @@ from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
-from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imul, number
-from pylazy.compiler.nests.gpu_accumulators import Factored, State, product, split_product
+from pylazy.compiler.nests.gpu_accumulators import State
+from pylazy.compiler.nests.gpu_factors import Factored, product, split_product
 from pylazy.compiler.nests.gpu_memory import VECTOR_BYTES
+from pylazy.compiler.nests.integers import element_bytes, iadd, imul, number
 
 #: Neighbouring lanes that share their rows: a power of two.
 SHARING_LANES = 4

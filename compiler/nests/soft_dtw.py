@@ -17,7 +17,7 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_elements import BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_memory import address, allocate, for_range, iadd, imul, isub, load, number, store
+from pylazy.compiler.nests.cpu_memory import address, allocate, load, store
 from pylazy.compiler.nests.dual_numbers import (
     Dual,
     Number,
@@ -32,6 +32,7 @@ from pylazy.compiler.nests.dual_numbers import (
     select,
     sub,
 )
+from pylazy.compiler.nests.integers import for_range, iadd, imul, isub, number
 
 _INFINITY = float("inf")
 

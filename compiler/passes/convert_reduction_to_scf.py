@@ -6,8 +6,10 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.cpu_column_lanes import ColumnLaneNest
 from pylazy.compiler.nests.cpu_column_panels import ColumnPanelNest
-from pylazy.compiler.nests.cpu_nests import MapNest, MergeNest, ReduceNest
+from pylazy.compiler.nests.cpu_map import MapNest
+from pylazy.compiler.nests.cpu_merge import MergeNest
 from pylazy.compiler.nests.cpu_ranges import RangedNest
+from pylazy.compiler.nests.cpu_sweeps import ReduceNest
 from pylazy.compiler.target import Target
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pylazy.compiler import schedule
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.kernel_builder import emit
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.body_elements import LOADS, BodyAxes, inner_dim
+from pylazy.compiler.schedule.body_costs import UNROLL_LIMIT
 from pylazy.compiler.target import Target
 
 _MOVES = frozenset({*LOADS, "arith.constant", "vector.broadcast", "vector.extract_strided_slice",
@@ -61,7 +61,7 @@ class _Hoisting:
             if name_of(operation) in _MOVES or self.axes.of_operation(operation) != axes:
                 continue
             for value in operation.results:
-                if axes == "r" and inner_dim(value) <= schedule.UNROLL_LIMIT:
+                if axes == "r" and inner_dim(value) <= UNROLL_LIMIT:
                     continue
                 if isinstance(ir.VectorType(value.type).element_type, ir.IntegerType):
                     continue  # a comparison: cheaper than the memory for its result

@@ -1,23 +1,20 @@
 """Turn each kernel op into a GPU kernel: rows to threads, columns to tiles in workgroup memory."""
 
+import dataclasses
 from typing import Any
 
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.cpu_accumulators import accumulator_type, attribute_segments
-from pylazy.compiler.nests.gpu_accumulators import index_type, partial_slots
-from pylazy.compiler.nests.gpu_nests import (
-    MapNest,
-    MergeNest,
-    Partials,
-    ReduceNest,
-    accumulations_of,
-    integer_attribute,
-    is_ranged,
-    is_splittable,
-)
+from pylazy.compiler.nests.accumulations import accumulations_of, accumulator_type, attribute_segments, partial_slots
+from pylazy.compiler.nests.gpu_accumulators import index_type
+from pylazy.compiler.nests.gpu_function import integer_attribute
+from pylazy.compiler.nests.gpu_long_selection import is_long_selection
+from pylazy.compiler.nests.gpu_map import MapNest
+from pylazy.compiler.nests.gpu_merge import MergeNest
+from pylazy.compiler.nests.gpu_nests import Kernel, Partials
 from pylazy.compiler.nests.gpu_ranges import RangedNest
-from pylazy.compiler.nests.gpu_selection import is_long_selection
+from pylazy.compiler.nests.gpu_states import is_ranged, is_splittable
+from pylazy.compiler.nests.gpu_sweeps import ReduceNest
 from pylazy.compiler.target import Target
 
 
@@ -80,13 +77,14 @@ class _Program:
         for position, (operation, scratch) in enumerate(zip(operations, partials, strict=True)):
             name = f"{self.name}_{position}"
             with operation.location, ir.InsertionPoint(block):
+                kernel = Kernel(self.arguments, operation, name, self.target, scratch)
                 if name_of(operation) == "reduction.map":
-                    MapNest(self.arguments, operation, name, self.target).build()
+                    MapNest(kernel).build()
                 else:
                     nest = RangedNest if is_ranged(operation) else ReduceNest
-                    nest(self.arguments, operation, name, self.target, scratch).build()
+                    nest(kernel).build()
                     if is_splittable(operation) and accumulations_of(operation):
-                        MergeNest(self.arguments, operation, f"{name}_merge", self.target, scratch).build()
+                        MergeNest(dataclasses.replace(kernel, name=f"{name}_merge")).build()
         entries = zip(self.entries, self.arguments, strict=True)
         self.module.operation.attributes["reduction.buffers"] = ir.ArrayAttr.get(
             [_describe_buffer(entry, argument) for entry, argument in entries]

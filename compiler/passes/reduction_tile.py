@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
-from pylazy.compiler import schedule
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
+from pylazy.compiler.schedule.cpu_schedule import CpuSchedule, cpu_schedule
+from pylazy.compiler.schedule.gpu_schedule import NvidiaSchedule, nvidia_schedule
 from pylazy.compiler.target import NvidiaTarget, Target
 
 
@@ -27,11 +28,11 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
         for operation in function.regions[0].blocks[0].operations:
             if name_of(operation) in {"reduction.map", "reduction.map_reduce"}:
                 if isinstance(target, NvidiaTarget):
-                    _attach(operation, schedule.nvidia_schedule(operation, target))
+                    _attach(operation, nvidia_schedule(operation, target))
                 else:
                     few = set(attribute(function, "reduction.few_rows", ""))
                     listed = len(operation.operands) > 0  # by a table, whose tiles are of rows
-                    chosen = schedule.cpu_schedule(
+                    chosen = cpu_schedule(
                         operation,
                         target,
                         few_rows=attribute(operation, "rows") in {*few, ""} and not listed,
@@ -40,7 +41,7 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
                     _attach(operation, chosen)
 
 
-def _attach(operation: Any, chosen: schedule.CpuSchedule | schedule.NvidiaSchedule) -> None:
+def _attach(operation: Any, chosen: CpuSchedule | NvidiaSchedule) -> None:
     for field in dataclasses.fields(chosen):
         if field.name in operation.attributes:
             continue
