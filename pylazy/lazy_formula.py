@@ -6,10 +6,11 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from pylazy.dtypes import result_dtype
-from pylazy.expression import apply, at_user_line, user_position
+from pylazy.expression import apply
 from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
+from pylazy.user_positions import at_user_line, user_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

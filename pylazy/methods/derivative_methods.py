@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pylazy.expression import at_user_line, constant
+from pylazy.expression import constant
 from pylazy.lazy_formula import LazyFormula, joint_extents, new, refuse_unbound, unary
 from pylazy.methods.operands import operand
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
