@@ -165,17 +165,17 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
         It has the dtype of what it meets, and no derivative. Reductions in float32 take up to 2**24 rows.
         """
-        return new(self.__class__, index("i"), (), self._rows, None, self._backend)
+        return new(self._formula_class, index("i"), (), self._rows, None, self._backend)
 
     def column_index(self) -> Self:
         """The number of the column j of each pair, counted from 0; as `row_index`."""
-        return new(self.__class__, index("j"), (), None, self._columns, self._backend)
+        return new(self._formula_class, index("j"), (), None, self._columns, self._backend)
 
     def t(self) -> Self:
         """Exchange the axes i and j, and the halves of ranges."""
         swapped = _swap_axes(self._expression)
         ranges = None if self._ranges is None else (*self._ranges[3:], *self._ranges[:3])
-        return new(self.__class__, swapped, self._batch, self._columns, self._rows, self._backend, ranges)
+        return new(self._formula_class, swapped, self._batch, self._columns, self._rows, self._backend, ranges)
 
     @property
     def T(self) -> Self:

@@ -126,7 +126,12 @@ class ComplexLazyTensor(LazyTensor):
         return as_html(type(self).__name__, formula_as_text(self.real._expression), facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_planar, (_planar_of(self),)
+        return _rebuild, (self.__class__, _planar_of(self)), getattr(self, "__dict__", None)
+
+    def _fill(self, formula: Any) -> None:
+        for name in _STATE:
+            setattr(self, name, getattr(formula, name))
+        self._planar = formula._planar
 
     def t(self) -> ComplexLazyTensor:
         """Exchange the axes i and j, without conjugation."""
@@ -324,6 +329,12 @@ def _transposition(rows: int, columns: int) -> Attributes:
 
 def _from_planar(planar: LazyTensor) -> ComplexLazyTensor:
     return _with_expression(planar, ComplexLazyTensor, planar._expression)
+
+
+def _rebuild(cls: type[ComplexLazyTensor], planar: LazyTensor) -> ComplexLazyTensor:
+    made = object.__new__(cls)
+    made._fill(_from_planar(planar))
+    return made
 
 
 def _planar_of(z: ComplexLazyTensor) -> LazyTensor:

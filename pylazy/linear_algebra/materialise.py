@@ -112,7 +112,7 @@ def restrict(x: _T, rows: Any, columns: Any) -> _T:
                 at_user_line(f"{kept} elements of axis {axis} were asked for, and the formula does not vary with it")
             )
         counts.append(None if count is None else kept)
-    return new(x.__class__, expression, x._batch, counts[0], counts[1], x._backend)
+    return new(x._formula_class, expression, x._batch, counts[0], counts[1], x._backend)
 
 
 class _Key:

@@ -116,7 +116,7 @@ class Kernel:
 
         x = self.formula
         expression = replace_leaves(x._expression, replaced)
-        return Kernel(new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend))
+        return Kernel(new(x._formula_class, expression, x._batch, x._rows, x._columns, x._backend))
 
     def text(self) -> str:
         return "K"

@@ -150,7 +150,7 @@ def linear_system(x: LazyFormula, b: Any, var: Any, settings: Settings, options:
             raise ShapeError(
                 at_user_line(f"b is the symbolic variable {position}, which K has too: give the unknown as var")
             )
-        unknown = symbolic(x.__class__, position, right.dim, 1 if reduced == "j" else 0)
+        unknown = symbolic(x._formula_class, position, right.dim, 1 if reduced == "j" else 0)
         product = combine("mul", x, unknown)
     else:
         position = _read_unknown(var, right, reduced, positions)

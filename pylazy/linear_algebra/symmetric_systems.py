@@ -329,7 +329,7 @@ def _without_traces(x: LazyFormula) -> LazyFormula:
         return Expression("var", (), leaf.attributes, leaf.axes, leaf.dim, leaf.dtype, source, leaf.position)
 
     expression = replace_leaves(x._expression, untraced)
-    return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
+    return new(x._formula_class, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:

@@ -235,4 +235,4 @@ def _derived(
     leaves = arrays_of([given._expression for given in operands])
     kept = [leaf for leaf in leaves if without is None or not is_same_variable(leaf, without)]
     batch, rows, columns = joint_extents(method, operands)
-    return new(f.__class__, with_variables(expression, kept), batch, rows, columns, f.backend)
+    return new(f._formula_class, with_variables(expression, kept), batch, rows, columns, f.backend)

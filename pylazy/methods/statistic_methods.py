@@ -177,7 +177,7 @@ class StatisticMethods(ReductionMethods):
     def _float64_one(self) -> Any:
         """A 1 that makes the whole formula one of float64."""
         source = number_source(1.0)
-        return new(self.__class__, variable(source, axis="", dim=1, dtype="float64"), (), None, None, None)
+        return new(self._formula_class, variable(source, axis="", dim=1, dtype="float64"), (), None, None, None)
 
     def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
         """Find the mean, then sum differences from it and their squares; see `pylazy.spreads`."""
