@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pylazy
 from pylazy.bundle_parts import Part, gradient_id
-from pylazy.expression import at_user_line
 from pylazy.reductions import gradient_request
 from pylazy.runtime.bundle import write_bundle
 from pylazy.runtime.errors import CompileError, UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.manifest import FORMAT, Code, Kernel, Manifest, check_buffers, features_of
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

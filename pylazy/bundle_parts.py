@@ -6,23 +6,26 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.execute import Wanted, find_executable, flatten, prepare, result_shapes
-from pylazy.expression import Expression, at_user_line, replace_leaves
+from pylazy.canonical_form import flatten
+from pylazy.expression import Expression, replace_leaves
 from pylazy.genred import Genred
+from pylazy.prepare import find_executable, prepare
 from pylazy.programs import Extents
 from pylazy.ranges import Ranges
 from pylazy.reductions import REDUCTIONS, SELECTIONS
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.manifest import Argument, Function, Result
+from pylazy.sources import NUMBER, array_source, complex_part
 from pylazy.stages import Reduction
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import Wanted, result_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pylazy.arrays import Source
-    from pylazy.execute import Job
+    from pylazy.job import Job
     from pylazy.reductions import ReductionRequest
+    from pylazy.sources import Source
 
 FEW_ROWS = ("", "i", "j")
 """See `pylazy.programs.few_rows`."""
@@ -156,7 +159,7 @@ def _job_of(
             raise UnsupportedError(
                 at_user_line("ranged is True, and the reduction has its data and no ranges: give them when it is made")
             )
-        return job, [number for number, source in enumerate(job.sources) if source.kind != arrays.NUMBER], None
+        return job, [number for number, source in enumerate(job.sources) if source.kind != NUMBER], None
     if dtype not in (None, "float32", "float64"):
         raise UnsupportedError(at_user_line(f"dtype is {dtype!r}, expected float32 or float64"))
     count = max(1, *(wanted.k for wanted in template.wanted))
@@ -184,7 +187,7 @@ def _grouped(job: Job, order: Iterable[int]) -> list[tuple[int, ...]]:
     groups: list[list[int]] = []
     known: dict[tuple[int, str], list[int]] = {}
     for number in order:
-        part = arrays.part_of(job.sources[number])
+        part = complex_part(job.sources[number])
         if part is None:
             groups.append([number])
             continue
@@ -194,7 +197,7 @@ def _grouped(job: Job, order: Iterable[int]) -> list[tuple[int, ...]]:
             )
         key = (id(part.owner), job.executable.request.inputs[number].axis)
         group = known.get(key, [])
-        taken = [arrays.part_of(job.sources[other]) for other in group]
+        taken = [complex_part(job.sources[other]) for other in group]
         if not group or part.name in [found.name for found in taken if found is not None]:
             group = known[key] = []
             groups.append(group)
@@ -216,13 +219,13 @@ def _arguments(job: Job, groups: Sequence[tuple[int, ...]], names: Sequence[str]
         if number in place_of:
             place = place_of[number]
             name = names[place] if names is not None else inputs[min(groups[place])].name
-        elif source.kind == arrays.NUMBER:
+        elif source.kind == NUMBER:
             place, name, default = len(groups) + number, entry.name, repr(float(source.array))
         else:
             raise UnsupportedError(
                 at_user_line("a formula with symbolic variables has arrays too: use one or the other")
             )
-        part = arrays.part_of(source)
+        part = complex_part(source)
         found.append(
             Argument(name, entry.axis, entry.dim, _layout(source), place, default, "" if part is None else part.name)
         )
@@ -236,7 +239,7 @@ def _layout(source: Source) -> str:
 
     K @ v and symbolic variables take (*batch, N, D), LazyTensors (*batch, 1, N, D); the `view` of a source tells.
     """
-    return "rows" if source.kind != arrays.NUMBER and source.identity[1] in ("j", "") else "lazy"
+    return "rows" if source.kind != NUMBER and source.identity[1] in ("j", "") else "lazy"
 
 
 # Gradients ------------------------------------------------------------------------------------------------------------
@@ -297,7 +300,7 @@ def _on_pairs(name: str, job: Job, groups: Sequence[tuple[int, ...]]) -> Part:
     made = prepare((formula,), (Wanted("sum", (0,)),), reduced="j", extents=Extents((), 1, 1))
     found = []
     for entry, source in zip(made.executable.request.inputs, made.sources, strict=True):
-        default = repr(float(source.array)) if source.kind == arrays.NUMBER else ""
+        default = repr(float(source.array)) if source.kind == NUMBER else ""
         found.append(Argument(entry.name, entry.axis, entry.dim, "rows", numbers[id(source)], default))
     places = {argument.place: number for number, argument in enumerate(found)}
     kept = [tuple(places[number] for number in group if number in places) for group in groups]
@@ -307,4 +310,4 @@ def _on_pairs(name: str, job: Job, groups: Sequence[tuple[int, ...]]) -> Part:
 
 
 def _stand_in(dim: int, dtype: str, *, weak: bool) -> Source:
-    return arrays.array_source(np.zeros((1, dim), dtype), what="a stand-in", batch=0, view="", weak=weak)
+    return array_source(np.zeros((1, dim), dtype), what="a stand-in", batch=0, view="", weak=weak)

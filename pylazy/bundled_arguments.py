@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.arrays import Source
+from pylazy.array_libraries import is_tensor
 from pylazy.dtypes import promote
-from pylazy.expression import at_user_line
+from pylazy.imported_arrays import is_array, readable
 from pylazy.programs import Extents
 from pylazy.runtime.errors import DtypeError, ShapeError
+from pylazy.sources import Source, array_source, number_source
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +69,13 @@ def split_complex(argument: Argument, value: Any) -> Any:
     """
     if isinstance(value, complex) and not argument.axis:
         value = np.array(value)
-    is_known = isinstance(value, np.ndarray) or arrays.is_tensor(value)
+    is_known = isinstance(value, np.ndarray) or is_tensor(value)
     if not is_known or not (value.dtype.kind == "c" if isinstance(value, np.ndarray) else value.is_complex()):
         found = f"dtype {value.dtype}" if is_known else f"type {type(value).__name__}"
         raise DtypeError(
             at_user_line(f"{argument.name} is of {found}, expected a {expected_shape(argument)} of NumPy or torch")
         )
-    if arrays.is_tensor(value):
+    if is_tensor(value):
         value = value.resolve_conj()
     return value.real if argument.part == "real" else value.imag
 
@@ -110,21 +111,21 @@ def _read(argument: Argument, value: Any, function: Function) -> _Read:
     if isinstance(value, Source):
         return _Read(value, (), (1,) * len(argument.axis))
     if not argument.axis and isinstance(value, int | float | np.floating | np.integer) and argument.dim == 1:
-        return _Read(arrays.number_source(float(value)), (), ())
+        return _Read(number_source(float(value)), (), ())
     weak = isinstance(value, list | tuple) and not argument.axis  # its dtype gives way, as in a live formula
     if weak:
         value = np.array(value, dtype=np.float64)
-    elif not arrays.is_array(value):
+    elif not is_array(value):
         raise DtypeError(
             at_user_line(
                 f"{argument.name} is of type {type(value).__name__}, expected a NumPy array, a torch tensor or another "
                 f"array with __dlpack__: {expected_shape(argument)}"
             )
         )
-    value = arrays.readable(value)
+    value = readable(value)
     weak = weak or not value.ndim
     batch, sizes = _read_shape(argument, tuple(value.shape))
-    source = arrays.array_source(value, what=argument.name, batch=len(batch), view="", weak=weak)
+    source = array_source(value, what=argument.name, batch=len(batch), view="", weak=weak)
     if not weak and promote("float32", source.dtype) == "float64" != function.dtype:
         raise DtypeError(
             at_user_line(

@@ -9,16 +9,18 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from pylazy import arrays
-from pylazy.arrays import Source
 from pylazy.bundled_arguments import bind, expected_shape, positional, split_complex
 from pylazy.bundled_programs import BundledExecutable
-from pylazy.execute import Job, Wanted, check_index, check_terms, complete_extents, result_shapes
-from pylazy.expression import Expression, at_user_line, user_position
+from pylazy.expression import Expression
+from pylazy.extent_checks import check_index, check_terms, complete_extents
+from pylazy.job import Job
 from pylazy.options import read_backend
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.bundle import BundleFile, read_trusted_bundle
 from pylazy.runtime.errors import BundleFormatError, ShapeError, UnsupportedError
+from pylazy.sources import TORCH, Source, array_source, number_source
+from pylazy.user_positions import at_user_line, user_position
+from pylazy.wanted_results import Wanted, result_shapes
 
 if TYPE_CHECKING:
     import inspect
@@ -141,8 +143,7 @@ class BundledFunction:
         self._names = names
         self._parts = [(number, argument) for number, argument in enumerate(function.arguments) if argument.part]
         self._defaults = [
-            arrays.number_source(float(argument.default)) if argument.default else None
-            for argument in function.arguments
+            number_source(float(argument.default)) if argument.default else None for argument in function.arguments
         ]
         self._gives_positions = all(result.dtype == "int64" for result in function.results)
         self._counts = function.dtype == "float32" and any(result.kind == "count" for result in function.results)
@@ -217,8 +218,8 @@ class BundledFunction:
                 for value, (kind, batch, dtype, weak) in zip(given, specs, strict=True)
             ]
             for number, source in enumerate(sources):
-                if source.kind == arrays.TORCH and source.array.is_sparse:  # which the plan does not say
-                    arrays.array_source(source.array, what=function.arguments[number].name, batch=source.batch, view="")
+                if source.kind == TORCH and source.array.is_sparse:  # which the plan does not say
+                    array_source(source.array, what=function.arguments[number].name, batch=source.batch, view="")
         job = Job(
             self._executable,
             sources,
@@ -344,7 +345,7 @@ class BundledFunction:
         if torch is None or not torch.is_grad_enabled():
             return
         for number, (argument, source) in enumerate(zip(self.function.arguments, sources, strict=True)):
-            if source.kind != arrays.TORCH or not source.array.requires_grad:
+            if source.kind != TORCH or not source.array.requires_grad:
                 continue
             if number not in self._executable.differentiable:
                 raise UnsupportedError(

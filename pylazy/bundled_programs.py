@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from pylazy.expression import INPUT_PREFIXES, Input, at_user_line
+from pylazy.canonical_form import INPUT_PREFIXES, Input
 from pylazy.programs import Executable, GradientStep, Selection, host_target
 from pylazy.reductions import REDUCTIONS, Output, ReductionRequest
 from pylazy.runtime.bundle import choose_code, choose_gpu_code
 from pylazy.runtime.errors import DeviceError, UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.launch import Program, is_runnable
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from pylazy.bundle_compiler import DEFAULT_TARGETS, check_targets, compile_parts
 from pylazy.bundle_parts import part_of
-from pylazy.expression import at_user_line
 from pylazy.runtime.bundle import BundleFile, save_bundle, sign_bundle
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.stages import Reduction
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     import os

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.expression import at_user_line
+from pylazy.array_libraries import is_tensor
 from pylazy.host_arrays import like, to_host, to_matrix
 from pylazy.runtime.errors import DtypeError, ShapeError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def from_matrix(ranges_i: Any, ranges_j: Any, keep: Any) -> Ranges:
         raise ShapeError(
             at_user_line(f"keep has shape {tuple(keep.shape)}, expected {expected}, as ranges_i and ranges_j have rows")
         )
-    matrix = to_host(keep, "keep") if arrays.is_tensor(keep) else keep
+    matrix = to_host(keep, "keep") if is_tensor(keep) else keep
     return from_pairs(ranges_i, ranges_j, *matrix.nonzero())
 
 

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from pylazy.canonical_form import Flattened
 from pylazy.compiler.adjoints import Adjoint, pull_back
 from pylazy.compiler.derivatives import DERIVATIVES, Application, tangent, total
 from pylazy.compiler.terms import Term, extract, filled, fit, joined, where
-from pylazy.expression import Expression, Flattened, apply, at_user_line, constant
+from pylazy.expression import Expression, apply, constant
 from pylazy.operations import OPERATIONS
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pylazy import reduction_texts
 from pylazy.complex_numbers.complex_lazy_tensor import from_interleaved, interleaved
-from pylazy.expression import at_user_line
 from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
 from pylazy.reduction_texts import REDUCTION_OPS
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import ShapeError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

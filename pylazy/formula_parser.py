@@ -24,12 +24,12 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from pylazy.expression import at_user_line
 from pylazy.formula_keywords import EITHER, FORMULA, INTEGER, INTEGERS, KEYWORDS, REDUCTION, Keyword
 from pylazy.lazy_tensor import LazyTensor, Var
 from pylazy.reduction_texts import TextReduction
 from pylazy.runtime.errors import FormulaError, PylazyError
 from pylazy.templates import Argument
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

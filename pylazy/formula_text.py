@@ -7,14 +7,14 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pylazy import arrays
 from pylazy.runtime.kernel import DTYPE_BYTES
+from pylazy.sources import NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pylazy.execute import Wanted
     from pylazy.expression import Expression
+    from pylazy.wanted_results import Wanted
 
 _MAX_SHOWN = 30
 """How many operations are written; what is further from the root becomes dots."""
@@ -224,7 +224,7 @@ class _Names:
                 continue
             seen.add(id(node))
             stack += reversed(node.operands)
-            if node.op == "var" and node.source.kind != arrays.NUMBER and node.source.identity not in self._of:
+            if node.op == "var" and node.source.kind != NUMBER and node.source.identity not in self._of:
                 letter = _LETTERS[node.axes]
                 self._of[node.source.identity] = letter, counts.get(letter, 0)
                 counts[letter] = counts.get(letter, 0) + 1
@@ -262,7 +262,7 @@ class _TextWriter:
         if node.op == "index":
             return node.axes, _ATOM
         if node.op == "var":
-            if node.source.kind == arrays.NUMBER:
+            if node.source.kind == NUMBER:
                 return _number(node.source.number)
             axes = _axes(node)
             return "".join(self._names.of(node)) + (f"_{axes}" if axes else ""), _ATOM
@@ -321,7 +321,7 @@ class _LatexWriter:
         if node.op == "index":
             return node.axes, _ATOM
         if node.op == "var":
-            if node.source.kind == arrays.NUMBER:
+            if node.source.kind == NUMBER:
                 return _latex_number(node.source.number)
             letter, number = self._names.of(node)
             above = f"^{{({number})}}" if number else ""

@@ -5,18 +5,24 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pylazy import arrays
-from pylazy.execute import Job, flatten, launch, request_outputs
-from pylazy.expression import at_user_line
+from pylazy import source_devices
+from pylazy.canonical_form import flatten
+from pylazy.cpu_launch import launch
 from pylazy.programs import Executable
 from pylazy.reductions import Output, ReductionRequest
+from pylazy.results import empty_result, given_back
 from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
+from pylazy.source_devices import check_devices
+from pylazy.sources import DLPACK, TORCH, remembers
 from pylazy.stages import Reduction, stage_as_text
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import request_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.expression import Expression
+    from pylazy.job import Job
     from pylazy.options import Backend
 
 _MAX_EXECUTABLES = 4096
@@ -82,11 +88,11 @@ class FusedReductions:
 
     def __call__(self) -> tuple[Any, ...]:
         """Run on the data as it is now; see `evaluate`."""
-        kind = arrays.check_devices(self._sources)
-        if any(source.imported is not None and arrays.remembers(source) for source in self._sources):
+        kind = check_devices(self._sources)
+        if any(source.imported is not None and remembers(source) for source in self._sources):
             return tuple(reduction() for reduction in self._reductions)
-        if kind == arrays.TORCH and sys.modules["torch"].is_grad_enabled():
-            tensors = [source.array for source in self._sources if source.kind == arrays.TORCH]
+        if kind == TORCH and sys.modules["torch"].is_grad_enabled():
+            tensors = [source.array for source in self._sources if source.kind == TORCH]
             if any(tensor.requires_grad for tensor in tensors):
                 return tuple(reduction() for reduction in self._reductions)
         return self._compute(kind)
@@ -98,7 +104,7 @@ class FusedReductions:
         outputs = self._executable.reductions.outputs
         batch, rows, columns = first.extents
         is_empty = not (rows and columns) or 0 in batch
-        place = arrays.place_of(kind, self._sources, first.backend)
+        place = source_devices.place_of(kind, self._sources, first.backend)
         if place is not None and is_empty:
             made = [result for job in jobs for result in job.full_on(place)]
         elif place is not None:
@@ -107,7 +113,7 @@ class FusedReductions:
             first.launch_on(place, self._executable, inputs, made)
             made = [place.delivered(result) for result in made]
         else:
-            made = [arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
+            made = [empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
             if not is_empty:
                 located = [source.locate(first.dtype) for source in self._sources]
                 launch(self._executable.load(first.few), located, made, first.extents, first.ranges)
@@ -118,8 +124,8 @@ class FusedReductions:
                 job.fill_empty(own)
             finished = tuple(job.finish(result, wanted.kind) for result, wanted in zip(own, job.wanted, strict=True))
             finished = job.rounded(finished)
-            if kind == arrays.DLPACK:
-                finished = tuple(arrays.given_back(result, self._sources) for result in finished)
+            if kind == DLPACK:
+                finished = tuple(given_back(result, self._sources) for result in finished)
             results.append(finished[0] if reduction.is_single else finished)
         return tuple(results)
 

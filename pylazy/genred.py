@@ -5,8 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from pylazy.execute import Wanted, flatten
-from pylazy.expression import at_user_line
+from pylazy.canonical_form import flatten
 from pylazy.formula_parser import parse_alias, parse_formula, parse_reduction
 from pylazy.lazy_formula import read_index
 from pylazy.options import read_options
@@ -16,6 +15,8 @@ from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import AxisError, DtypeError, FormulaError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
 from pylazy.templates import Argument, Template
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.expression import at_user_line
+from pylazy.array_libraries import is_tensor
 from pylazy.runtime.errors import DtypeError, ShapeError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,7 @@ def to_array(x: Any, what: str) -> Any:
     Raises:
         DtypeError: these are no real numbers.
     """
-    return x if isinstance(x, np.ndarray) or arrays.is_tensor(x) else to_host(x, what)
+    return x if isinstance(x, np.ndarray) or is_tensor(x) else to_host(x, what)
 
 
 def to_host(x: Any, what: str) -> NDArray[Any]:
@@ -32,7 +32,7 @@ def to_host(x: Any, what: str) -> NDArray[Any]:
     Raises:
         DtypeError: these are no real numbers.
     """
-    if arrays.is_tensor(x):
+    if is_tensor(x):
         detached = x.detach().cpu()
         x = (detached.double() if detached.is_floating_point() else detached).numpy()
     try:
@@ -60,6 +60,6 @@ def to_matrix(x: Any, what: str, expected: str) -> NDArray[np.float64]:
 
 def like(x: Any, found: NDArray[Any]) -> Any:
     """Give a result as what x is: an array, or a tensor on its device."""
-    if not arrays.is_tensor(x):
+    if not is_tensor(x):
         return found
     return sys.modules["torch"].from_numpy(np.ascontiguousarray(found)).to(x.device)

@@ -6,10 +6,10 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from pylazy.expression import at_user_line
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.spreads import Spread
 from pylazy.stages import Reduction
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

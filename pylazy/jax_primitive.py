@@ -19,20 +19,22 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from pylazy import arrays
 from pylazy.program_derivatives import push_forward
 from pylazy.program_runs import run_on_arrays
 from pylazy.program_sizes import extents_of, rank_of_batch, result_shapes_of
 from pylazy.programs import find_by_text
 from pylazy.reductions import REDUCTIONS, SELECTIONS, DerivedRequest, Order
+from pylazy.results import quotient, sum_to_shape
 from pylazy.selections import select
+from pylazy.sources import Source, array_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.execute import Job, Wanted
+    from pylazy.job import Job
     from pylazy.spreads import Divisor
     from pylazy.templates import Template
+    from pylazy.wanted_results import Wanted
 
 
 def call(template: Template, *given: Any, is_single: bool) -> Any:
@@ -123,7 +125,7 @@ def _finished(result: Any, wanted: Wanted, job: Job, *, rounded: bool) -> Any:
     """Make the result from that of another kind; see `ReductionKind.program`."""
     row = REDUCTIONS[wanted.kind]
     if wanted.kind == "mean":
-        result = arrays.quotient(result, job.terms(result))
+        result = quotient(result, job.terms(result))
     elif row.program and not job.reduced_extent:
         result = jnp.full_like(result, row.empty or 0.0)
     return result.astype(_jax_dtype(row.result_dtype(job.storage if rounded else job.dtype)))
@@ -184,9 +186,9 @@ class _JaxArrays:
     def inputs(self, job: Job) -> list[Any]:
         return self._data.inputs(job)
 
-    def source(self, array: Any, *, batch: int, weak: bool) -> arrays.Source:
+    def source(self, array: Any, *, batch: int, weak: bool) -> Source:
         stand = self._data.stand_for(array)
-        return arrays.array_source(stand, what="a gathered input", batch=batch, view="pairs", weak=weak)
+        return array_source(stand, what="a gathered input", batch=batch, view="pairs", weak=weak)
 
     def run_as_constant(self, job: Job) -> tuple[Any, ...]:
         return tuple(jax.lax.stop_gradient(result) for result in _run(job, self._data))
@@ -267,7 +269,7 @@ def _transpose(cotangents: Sequence[Any], *inputs: Any, program: str, batch_rank
         result = results[place]
         if len(transposed.results[place].axis) == 2:  # pairs, whose rows and columns are one dimension here
             result = result.reshape(*result.shape[:-3], -1, result.shape[-1])
-        found[number] = arrays.sum_to_shape(result, inputs[number].aval.shape, batch_ranks[number])
+        found[number] = sum_to_shape(result, inputs[number].aval.shape, batch_ranks[number])
     return found
 
 

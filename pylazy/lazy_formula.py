@@ -6,10 +6,11 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from pylazy.dtypes import result_dtype
-from pylazy.expression import apply, at_user_line, user_position
+from pylazy.expression import apply
 from pylazy.options import ranges_of, read_options
 from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
+from pylazy.user_positions import at_user_line, user_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,49 @@ class LazyFormula:
     _columns: int | None
     _backend: str | None
     _ranges: tuple[Any, ...] | None
+
+    # For type checkers; when a program runs, `__init_subclass__` sets the first, and the second where it is needed.
+    if TYPE_CHECKING:
+
+        @property
+        def _formula_class(self) -> type[Self]:
+            """The class of formulas that are made of this one; see `__init_subclass__`."""
+
+        def __init__(self, x: Any, axis: int | None = None) -> None: ...
+
+    else:
+        _formula_class = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the `__init__` of a user's subclass, with any arguments, decide what a formula of this class is.
+
+        Operations do not call it, so what they make of such a formula is of the class before it.
+        """
+        super().__init_subclass__(**options)
+        found: Any = cls
+        has_own_init = found.__init__ is not LazyFormula.__init__
+        if has_own_init:
+            # Only now: if there always were one, it would cost every LazyTensor 0.2 microseconds.
+            LazyFormula.__init__ = _read_data  # type: ignore[assignment,method-assign]
+        if has_own_init and found.__new__ in (found._formula_class.__new__, _unfilled):
+            found.__new__ = _unfilled
+        else:
+            found._formula_class = cls
+
+    def _fill(self, formula: Any) -> None:
+        """Become the same formula as another LazyTensor.
+
+        Raises:
+            DtypeError: it is complex, and this is not.
+        """
+        if formula.is_complex:
+            name = type(self).__name__
+            raise DtypeError(
+                at_user_line(f"{name} is given complex data, expected real data: derive it from ComplexLazyTensor")
+            )
+        self._expression = formula._expression
+        self._batch, self._rows, self._columns = formula._batch, formula._rows, formula._columns
+        self._backend, self._ranges = formula._backend, formula._ranges
 
     @property
     def _axes(self) -> str:
@@ -125,21 +169,27 @@ class LazyFormula:
     @classmethod
     def _real_class(cls) -> type[Self]:
         """The class that arrays and numbers are read as where they meet a LazyTensor of this one."""
-        return cls
+        found: Any = cls
+        read: type[Self] = found._formula_class
+        return read
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return new, (
-            self.__class__,
-            self._expression,
-            self._batch,
-            self._rows,
-            self._columns,
-            self._backend,
-            self._ranges,
-        )
+        state = (self._expression, self._batch, self._rows, self._columns, self._backend, self._ranges)
+        return _rebuild, (self.__class__, *state), getattr(self, "__dict__", None)
 
 
 _T = TypeVar("_T", bound=LazyFormula)
+
+
+def _read_data(formula: LazyFormula, x: Any, axis: int | None = None) -> None:
+    """Read the data, as the `__init__` that those of subclasses call; `__new__` of LazyTensor has filled its own."""
+    if formula.__class__ is not formula._formula_class:
+        formula._fill(formula._formula_class(x, axis))
+
+
+def _unfilled(cls: type[_T], *_: Any, **__: Any) -> _T:
+    """Make a formula that its `__init__` fills."""
+    return object.__new__(cls)
 
 
 def new(
@@ -162,6 +212,13 @@ def new(
     return made
 
 
+def _rebuild(cls: type[_T], *state: Any) -> _T:
+    """Make what was pickled or copied, of any subclass, without its `__init__`."""
+    made = object.__new__(cls)
+    made._fill(new(cls, *state))
+    return made
+
+
 def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
     """Apply an operation to one LazyTensor.
 
@@ -173,7 +230,7 @@ def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
     if x.is_complex:
         return apply_complex(op, (x,), attributes)
     expression = apply(op, (x._expression,), attributes, user_position(3))  # this and the method are known frames
-    return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
+    return new(x._formula_class, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
 
 
 def apply_complex(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> _T:
@@ -210,7 +267,7 @@ def apply_to(op: str, operands: Sequence[_T], attributes: Attributes = ()) -> _T
             ranges = operand._ranges
     if ranges is not None:
         ranges = joint_ranges(op, operands)
-    return new(operands[0].__class__, expression, batch, rows, columns, backend, ranges)
+    return new(operands[0]._formula_class, expression, batch, rows, columns, backend, ranges)
 
 
 def joint_ranges(op: str, operands: Sequence[LazyFormula]) -> tuple[Any, ...] | None:

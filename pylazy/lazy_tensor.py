@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
 from pylazy.complex_numbers.complex_methods import ComplexMethods
-from pylazy.execute import WANTED
-from pylazy.expression import TRANSPOSED, Expression, at_user_line, index, replace_leaves, user_position, variable
+from pylazy.expression import TRANSPOSED, Expression, index, replace_leaves, variable
+from pylazy.imported_arrays import is_array, readable
 from pylazy.lazy_formula import new
 from pylazy.methods.derivative_methods import DerivativeMethods
 from pylazy.methods.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
 from pylazy.methods.statistic_methods import StatisticMethods
 from pylazy.methods.tensor_methods import TensorMethods
+from pylazy.results import in_kind_of
 from pylazy.runtime.errors import ShapeError
+from pylazy.sources import array_source
+from pylazy.user_positions import at_user_line, user_position
+from pylazy.wanted_results import WANTED
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,8 +84,8 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
         if v.__class__ is not np.ndarray:
             if isinstance(v, list | tuple):
                 v = np.asarray(v, dtype=np.float64)
-            elif arrays.is_array(v):
-                v = arrays.readable(v)
+            elif is_array(v):
+                v = readable(v)
             elif hasattr(v, "matvec"):
                 return NotImplemented  # a linear operator knows how to compose with this matrix
         terms = combine("mul", self, column_of(v, self._columns))
@@ -125,11 +128,11 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
     def matvec(self, v: Any) -> Any:
         """`K @ v`, as scipy.sparse.linalg names it; an array for an array, also where K holds tensors."""
-        return arrays.in_kind_of(self @ v, v)
+        return in_kind_of(self @ v, v)
 
     def rmatvec(self, v: Any) -> Any:
         """`K.T @ v`, as scipy.sparse.linalg names it; as `matvec`."""
-        return arrays.in_kind_of(self.T @ v, v)
+        return in_kind_of(self.T @ v, v)
 
     matmat = matvec
     rmatmat = rmatvec
@@ -162,17 +165,17 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
         It has the dtype of what it meets, and no derivative. Reductions in float32 take up to 2**24 rows.
         """
-        return new(self.__class__, index("i"), (), self._rows, None, self._backend)
+        return new(self._formula_class, index("i"), (), self._rows, None, self._backend)
 
     def column_index(self) -> Self:
         """The number of the column j of each pair, counted from 0; as `row_index`."""
-        return new(self.__class__, index("j"), (), None, self._columns, self._backend)
+        return new(self._formula_class, index("j"), (), None, self._columns, self._backend)
 
     def t(self) -> Self:
         """Exchange the axes i and j, and the halves of ranges."""
         swapped = _swap_axes(self._expression)
         ranges = None if self._ranges is None else (*self._ranges[3:], *self._ranges[:3])
-        return new(self.__class__, swapped, self._batch, self._columns, self._rows, self._backend, ranges)
+        return new(self._formula_class, swapped, self._batch, self._columns, self._rows, self._backend, ranges)
 
     @property
     def T(self) -> Self:
@@ -221,7 +224,7 @@ def column_of(v: Any, columns: int | None) -> LazyTensor:
     Raises:
         ShapeError: this is no array, or it has another number of rows.
     """
-    shape = tuple(v.shape) if arrays.is_array(v) else ()
+    shape = tuple(v.shape) if is_array(v) else ()
     rank = len(shape)
     if not rank:
         raise ShapeError(
@@ -233,7 +236,7 @@ def column_of(v: Any, columns: int | None) -> LazyTensor:
             at_user_line(f"K has {columns} columns, v has {count} rows in its shape {shape}: K @ v needs equal sizes")
         )
     batch = shape[:-2]
-    source = arrays.array_source(v, what="v in K @ v", batch=len(batch), view="j")
+    source = array_source(v, what="v in K @ v", batch=len(batch), view="j")
     leaf = variable(source, axis="j", dim=checked_dim(dim), dtype=source.dtype, position=user_position(3))
     return new(LazyTensor, leaf, batch, None, count, None)
 

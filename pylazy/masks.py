@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylazy.cluster_pairs import from_pairs
-from pylazy.expression import at_user_line
 from pylazy.lazy_formula import read_index
 from pylazy.pair_variables import column_index, row_index
 from pylazy.runtime.errors import ShapeError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from pylazy.lazy_tensor import LazyTensor

@@ -6,9 +6,9 @@ import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy.dtypes import arithmetic_dtype
-from pylazy.expression import at_user_line
 from pylazy.reductions import DEFAULT_SUMMATION, Summation
 from pylazy.runtime.errors import DeviceError, DtypeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy import arrays
-from pylazy.expression import at_user_line
 from pylazy.program_sizes import rank_of_batch
 from pylazy.programs import find_by_text
 from pylazy.reductions import DerivedRequest, Order, ReductionRequest
+from pylazy.results import sum_to_shape
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,7 +158,7 @@ def _in_shapes_of(
         if len(spec.axis) == 2:  # pairs, whose rows and columns are one dimension here
             *lead, count, others, dim = gradient.shape
             rows = gradient.reshape((*lead, count * others, dim))
-        gradients.append(arrays.sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
+        gradients.append(sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
     return gradients
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.execute import launch
-from pylazy.expression import Location
+from pylazy.cpu_launch import launch
 from pylazy.program_derivatives import without_ranges
 from pylazy.program_sizes import extents_of, result_over_nothing, result_shapes_of
 from pylazy.programs import few_rows
 from pylazy.ranges import Ranges
+from pylazy.sources import NUMPY, Source
+from pylazy.user_positions import Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def run_on_arrays(executable: Executable, inputs: Sequence[Any], batch_ranks: Se
     dtype = request.dtype
     seen = [np.asarray(array) for array in own]
     located = [
-        arrays.Source(arrays.NUMPY, array, batch=rank, dtype=str(array.dtype), weak=False, view="").locate(dtype)
+        Source(NUMPY, array, batch=rank, dtype=str(array.dtype), weak=False, view="").locate(dtype)
         for array, rank in zip(seen, ranks, strict=True)
     ]
     if ranges:

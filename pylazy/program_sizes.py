@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pylazy.expression import at_user_line
 from pylazy.lazy_formula import broadcast_batches
 from pylazy.programs import Extents
 from pylazy.reductions import REDUCTIONS, DerivedRequest
 from pylazy.runtime.errors import ShapeError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.expression import Input
+    from pylazy.canonical_form import Input
     from pylazy.reductions import Request, Result
 
 

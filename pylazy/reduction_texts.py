@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pylazy.expression import at_user_line
 from pylazy.lazy_formula import new
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.runtime.errors import AxisError, ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

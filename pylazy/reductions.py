@@ -7,7 +7,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from pylazy.expression import Entry, Input, Node, canonical_lines
+from pylazy.canonical_form import Entry, Input, Node, canonical_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,16 +9,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pylazy.execute import Job, Wanted, find_executable, flatten, prepare, result_shapes
-from pylazy.expression import Expression, at_user_line, replace_leaves
+from pylazy.canonical_form import flatten
+from pylazy.expression import Expression, replace_leaves
+from pylazy.job import Job
+from pylazy.prepare import find_executable, prepare
 from pylazy.programs import Extents
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import Wanted, result_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.arrays import Source
     from pylazy.programs import Selection
+    from pylazy.sources import Source
 
 
 class Library(Protocol):

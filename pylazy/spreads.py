@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pylazy import arrays
-from pylazy.execute import Wanted, flatten
-from pylazy.expression import Expression, apply, argument, at_user_line
+from pylazy.canonical_form import flatten
+from pylazy.expression import Expression, apply, argument
 from pylazy.options import ranges_of
+from pylazy.out_arrays import check_out
+from pylazy.results import converted, detached, given_back, quotient
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.source_devices import check_devices
+from pylazy.sources import DLPACK, SYMBOL, Symbol
 from pylazy.stages import Reduction, reduce_or_postpone
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pylazy.execute import Job
+    from pylazy.job import Job
     from pylazy.programs import Extents
 
 
@@ -39,8 +44,8 @@ class Divisor(NamedTuple):
         whatever m is, so m needs no derivative.
         """
         squares, differences = sums[..., : self.dim], sums[..., self.dim :]
-        scaled = arrays.quotient(differences * differences, count)
-        result = arrays.quotient(squares - scaled, count - self.ddof)
+        scaled = quotient(differences * differences, count)
+        result = quotient(squares - scaled, count - self.ddof)
         return result**0.5 if self.root else result
 
 
@@ -74,7 +79,7 @@ class Spread:
             )
         read = ranges_of({}, ranges)
         first = self.mean.bound(data, read)
-        mean = arrays.detached(first.unrounded(arrays.check_devices(first.sources))[0])
+        mean = detached(first.unrounded(check_devices(first.sources))[0])
         sums = self.sums.bound((*data, mean), read)
         return run_sums(sums, self.divisor, storage=first.storage, out=out)
 
@@ -99,8 +104,8 @@ def postponed_spread(
     keepdim: bool,
 ) -> Spread:
     """Make a spread to be called later; arguments as for `reduce_or_postpone`."""
-    positions = [source.position for source in flatten((formula,)).sources if source.kind == arrays.SYMBOL]
-    symbol = arrays.Symbol(max(positions, default=-1) + 1)
+    positions = [source.position for source in flatten((formula,)).sources if source.kind == SYMBOL]
+    symbol = Symbol(max(positions, default=-1) + 1)
     mean = argument(symbol, axis="i" if reduced == "j" else "j", dim=formula.dim)
     parts = []
     for expression, kind, kept in ((formula, "mean", False), (summands(formula, mean), "sum", keepdim)):
@@ -128,15 +133,15 @@ def run_sums(sums: Job, divisor: Divisor, *, storage: str, out: Any) -> Any:
         storage: dtype of the result.
         out: array to write the result into, or None.
     """
-    kind = arrays.check_devices(sums.sources)
+    kind = check_devices(sums.sources)
     if out is not None:
         shape = (*sums.shapes[0][:-1], divisor.dim)
-        arrays.check_out(out, kind=kind, shape=shape, dtype=storage, sources=sums.sources)
+        check_out(out, kind=kind, shape=shape, dtype=storage, sources=sums.sources)
     found = sums.unrounded(kind)[0]
     result = divisor.finish(found, sums.terms(found))
     if storage != sums.dtype:
-        result = arrays.converted(result, storage)
+        result = converted(result, storage)
     if out is None:
-        return arrays.given_back(result, sums.sources) if kind == arrays.DLPACK else result
+        return given_back(result, sums.sources) if kind == DLPACK else result
     out[...] = result
     return out

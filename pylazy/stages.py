@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pylazy import arrays
-from pylazy.execute import flatten, formula_dtype, prepare
-from pylazy.expression import at_user_line
+from pylazy.canonical_form import flatten
 from pylazy.options import ranges_of, read_backend, read_options
+from pylazy.prepare import formula_dtype, prepare
 from pylazy.programs import host_target
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.sources import SYMBOL
 from pylazy.templates import Template
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pylazy.execute import Job, Wanted
     from pylazy.explain import Explanation
     from pylazy.expression import Expression
+    from pylazy.job import Job
     from pylazy.options import Backend
     from pylazy.programs import Executable, Extents
     from pylazy.ranges import Ranges
+    from pylazy.wanted_results import Wanted
 
 STAGES = ("expression", "formula", "kernel", "loops", "gpu", "llvm", "asm", "ptx")
 """What `as_text` can show.
@@ -211,7 +213,7 @@ def reduce_or_postpone(
     postponed = False
     if None in [expression.form for expression in expressions]:  # symbolic variables have no form
         flat = flatten(expressions)
-        postponed = arrays.SYMBOL in [source.kind for source in flat.sources]
+        postponed = SYMBOL in [source.kind for source in flat.sources]
     chosen = ranges_of(options, ranges) if options or ranges is not None else None
     single = len(wanted) == 1
     read = None

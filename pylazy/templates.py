@@ -6,27 +6,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.arrays import Imported, Source
+from pylazy.array_libraries import is_compiling
 from pylazy.dtypes import arithmetic_dtype, promote, result_dtype
-from pylazy.execute import (
-    Job,
-    Wanted,
-    check_indices,
-    check_terms,
-    complete_extents,
-    find_executable,
-    formula_dtype,
-    result_shapes,
-)
-from pylazy.expression import Flattened, at_user_line, is_compiling
+from pylazy.extent_checks import check_indices, check_terms, complete_extents
+from pylazy.imported_arrays import Imported, is_array, readable
+from pylazy.job import Job
 from pylazy.options import read_options
+from pylazy.prepare import find_executable, formula_dtype
 from pylazy.programs import Executable, Extents
 from pylazy.runtime.errors import DtypeError, ShapeError
+from pylazy.sources import SYMBOL, TORCH, Source, array_source
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import Wanted, result_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from pylazy.canonical_form import Flattened
     from pylazy.expression import Expression
     from pylazy.options import Backend
     from pylazy.ranges import Ranges
@@ -150,7 +146,7 @@ class Template:
         self.arguments = _merge(_arguments_of(flat), declared)
         places = {argument.position: place for place, argument in enumerate(self.arguments)}
         self._slots: list[Any] = [
-            places[source.position] if source.kind == arrays.SYMBOL else source for source in flat.sources
+            places[source.position] if source.kind == SYMBOL else source for source in flat.sources
         ]
 
     def bind(self, given: Sequence[Any], ranges: Ranges | None = None, backend: Backend | None = None) -> Job:
@@ -204,7 +200,7 @@ class Template:
 
     def executable(self) -> Executable:
         """The programs for stored data of some dtype, and for float64 where nothing but numbers is stored."""
-        stored = [source for source in self._flat.sources if source.kind != arrays.SYMBOL]
+        stored = [source for source in self._flat.sources if source.kind != SYMBOL]
         return self._executable(formula_dtype(self.expressions, stored), ranged=self._ranges is not None)
 
     def _executable(self, storage: str, *, ranged: bool) -> Executable:
@@ -226,7 +222,7 @@ class Template:
         sources = []
         for place, (argument, (array, weak)) in enumerate(zip(self.arguments, read, strict=True)):
             batch = array.ndim - (2 if argument.axes else 1)
-            source = arrays.array_source(array, what=self._called(place), batch=batch, view="", weak=weak)
+            source = array_source(array, what=self._called(place), batch=batch, view="", weak=weak)
             sources.append(source)
             specs.append((source.kind, batch, source.dtype, weak))
         extents = complete_extents(self.wanted, self.reduced, self._join_extents(sources))
@@ -267,8 +263,8 @@ class Template:
         """Read one argument as an array of enough dimensions; numbers and lists give way in dtype."""
         argument = self.arguments[place]
         weak = False
-        if arrays.is_array(value):
-            value = arrays.readable(value)
+        if is_array(value):
+            value = readable(value)
         else:
             try:
                 value = np.array(value, dtype=np.float64)
@@ -336,9 +332,9 @@ class Template:
 def _source_of(array: Any, kind: str, batch: int, dtype: str, weak: bool) -> Source:
     """Wrap an array as one of this class and dtype was wrapped before."""
     if array.__class__ is Imported:
-        return arrays.array_source(array, what="an argument", batch=batch, view="", weak=weak)
-    if kind == arrays.TORCH and array.is_sparse:
-        arrays.array_source(array, what="an argument", batch=batch, view="")
+        return array_source(array, what="an argument", batch=batch, view="", weak=weak)
+    if kind == TORCH and array.is_sparse:
+        array_source(array, what="an argument", batch=batch, view="")
     return Source(kind, array, batch=batch, dtype=dtype, weak=weak, view="")
 
 
@@ -346,7 +342,7 @@ def _arguments_of(flat: Flattened) -> tuple[Argument, ...]:
     found: dict[int, Argument] = {}
     variables = [entry for entry in flat.entries if entry[0] == "var"]
     for (_, _, axis, dim), source in zip(variables, flat.sources, strict=True):
-        if source.kind != arrays.SYMBOL:
+        if source.kind != SYMBOL:
             continue
         position = source.position
         new = Argument(position, axis, dim)

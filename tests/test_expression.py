@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from pylazy import LazyTensor, Pm, Vi, Vj, forms
-from pylazy.expression import Flattened, apply, constant, resolve
+from pylazy.canonical_form import Flattened
+from pylazy.expression import apply, constant
 from pylazy.operations import OPERATIONS, broadcast_dim, soft_dtw_derivative_dim, soft_dtw_dim
+from pylazy.user_positions import resolve
 
 X, Y = np.ones((7, 3)), np.zeros((5, 3))
 

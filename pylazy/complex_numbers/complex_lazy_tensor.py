@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.canonical_form import flatten
 from pylazy.complex_numbers.complex_arrays import (
     complex_array,
     delivered,
@@ -18,8 +18,7 @@ from pylazy.complex_numbers.complex_arrays import (
     with_parts_in_turn,
 )
 from pylazy.complex_numbers.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
-from pylazy.execute import Wanted, flatten
-from pylazy.expression import apply, at_user_line
+from pylazy.expression import apply
 from pylazy.formula_text import as_html, bytes_as_text, formula_as_latex, formula_as_text
 from pylazy.lazy_formula import LazyFormula, axis_of, unary
 from pylazy.lazy_tensor import LazyTensor, column_of
@@ -27,7 +26,10 @@ from pylazy.methods.operands import combine, from_data, is_symbol, operand, symb
 from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import read_options
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.sources import NUMPY, SYMBOL, TORCH, ComplexPart, Source
 from pylazy.stages import Reduction
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +126,12 @@ class ComplexLazyTensor(LazyTensor):
         return as_html(type(self).__name__, formula_as_text(self.real._expression), facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_planar, (_planar_of(self),)
+        return _rebuild, (self.__class__, _planar_of(self)), getattr(self, "__dict__", None)
+
+    def _fill(self, formula: Any) -> None:
+        for name in _STATE:
+            setattr(self, name, getattr(formula, name))
+        self._planar = formula._planar
 
     def t(self) -> ComplexLazyTensor:
         """Exchange the axes i and j, without conjugation."""
@@ -274,8 +281,8 @@ def _remember_parts(x: Any, parts: tuple[LazyTensor, LazyTensor], *, conjugated:
     """Note which array the parts are of, so that a bundle can ask for it."""
     for part, name in zip(parts, ("real", "imag"), strict=True):
         source = part._expression.source
-        if isinstance(source, arrays.Source) and source.kind in (arrays.NUMPY, arrays.TORCH):
-            source.part = arrays.ComplexPart(x, name, conjugated)
+        if isinstance(source, Source) and source.kind in (NUMPY, TORCH):
+            source.part = ComplexPart(x, name, conjugated)
 
 
 def apply_rule(op: str, operands: tuple[Any, ...], attributes: Attributes) -> Any:
@@ -322,6 +329,12 @@ def _transposition(rows: int, columns: int) -> Attributes:
 
 def _from_planar(planar: LazyTensor) -> ComplexLazyTensor:
     return _with_expression(planar, ComplexLazyTensor, planar._expression)
+
+
+def _rebuild(cls: type[ComplexLazyTensor], planar: LazyTensor) -> ComplexLazyTensor:
+    made = object.__new__(cls)
+    made._fill(_from_planar(planar))
+    return made
 
 
 def _planar_of(z: ComplexLazyTensor) -> LazyTensor:
@@ -440,7 +453,7 @@ def _without_out(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 def _run_now(what: str, operands: Sequence[LazyTensor], options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Check that a reduction of several steps is to run now, and take `out` from its options."""
     planar = [x._planar if isinstance(x, ComplexLazyTensor) else x._expression for x in operands]
-    later = any(source.kind == arrays.SYMBOL for source in flatten(planar).sources)
+    later = any(source.kind == SYMBOL for source in flatten(planar).sources)
     if later or not options.get("call", True):
         raise UnsupportedError(
             at_user_line(

@@ -15,9 +15,9 @@ import numpy as np
 
 from pylazy.differentiation.traced_array import TracedArray
 from pylazy.differentiation.traces import ForwardTrace, ReverseTrace, Spec, fit, spec_of
-from pylazy.expression import at_user_line
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

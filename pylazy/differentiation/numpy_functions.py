@@ -26,8 +26,8 @@ from pylazy.differentiation.numpy_operations import (
     sum_over,
 )
 from pylazy.differentiation.traces import apply, untraced
-from pylazy.expression import at_user_line
 from pylazy.runtime.errors import DtypeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
 from pylazy.differentiation.numpy_functions import convert
 from pylazy.differentiation.traces import Call, Operation, Spec, apply, untraced
+from pylazy.imported_arrays import readable
 from pylazy.program_derivatives import (
     evaluate_and_pull_back,
     evaluate_and_push_forward,
@@ -20,20 +20,24 @@ from pylazy.program_runs import run_on_arrays
 from pylazy.program_sizes import extents_of, result_shapes_of
 from pylazy.programs import find_by_text
 from pylazy.reductions import REDUCTIONS, SELECTIONS, DerivedRequest
+from pylazy.results import quotient
 from pylazy.selections import select
+from pylazy.source_devices import check_devices
+from pylazy.sources import NUMPY, array_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.arrays import Source
-    from pylazy.execute import Job, Wanted
+    from pylazy.job import Job
     from pylazy.programs import Executable
+    from pylazy.sources import Source
+    from pylazy.wanted_results import Wanted
 
 
 def record(job: Job) -> tuple[Any, ...]:
     """Give the results of a reduction of traced arrays, in the dtypes that users see."""
     if not any(_has_derivative(wanted) for wanted in job.wanted):
-        return job.rounded(job.compute(arrays.NUMPY))
+        return job.rounded(job.compute(NUMPY))
     return tuple(
         convert(result, REDUCTIONS[wanted.kind].result_dtype(job.storage))
         for result, wanted in zip(record_unrounded(job), job.wanted, strict=True)
@@ -57,7 +61,7 @@ def _has_derivative(wanted: Wanted) -> bool:
 
 def _finished(result: Any, wanted: Wanted, job: Job) -> Any:
     """Make the result from that of another kind; see `ReductionKind.program`."""
-    return arrays.quotient(result, job.terms(result)) if wanted.kind == "mean" else result
+    return quotient(result, job.terms(result)) if wanted.kind == "mean" else result
 
 
 def _inputs(job: Job) -> list[Any]:
@@ -184,13 +188,13 @@ class _TracedArrays:
         return [_array_of(source, job.dtype) for source in job.sources]
 
     def source(self, array: Any, *, batch: int, weak: bool) -> Source:
-        found = arrays.readable(array)
-        return arrays.array_source(found, what="a gathered input", batch=batch, view="pairs", weak=weak)
+        found = readable(array)
+        return array_source(found, what="a gathered input", batch=batch, view="pairs", weak=weak)
 
     def run_as_constant(self, job: Job) -> tuple[Any, ...]:
-        return job.compute(arrays.NUMPY)
+        return job.compute(NUMPY)
 
     def run(self, job: Job) -> Any:
-        if arrays.check_devices(job.sources) == arrays.NUMPY:  # what varies is not among the selected pairs
-            return job.compute(arrays.NUMPY)[0]
+        if check_devices(job.sources) == NUMPY:  # what varies is not among the selected pairs
+            return job.compute(NUMPY)[0]
         return record_unrounded(job)[0]

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pylazy import arrays
 from pylazy.differentiation.traces import Call, Spec, Trace, alive, untraced
-from pylazy.expression import at_user_line
+from pylazy.imported_arrays import Imported
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pylazy.execute import Job
+    from pylazy.job import Job
 
 _BINARY = {
     "add": np.add,
@@ -180,10 +180,10 @@ class TracedArray:
         del types
         return call_function(function, args, options)
 
-    def __pylazy_imported__(self) -> arrays.Imported:
-        """Give what a formula reads, and who owns it; see `arrays.readable`."""
+    def __pylazy_imported__(self) -> Imported:
+        """Give what a formula reads, and who owns it; see `readable`."""
         array = np.asarray(untraced(self))
-        return arrays.Imported(array, self, _RECORDER)
+        return Imported(array, self, _RECORDER)
 
     def __bool__(self) -> bool:
         return bool(untraced(self))

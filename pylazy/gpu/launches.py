@@ -11,10 +11,10 @@ from pylazy.runtime.gpu_launch import GpuSizes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pylazy.arrays import Located
     from pylazy.programs import Extents
     from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
+    from pylazy.sources import Located
 
 #: Numbers of a list that are written to a device by launches of their own; longer lists are copied there.
 MOST_FILLS = 16

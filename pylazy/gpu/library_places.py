@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.arrays import Located
-from pylazy.expression import at_user_line
 from pylazy.gpu.dlpack import DLPACK_LEGACY_STREAM, DeviceBuffer, imported_span
 from pylazy.gpu.launches import MOST_FILLS, Target, Written, launch_arrays, tables_of
+from pylazy.memory_layout import batch_strides, contiguous_strides, numpy_address, rows_are_contiguous, without_repeats
 from pylazy.runtime.errors import DeviceError, DtypeError
 from pylazy.runtime.gpu_devices import DeviceMemory, let_wait, synchronize
+from pylazy.sources import DEVICE, Located
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from pylazy.arrays import Source
     from pylazy.gpu.places import Place
     from pylazy.options import Backend
     from pylazy.programs import Executable, Extents
     from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
+    from pylazy.sources import Source
 
 _LEGACY_STREAM = 0
 
@@ -39,7 +39,7 @@ def place_of_library(sources: Sequence[Source], backend: Backend | None) -> Plac
     Raises:
         DeviceError: the user asks for the CPU, or for another GPU.
     """
-    imported = next(source.imported for source in sources if source.kind == arrays.DEVICE)
+    imported = next(source.imported for source in sources if source.kind == DEVICE)
     assert imported is not None
     device = imported.device
     assert device is not None
@@ -87,7 +87,7 @@ class StreamPlace:
     def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
         """Find the data of an input; numbers and lists are written to the device."""
         del tensor
-        if source.kind != arrays.DEVICE:
+        if source.kind != DEVICE:
             return self._locate_constant(np.asarray(source.array, dtype).reshape(-1))
         if tuple(source.array.shape) != source.shape:
             source.refuse_new_shape()
@@ -107,13 +107,11 @@ class StreamPlace:
     def _locate_array(self, source: Source, dtype: str) -> Located:
         array, batch = source.array, source.batch
         strides = _strides_of(array)
-        if source.dtype != dtype or not arrays.rows_are_contiguous(source.shape, strides, batch, array.dtype.itemsize):
-            array = array[arrays.without_repeats(source.shape, strides, batch)]
+        if source.dtype != dtype or not rows_are_contiguous(source.shape, strides, batch, array.dtype.itemsize):
+            array = array[without_repeats(source.shape, strides, batch)]
             array = self._namespace.ascontiguousarray(array.astype(np.dtype(dtype)))
             strides = _strides_of(array)
-        return Located(
-            self._pointer(array), source.shape[:batch], arrays.batch_strides(array.shape, strides, batch), array
-        )
+        return Located(self._pointer(array), source.shape[:batch], batch_strides(array.shape, strides, batch), array)
 
     def _pointer(self, array: Any) -> int:
         """Give the address of an array, after its own stream, where it names one, has come to this point."""
@@ -170,7 +168,7 @@ class ExchangePlace:
 
     def _copied(self, values: Any) -> Located:
         memory = self._allocate(values.nbytes)
-        memory.fill(arrays.numpy_address(values), values.nbytes)
+        memory.fill(numpy_address(values), values.nbytes)
         synchronize(self._device, _LEGACY_STREAM)
         return Located(memory.address, (), (), memory)
 
@@ -190,7 +188,7 @@ class ExchangePlace:
     def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
         """Find the data of an input; numbers and lists are copied to the device."""
         del tensor
-        if source.kind != arrays.DEVICE:
+        if source.kind != DEVICE:
             return self._copied(np.ascontiguousarray(source.array, dtype).reshape(-1))
         array = source.array
         if tuple(array.shape) != source.shape:
@@ -205,10 +203,10 @@ class ExchangePlace:
                     )
                 )
         span = imported_span(array)
-        if not arrays.rows_are_contiguous(source.shape, span.strides, source.batch, np.dtype(dtype).itemsize):
+        if not rows_are_contiguous(source.shape, span.strides, source.batch, np.dtype(dtype).itemsize):
             array = self._namespace.asarray(array, copy=True)
             span = imported_span(array)
-        strides = arrays.batch_strides(source.shape, span.strides, source.batch)
+        strides = batch_strides(source.shape, span.strides, source.batch)
         return Located(span.pointer, source.shape[: source.batch], strides, span)
 
     def load(self, executable: Executable) -> GpuProgram:
@@ -241,7 +239,7 @@ class ExchangePlace:
 def _strides_of(array: Any) -> tuple[int, ...]:
     """The strides of an array in bytes."""
     strides = array.__cuda_array_interface__.get("strides")
-    return arrays.contiguous_strides(array.shape, array.dtype.itemsize) if strides is None else tuple(strides)
+    return contiguous_strides(array.shape, array.dtype.itemsize) if strides is None else tuple(strides)
 
 
 def _driver_stream(stream: int) -> int:

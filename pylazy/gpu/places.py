@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pylazy.expression import at_user_line
 from pylazy.runtime.errors import DeviceError
 from pylazy.runtime.gpu_devices import device_count, reason_for_no_device
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.arrays import Located, Source
     from pylazy.options import Backend
     from pylazy.programs import Executable, Extents
     from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
+    from pylazy.sources import Located, Source
 
 
 class Place(Protocol):

@@ -6,21 +6,22 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pylazy import arrays
-from pylazy.arrays import Located
-from pylazy.expression import at_user_line
 from pylazy.gpu.launches import Target, argument_strides, launch_on, sizes_of
+from pylazy.memory_layout import numpy_address
+from pylazy.results import empty_result, result_address
 from pylazy.runtime.errors import DeviceError
 from pylazy.runtime.gpu_devices import DeviceMemory, free_memory, synchronize
+from pylazy.sources import Located
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.arrays import Source
     from pylazy.programs import Executable, Extents
     from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram, GpuSizes
     from pylazy.runtime.kernel import Buffer
+    from pylazy.sources import Source
 
 _STREAM = 0  # the default stream: all copies and launches of this module are in its order
 _ALIGNMENT = 256
@@ -38,7 +39,7 @@ class HostArrays:
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Allocate a result on the host."""
-        return arrays.empty_result(self._kind, shape, dtype)
+        return empty_result(self._kind, shape, dtype)
 
     def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Any:
         """Make a result of equal elements."""
@@ -84,8 +85,8 @@ class HostArrays:
         )
         addresses = [
             *(located.pointer for located in inputs),
-            *(arrays.result_address(result) for result in results),
-            *(arrays.numpy_address(table) for table in tables),
+            *(result_address(result) for result in results),
+            *(numpy_address(table) for table in tables),
         ]
         lengths = [None] * (len(inputs) + len(results)) + [table.nbytes for table in tables]
         tiles = [0] * (len(inputs) + len(results)) + [int(table[0]) for table in tables] if tables else []

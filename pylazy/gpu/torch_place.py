@@ -5,20 +5,19 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pylazy import arrays
-from pylazy.arrays import Located
-from pylazy.expression import at_user_line
 from pylazy.gpu.launches import MOST_FILLS, Target, Written, launch_arrays, tables_of
 from pylazy.runtime.errors import DeviceError
+from pylazy.sources import NUMBER, TORCH, Located
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.arrays import Source
     from pylazy.options import Backend
     from pylazy.programs import Executable, Extents
     from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
+    from pylazy.sources import Source
 
 
 class TorchPlace:
@@ -65,9 +64,9 @@ class TorchPlace:
         """Find the data of an input; numbers and lists are written to the device by a kernel of their own."""
         if tensor is not None:
             return source.locate_tensor(tensor, dtype)
-        if source.kind == arrays.TORCH and source.array.device == self._device:
+        if source.kind == TORCH and source.array.device == self._device:
             return source.locate(dtype)
-        if source.kind == arrays.NUMBER:
+        if source.kind == NUMBER:
             number = self.empty((1,), dtype).fill_(source.array)
             return Located(number.data_ptr(), (), (), number)
         return source.locate_tensor(self._constant(source, dtype), dtype)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy.expression import at_user_line
 from pylazy.formula_parser import parse_alias
 from pylazy.genred import Genred
 from pylazy.linear_algebra.solve import LinearSystem
 from pylazy.linear_algebra.symmetric_systems import read_settings
 from pylazy.options import ranges_of, read_backend
 from pylazy.runtime.errors import AxisError, FormulaError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.array_libraries import is_tensor, is_traced
+from pylazy.canonical_form import flatten
 from pylazy.dtypes import promote
-from pylazy.execute import flatten
-from pylazy.expression import at_user_line
+from pylazy.imported_arrays import Imported, is_array, readable
 from pylazy.lazy_formula import read_index
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.linear_algebra.operator_nodes import Identity, Kernel, Multiple, Node, Sum, added, composed
 from pylazy.linear_algebra.preconditioners import checked, inverse_of_diagonal
 from pylazy.linear_algebra.solve import read_right_side, solve
 from pylazy.linear_algebra.symmetric_systems import System, solve_system, split_options
+from pylazy.results import given_back, in_kind_of
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.source_devices import check_devices
+from pylazy.sources import DLPACK, SYMBOL, TORCH, array_source
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,7 +138,7 @@ class LinearOperator:
             return LinearOperator(composed(self._node, other._node))
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        if not arrays.is_array(v) or not getattr(v, "ndim", 0):
+        if not is_array(v) or not getattr(v, "ndim", 0):
             raise ShapeError(
                 at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in A @ v")
             )
@@ -152,11 +156,11 @@ class LinearOperator:
 
     def matvec(self, v: Any) -> Any:
         """`A @ v`, as scipy.sparse.linalg names it; an array for an array."""
-        return arrays.in_kind_of(self @ v, v)
+        return in_kind_of(self @ v, v)
 
     def rmatvec(self, v: Any) -> Any:
         """`A.T @ v`, as scipy.sparse.linalg names it; an array for an array."""
-        return arrays.in_kind_of(self.T @ v, v)
+        return in_kind_of(self.T @ v, v)
 
     matmat = matvec
     rmatmat = rmatvec
@@ -221,7 +225,7 @@ def _read(value: Any) -> LinearOperator | None:
                 "K.sum(-1)"
             )
         )
-    if any(source.kind == arrays.SYMBOL for source in flatten((value._expression,)).sources):
+    if any(source.kind == SYMBOL for source in flatten((value._expression,)).sources):
         raise UnsupportedError(at_user_line("a linear operator of a formula with symbolic variables: give it arrays"))
     return LinearOperator(Kernel(value))
 
@@ -229,8 +233,8 @@ def _read(value: Any) -> LinearOperator | None:
 def _is_number(value: Any) -> bool:
     if isinstance(value, _NUMBERS):
         return True
-    is_array = isinstance(value, np.ndarray) or arrays.is_tensor(value) or arrays.is_traced(value)
-    return is_array and value.ndim == 0
+    is_known = isinstance(value, np.ndarray) or is_tensor(value) or is_traced(value)
+    return is_known and value.ndim == 0
 
 
 def _as_shifted_kernel(node: Node) -> tuple[LazyTensor, Any] | None:
@@ -293,14 +297,14 @@ class _BoundOperator:
         """Give right-hand sides the kind, dtype and batch shape of the products with them."""
         dtype = promote(self._node.dtype(), str(b.dtype).removeprefix("torch.")) or "float64"
         shape = (*np.broadcast_shapes(self._node.size().batch, tuple(b.shape[:-2])), *b.shape[-2:])
-        if b.__class__ is arrays.Imported:
+        if b.__class__ is Imported:
             b = b.array
         expressions = [kernel._expression for kernel in self._node.kernels()]
         held = {source.kind for source in flatten(expressions).sources}
-        if arrays.is_traced(b):
+        if is_traced(b):
             return np.broadcast_to(b.astype(dtype), shape)
         tensors = (b, *self.parameters())
-        if arrays.TORCH not in held and not any(map(arrays.is_tensor, tensors)):
+        if TORCH not in held and not any(map(is_tensor, tensors)):
             return np.array(np.broadcast_to(np.asarray(b), shape), dtype=dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, dtype)).expand(shape).contiguous()
@@ -308,10 +312,10 @@ class _BoundOperator:
     def given_back(self, solution: Any, b: Any) -> Any:
         """Hand a solution over to the library of the data or of b, if that is neither NumPy nor torch."""
         sources = flatten([kernel._expression for kernel in self._node.kernels()]).sources
-        read = arrays.readable(b)
-        sources = [*sources, arrays.array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")]
-        is_other = arrays.check_devices(sources) == arrays.DLPACK
-        return arrays.given_back(solution, sources) if is_other else solution
+        read = readable(b)
+        sources = [*sources, array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")]
+        is_other = check_devices(sources) == DLPACK
+        return given_back(solution, sources) if is_other else solution
 
 
 def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any], Any] | None:
@@ -327,10 +331,10 @@ def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any]
                 f"{LinearOperator(node)!r}: use 'jacobi' or a function"
             )
         )
-    if arrays.is_traced(like):
-        like = arrays.readable(like).array
+    if is_traced(like):
+        like = readable(like).array
     if isinstance(like, np.ndarray):
         diagonal = node.diagonal(like.shape[-2])[..., None]
-        return inverse_of_diagonal(arrays.readable(diagonal).array if arrays.is_traced(diagonal) else diagonal, like)
+        return inverse_of_diagonal(readable(diagonal).array if is_traced(diagonal) else diagonal, like)
     with sys.modules["torch"].no_grad():
         return inverse_of_diagonal(node.diagonal(like.shape[-2])[..., None], like)

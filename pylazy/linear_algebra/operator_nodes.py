@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.array_libraries import is_seen, is_tensor, is_traced
+from pylazy.canonical_form import flatten
 from pylazy.dtypes import promote
-from pylazy.execute import flatten
-from pylazy.expression import Expression, at_user_line, replace_leaves
+from pylazy.expression import Expression, replace_leaves
 from pylazy.lazy_formula import new
 from pylazy.linear_algebra.symmetric_systems import as_number
 from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.sources import own_array, remembers, source_like
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,14 +99,14 @@ class Kernel:
 
     def _wanted(self) -> list[Any]:
         sources = flatten((self.formula._expression,)).sources
-        return [source for source in sources if arrays.remembers(source)]
+        return [source for source in sources if remembers(source)]
 
     def tensors(self) -> Iterator[Parameter]:
         for source in self._wanted():
-            yield Parameter(arrays.own_array(source), len(source.shape) - source.batch)
+            yield Parameter(own_array(source), len(source.shape) - source.batch)
 
     def on(self, tensors: Iterator[Any]) -> Node:
-        others = {source.identity: arrays.source_like(source, next(tensors)) for source in self._wanted()}
+        others = {source.identity: source_like(source, next(tensors)) for source in self._wanted()}
 
         def replaced(leaf: Expression) -> Expression:
             if leaf.op != "var" or leaf.source.identity not in others:
@@ -114,7 +116,7 @@ class Kernel:
 
         x = self.formula
         expression = replace_leaves(x._expression, replaced)
-        return Kernel(new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend))
+        return Kernel(new(x._formula_class, expression, x._batch, x._rows, x._columns, x._backend))
 
     def text(self) -> str:
         return "K"
@@ -175,7 +177,7 @@ class Multiple:
         # A number promotes nothing; a tensor that requires a gradient is one of the graph of autograd.
         if not self._is_wanted():
             return as_number(self.factor) * values
-        if isinstance(values, np.ndarray) and not arrays.is_traced(self.factor):
+        if isinstance(values, np.ndarray) and not is_traced(self.factor):
             values = sys.modules["torch"].as_tensor(values, device=self.factor.device)
         return self.factor * values
 
@@ -189,9 +191,9 @@ class Multiple:
         return self.node.kernels()
 
     def _is_wanted(self) -> bool:
-        if arrays.is_traced(self.factor):
+        if is_traced(self.factor):
             return True
-        return arrays.is_tensor(self.factor) and arrays.is_seen(self.factor)
+        return is_tensor(self.factor) and is_seen(self.factor)
 
     def tensors(self) -> Iterator[Parameter]:
         if self._is_wanted():
@@ -297,7 +299,7 @@ class Product:
 
 def _plus(a: Any, b: Any) -> Any:
     """Add arrays of both kinds, where those of NumPy stand for a diagonal or a vector that no tensor has met."""
-    if arrays.is_tensor(a) != arrays.is_tensor(b):
+    if is_tensor(a) != is_tensor(b):
         torch = sys.modules["torch"]
         device = (b if isinstance(a, np.ndarray) else a).device
         a, b = torch.as_tensor(a, device=device), torch.as_tensor(b, device=device)

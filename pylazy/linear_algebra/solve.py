@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.execute import Wanted, flatten
-from pylazy.expression import at_user_line
+from pylazy.array_libraries import is_traced
+from pylazy.canonical_form import flatten
+from pylazy.imported_arrays import is_array, readable
 from pylazy.lazy_formula import LazyFormula
 from pylazy.linear_algebra.preconditioners import checked
 from pylazy.linear_algebra.symmetric_systems import (
@@ -20,6 +20,9 @@ from pylazy.linear_algebra.symmetric_systems import (
 )
 from pylazy.methods.operands import combine, symbolic
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError, UnsupportedError
+from pylazy.sources import SYMBOL, array_source
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +141,7 @@ def linear_system(x: LazyFormula, b: Any, var: Any, settings: Settings, options:
     right = read_right_side(b)
     reduced = "j" if right.axis == "i" else "i"
     _check_sizes(x, right, b)
-    positions = [source.position for source in flatten((x._expression,)).sources if source.kind == arrays.SYMBOL]
+    positions = [source.position for source in flatten((x._expression,)).sources if source.kind == SYMBOL]
     if var is None:
         position = right.position
         if position is None:
@@ -147,7 +150,7 @@ def linear_system(x: LazyFormula, b: Any, var: Any, settings: Settings, options:
             raise ShapeError(
                 at_user_line(f"b is the symbolic variable {position}, which K has too: give the unknown as var")
             )
-        unknown = symbolic(x.__class__, position, right.dim, 1 if reduced == "j" else 0)
+        unknown = symbolic(x._formula_class, position, right.dim, 1 if reduced == "j" else 0)
         product = combine("mul", x, unknown)
     else:
         position = _read_unknown(var, right, reduced, positions)
@@ -177,14 +180,14 @@ def read_right_side(b: Any) -> RightSide:
         return _read_lazy_right_side(b)
     if isinstance(b, list | tuple):
         b = np.asarray(b, dtype=np.float64)
-    read = arrays.readable(b) if arrays.is_array(b) else None
+    read = readable(b) if is_array(b) else None
     if read is None or read.ndim == 0:
         raise DtypeError(
             at_user_line(f"b is {type(b).__name__}, expected an array of shape (N,) or (*batch, N, E), or a LazyTensor")
         )
     is_vector = read.ndim == 1
-    arrays.array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")
-    if not arrays.is_traced(b):
+    array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")
+    if not is_traced(b):
         b = read
     if is_vector:
         b = b.reshape(-1, 1)
@@ -201,7 +204,7 @@ def _read_lazy_right_side(b: LazyFormula) -> RightSide:
                 f"b varies with the axes {leaf.axes or 'of none'!r}, expected rows, as Vi(b), or columns, Vj(b)"
             )
         )
-    symbols = [source for source in flatten((leaf,)).sources if source.kind == arrays.SYMBOL]
+    symbols = [source for source in flatten((leaf,)).sources if source.kind == SYMBOL]
     if leaf.op == "var" and symbols:
         return RightSide(None, leaf.axes, leaf.dim, position=symbols[0].position)
     if symbols:
@@ -233,7 +236,7 @@ def _check_sizes(x: LazyFormula, right: RightSide, b: Any) -> None:
 
 def _read_unknown(var: Any, right: RightSide, reduced: str, positions: Sequence[int]) -> int:
     leaf = var._expression if isinstance(var, LazyFormula) else None
-    if leaf is None or leaf.op != "var" or leaf.source.kind != arrays.SYMBOL:
+    if leaf is None or leaf.op != "var" or leaf.source.kind != SYMBOL:
         raise DtypeError(
             at_user_line(
                 "var is no symbolic variable, expected the unknown of a formula that is linear in it, as Vj(0, 3)"

@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.expression import Expression, at_user_line, replace_leaves, resolve, user_position
+from pylazy.array_libraries import is_seen, is_tensor, is_traced
+from pylazy.expression import Expression, replace_leaves
+from pylazy.imported_arrays import Imported, readable
 from pylazy.lazy_formula import new, read_index
 from pylazy.linear_algebra.krylov import METHODS, ConvergenceWarning, first_not_finite, refined
 from pylazy.linear_algebra.preconditioners import NAMED
+from pylazy.results import converted, detached, given_back, in_kind_of
 from pylazy.runtime.errors import DtypeError, NonFiniteError, ShapeError, UnsupportedError
+from pylazy.source_devices import check_devices
+from pylazy.sources import DEVICE, DLPACK, NUMPY, TORCH, own_array, remembers, source_like
+from pylazy.user_positions import at_user_line, resolve, user_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pylazy.execute import Job
+    from pylazy.job import Job
     from pylazy.lazy_formula import LazyFormula
     from pylazy.linear_algebra.krylov import Product
     from pylazy.options import Backend
@@ -55,9 +60,9 @@ class Settings:
 
 def as_number(value: Any) -> float:
     """The value of a number, or of an array or tensor of one."""
-    if arrays.is_traced(value):
-        value = arrays.readable(value).array
-    return float(value.detach() if arrays.is_tensor(value) else value)
+    if is_traced(value):
+        value = readable(value).array
+    return float(value.detach() if is_tensor(value) else value)
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
@@ -162,7 +167,7 @@ def _in_dtype_of(b: Any, product: Product) -> Product:
 
 def _in_double(values: Any) -> Any:
     # Products of arrays of another library are its own.
-    return values.double() if arrays.is_tensor(values) else np.asarray(values, dtype=np.float64)
+    return values.double() if is_tensor(values) else np.asarray(values, dtype=np.float64)
 
 
 def _like(b: Any, values: Any) -> Any:
@@ -172,11 +177,11 @@ def _like(b: Any, values: Any) -> Any:
 def solve_system(system: System, b: Any) -> Any:
     """Solve a system, by a call that is remembered where a gradient may be asked for."""
     parameters = system.operator.parameters()
-    if any(map(arrays.is_traced, (b, *parameters))):
+    if any(map(is_traced, (b, *parameters))):
         from pylazy.differentiation.recorded_systems import solve_recorded
 
         return solve_recorded(system, b, parameters)
-    if arrays.is_tensor(b) and any(map(arrays.is_seen, (b, *parameters))):
+    if is_tensor(b) and any(map(is_seen, (b, *parameters))):
         from pylazy.pytorch.torch_solve import solve_differentiable
 
         return solve_differentiable(system, b, parameters)
@@ -214,7 +219,7 @@ class FormulaOperator:
         self._ranges = ranges
         self._backend = backend
         # Traced arrays are parameters, which each product is given anew; the operator may outlive their trace.
-        self._data = [arrays.detached(array) if arrays.is_traced(array) else array for array in data]
+        self._data = [detached(array) if is_traced(array) else array for array in data]
         self._place = place
         job = template.bind(data, ranges, backend)
         extents = job.extents
@@ -235,10 +240,10 @@ class FormulaOperator:
         self.dtype = job.dtype
         self.shape = job.shapes[0]
         self._sources = job.sources
-        is_learnt = arrays.is_traced(alpha) or (arrays.is_tensor(alpha) and arrays.is_seen(alpha))
-        is_learnt_tensor = is_learnt and not arrays.is_traced(alpha)
-        self.kind = arrays.TORCH if is_learnt_tensor else arrays.check_devices(job.sources)
-        if self.kind == arrays.DEVICE:
+        is_learnt = is_traced(alpha) or (is_tensor(alpha) and is_seen(alpha))
+        is_learnt_tensor = is_learnt and not is_traced(alpha)
+        self.kind = TORCH if is_learnt_tensor else check_devices(job.sources)
+        if self.kind == DEVICE:
             raise UnsupportedError(
                 at_user_line(
                     "a linear system with arrays on a GPU that are not of torch is not there: use tensors, or arrays "
@@ -247,16 +252,14 @@ class FormulaOperator:
             )
         self._alpha = alpha if is_learnt else as_number(alpha)
         own = template.inputs_of(place)
-        self._numbers = [
-            number for number, source in enumerate(job.sources) if number not in own and arrays.remembers(source)
-        ]
+        self._numbers = [number for number, source in enumerate(job.sources) if number not in own and remembers(source)]
         wanted = [job.sources[number] for number in self._numbers]
-        self._tensors = [*map(arrays.own_array, wanted), *([alpha] if is_learnt else [])]
+        self._tensors = [*map(own_array, wanted), *([alpha] if is_learnt else [])]
         self._ranks = [*(len(source.shape) - source.batch for source in wanted), 2]
 
     def parameters(self) -> tuple[Any, ...]:
         """The arrays of the formula, and alpha, whose gradient may be asked for; in the dtype of the formula."""
-        return tuple(arrays.converted(tensor, self.dtype) for tensor in self._tensors)
+        return tuple(converted(tensor, self.dtype) for tensor in self._tensors)
 
     def rank_of(self, number: int) -> int:
         """See `Operator`."""
@@ -273,38 +276,38 @@ class FormulaOperator:
             if len(parameters) > len(self._numbers):
                 alpha = parameters[-1]
         result = job.run()[0]
-        if self.kind == arrays.DLPACK:
-            result = arrays.in_kind_of(result, v)
+        if self.kind == DLPACK:
+            result = in_kind_of(result, v)
         if isinstance(alpha, float) and alpha == 0.0:
             return result
         return result + alpha * v
 
     def prepare(self, b: Any) -> Any:
         """Give right-hand sides the kind, dtype and shape of the vectors."""
-        if arrays.is_traced(b):
+        if is_traced(b):
             return np.broadcast_to(b.astype(self.dtype), self.shape)
-        if b.__class__ is arrays.Imported:
+        if b.__class__ is Imported:
             b = b.array
-        if self.kind in (arrays.NUMPY, arrays.DLPACK):
+        if self.kind in (NUMPY, DLPACK):
             return np.array(np.broadcast_to(np.asarray(b), self.shape), dtype=self.dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, self.dtype)).expand(self.shape).contiguous()
 
     def given_back(self, solution: Any) -> Any:
         """Hand a solution over to the library whose arrays are among the data, if that is neither NumPy nor torch."""
-        return arrays.given_back(solution, self._sources) if self.kind == arrays.DLPACK else solution
+        return given_back(solution, self._sources) if self.kind == DLPACK else solution
 
 
 def _substitute(job: Job, numbers: Sequence[int], tensors: Sequence[Any]) -> None:
     for number, tensor in zip(numbers, tensors, strict=False):
-        job.sources[number] = arrays.source_like(job.sources[number], tensor)
+        job.sources[number] = source_like(job.sources[number], tensor)
 
 
 def named_preconditioner(name: str, formula: LazyFormula, settings: Settings, like: Any) -> Product:
     """Make a preconditioner from the entries of a formula, apart from autograd."""
-    if arrays.is_traced(like):
-        like = arrays.readable(like).array
-    if arrays.is_tensor(like) and sys.modules["torch"]._C._are_functorch_transforms_active():
+    if is_traced(like):
+        like = readable(like).array
+    if is_tensor(like) and sys.modules["torch"]._C._are_functorch_transforms_active():
         raise UnsupportedError(
             at_user_line(f"the preconditioner {name!r} is not there in transformations of torch.func: give a function")
         )
@@ -322,11 +325,11 @@ def _without_traces(x: LazyFormula) -> LazyFormula:
     def untraced(leaf: Expression) -> Expression:
         if leaf.op != "var" or leaf.source.imported is None:
             return leaf
-        source = arrays.source_like(leaf.source, leaf.source.array)
+        source = source_like(leaf.source, leaf.source.array)
         return Expression("var", (), leaf.attributes, leaf.axes, leaf.dim, leaf.dtype, source, leaf.position)
 
     expression = replace_leaves(x._expression, untraced)
-    return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
+    return new(x._formula_class, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:

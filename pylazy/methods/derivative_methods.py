@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pylazy.expression import at_user_line, constant
+from pylazy.expression import constant
 from pylazy.lazy_formula import LazyFormula, joint_extents, new, refuse_unbound, unary
 from pylazy.methods.operands import operand
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -234,4 +235,4 @@ def _derived(
     leaves = arrays_of([given._expression for given in operands])
     kept = [leaf for leaf in leaves if without is None or not is_same_variable(leaf, without)]
     batch, rows, columns = joint_extents(method, operands)
-    return new(f.__class__, with_variables(expression, kept), batch, rows, columns, f.backend)
+    return new(f._formula_class, with_variables(expression, kept), batch, rows, columns, f.backend)

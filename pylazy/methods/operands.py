@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.expression import argument, at_user_line, constant, user_position, variable
+from pylazy.array_libraries import is_tensor
+from pylazy.expression import argument, constant, variable
+from pylazy.imported_arrays import Imported, is_array, readable
 from pylazy.lazy_formula import LazyFormula, apply_complex, apply_to, new, read_index, refuse_unbound
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
+from pylazy.sources import Symbol, array_source, number_source
+from pylazy.user_positions import at_user_line, user_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,11 +54,11 @@ def is_complex(x: Any) -> bool:
     """Whether this is a complex array, tensor or number, or a list with one."""
     if isinstance(x, (np.ndarray, np.generic)):  # torch.compile reads no union of these
         return x.dtype.kind == "c"
-    if x.__class__ is arrays.Imported:
+    if x.__class__ is Imported:
         return False  # complex arrays of other libraries are refused by their dtype
     if isinstance(x, list | tuple):
         return any(is_complex(part) for part in x)
-    return isinstance(x, complex) or (arrays.is_tensor(x) and x.is_complex())
+    return isinstance(x, complex) or (is_tensor(x) and x.is_complex())
 
 
 def symbolic(cls: type[_T], index: Any, dim: Any, category: Any) -> _T:
@@ -82,7 +85,7 @@ def symbolic(cls: type[_T], index: Any, dim: Any, category: Any) -> _T:
         raise AxisError(
             at_user_line(f"the category of a symbolic variable is {category}, expected 0 (rows), 1 (columns) or 2")
         )
-    leaf = argument(arrays.Symbol(index), axis=_AXIS_NAMES[category], dim=dim)
+    leaf = argument(Symbol(index), axis=_AXIS_NAMES[category], dim=dim)
     return new(cls, leaf, (), None, None, None)
 
 
@@ -93,17 +96,17 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
         AxisError: the shape does not say which axes the array has, or contradicts `axis`.
         DtypeError: this is no array, or of a dtype that no formula reads.
     """
-    if (x.__class__ is np.ndarray and x.dtype.kind != "c") or (arrays.is_tensor(x) and not x.is_complex()):
+    if (x.__class__ is np.ndarray and x.dtype.kind != "c") or (is_tensor(x) and not x.is_complex()):
         return _from_array(cls, x, axis)  # most often, so first
     if is_complex(x):
         from pylazy.complex_numbers import complex_lazy_tensor
 
         return complex_lazy_tensor.from_complex_data(x, axis)  # type: ignore[return-value]
-    if isinstance(x, np.ndarray) or x.__class__ is arrays.Imported:
+    if isinstance(x, np.ndarray) or x.__class__ is Imported:
         return _from_array(cls, x, axis)
     if isinstance(x, list | tuple) and axis in (None, 0, 1, 2):
         return _from_array(cls, _from_list(x), axis, weak=True)
-    if axis not in (None, 2) and not arrays.is_array(x):
+    if axis not in (None, 2) and not is_array(x):
         raise AxisError(
             at_user_line(f"axis is {axis} for {type(x).__name__} {x!r}, expected an array of shape (rows, D)")
         )
@@ -115,11 +118,11 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
             )
         return new(cls, constant(value), (), None, None, None)
     if isinstance(x, float | np.floating):
-        return new(cls, variable(arrays.number_source(float(x)), axis="", dim=1, dtype=None), (), None, None, None)
+        return new(cls, variable(number_source(float(x)), axis="", dim=1, dtype=None), (), None, None, None)
     if isinstance(x, cls):
         return x
-    if arrays.is_array(x):
-        return from_data(cls, arrays.readable(x), axis)
+    if is_array(x):
+        return from_data(cls, readable(x), axis)
     raise DtypeError(
         at_user_line(
             f"{type(x).__name__} in a formula, expected a LazyTensor, a NumPy array, a torch tensor, an array with "
@@ -171,7 +174,7 @@ def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool = False) 
         weak = weak or not rank
     else:
         _refuse_axis(axis, shape)
-    source = arrays.array_source(x, what=None, batch=len(batch), view=str(len(batch)) if batch else "0", weak=weak)
+    source = array_source(x, what=None, batch=len(batch), view=str(len(batch)) if batch else "0", weak=weak)
     dim = checked_dim(shape[-1] if shape else 1)
     dtype = None if weak else source.dtype
     leaf = variable(source, axis=_AXIS_NAMES[axis], dim=dim, dtype=dtype, position=user_position(3))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.imported_arrays import is_array
 from pylazy.lazy_formula import LazyFormula, apply_to, unary
 from pylazy.methods.operands import combine, operand
 
@@ -164,12 +164,12 @@ _OPERANDS = (LazyFormula, int, float, complex, list, tuple, np.ndarray, np.gener
 def _operator(op: str, x: _T, y: Any) -> _T:
     if y.__class__ is x.__class__ and not x.is_complex:
         return apply_to(op, (x, y))
-    if not isinstance(y, _OPERANDS) and not arrays.is_array(y):
+    if not isinstance(y, _OPERANDS) and not is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, x, y)
 
 
 def _reflected(op: str, x: _T, y: Any) -> _T:
-    if not isinstance(y, _OPERANDS) and not arrays.is_array(y):
+    if not isinstance(y, _OPERANDS) and not is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, operand(x.__class__, y), x)

@@ -7,8 +7,6 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from pylazy.execute import WANTED, Wanted
-from pylazy.expression import at_user_line
 from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, joint_ranges, outer_axis, read_index, unary
 from pylazy.methods.operands import combine, operand
 from pylazy.methods.operators import Operators
@@ -16,6 +14,8 @@ from pylazy.options import read_options
 from pylazy.programs import Extents
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 from pylazy.stages import reduce_or_postpone
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import WANTED, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

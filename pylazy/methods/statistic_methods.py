@@ -6,16 +6,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy import arrays
+from pylazy.canonical_form import flatten
 from pylazy.dtypes import arithmetic_dtype
-from pylazy.execute import Wanted, flatten, prepare
-from pylazy.expression import Expression, at_user_line, variable
+from pylazy.expression import Expression, variable
+from pylazy.imported_arrays import readable
 from pylazy.lazy_formula import axis_of, new, outer_axis, read_index, unary
 from pylazy.methods.operands import combine
 from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import ranges_of, read_options
+from pylazy.prepare import prepare
 from pylazy.programs import Extents
+from pylazy.results import detached
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.source_devices import check_devices
+from pylazy.sources import SYMBOL, array_source, number_source
+from pylazy.user_positions import at_user_line
+from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from pylazy.options import Options
@@ -170,8 +176,8 @@ class StatisticMethods(ReductionMethods):
 
     def _float64_one(self) -> Any:
         """A 1 that makes the whole formula one of float64."""
-        source = arrays.number_source(1.0)
-        return new(self.__class__, variable(source, axis="", dim=1, dtype="float64"), (), None, None, None)
+        source = number_source(1.0)
+        return new(self._formula_class, variable(source, axis="", dim=1, dtype="float64"), (), None, None, None)
 
     def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
         """Find the mean, then sum differences from it and their squares; see `pylazy.spreads`."""
@@ -180,7 +186,7 @@ class StatisticMethods(ReductionMethods):
         formula = self._expression
         extents = Extents(self._batch, self._rows, self._columns)
         divisor = Divisor(formula.dim, ddof, root)
-        is_symbolic = arrays.SYMBOL in [source.kind for source in flatten((formula,)).sources]
+        is_symbolic = SYMBOL in [source.kind for source in flatten((formula,)).sources]
         read = read_options(options, dtype=None if is_symbolic else formula.dtype, backend=self._backend)
         if is_symbolic or not read.call:
             if read.out is not None:
@@ -213,6 +219,6 @@ def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | No
     """Find the mean as a variable of the axis that is kept."""
     wanted = (Wanted("mean", (0,), 0, read.summation, read.math_mode),)
     job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges, backend=read.backend)
-    result = arrays.detached(job.unrounded(arrays.check_devices(job.sources))[0])
-    source = arrays.array_source(arrays.readable(result), what="the mean", batch=len(extents.batch), view="mean")
+    result = detached(job.unrounded(check_devices(job.sources))[0])
+    source = array_source(readable(result), what="the mean", batch=len(extents.batch), view="mean")
     return variable(source, axis="i" if where == "j" else "j", dim=formula.dim, dtype=formula.dtype)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NoReturn
 
-from pylazy.expression import INPUT_PREFIXES, Entry, Input, Location, Node, join_axes
+from pylazy.canonical_form import INPUT_PREFIXES, Entry, Input, Node
+from pylazy.expression import join_axes
 from pylazy.operations import OPERATIONS
 from pylazy.reductions import REDUCTIONS, DerivedRequest, Order, Output, ReductionRequest, Summation
 from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.user_positions import Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

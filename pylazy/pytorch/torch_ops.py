@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd import forward_ad
 
-from pylazy import arrays
-from pylazy.execute import launch
-from pylazy.expression import Location
+from pylazy import source_devices
+from pylazy.cpu_launch import launch
 from pylazy.program_derivatives import RANGES, pull_back, push_forward
 from pylazy.program_sizes import extents_of, result_over_nothing, result_shapes_of
 from pylazy.programs import Extents, few_rows, find_by_text
 from pylazy.ranges import Ranges
+from pylazy.source_devices import check_devices
+from pylazy.sources import TORCH, Source
+from pylazy.user_positions import Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,11 +65,11 @@ def _compute(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -
     count = len(inputs) - RANGES * request.ranged
     extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
     sources = [
-        arrays.Source(arrays.TORCH, tensor, batch=rank, dtype=request.dtype, weak=tensor.dim() == 0, view="")
+        Source(TORCH, tensor, batch=rank, dtype=request.dtype, weak=tensor.dim() == 0, view="")
         for tensor, rank in zip(inputs[:count], batch_ranks[:count], strict=True)
     ]
-    arrays.check_devices(sources)
-    place = arrays.place_of(arrays.TORCH, sources, None)
+    check_devices(sources)
+    place = source_devices.place_of(TORCH, sources, None)
     device = next((source.array.device for source in sources if source.array.is_cuda), "cpu")
     results = _empty_results(request, extents, device)
     if not (extents.rows and extents.columns) or 0 in extents.batch:

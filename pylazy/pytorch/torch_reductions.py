@@ -11,20 +11,23 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from pylazy import arrays
-from pylazy.execute import RUN_TENSORS
-from pylazy.expression import at_user_line
+from pylazy import source_devices
 from pylazy.gpu.torch_place import TorchPlace
+from pylazy.job import RUN_TENSORS
 from pylazy.program_derivatives import pull_back
 from pylazy.pytorch.torch_ops import run
 from pylazy.reductions import REDUCTIONS, SELECTIONS
+from pylazy.results import empty_result, quotient, sum_to_shape
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.sources import NUMBER, TORCH
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.arrays import Source
-    from pylazy.execute import Job, Wanted
+    from pylazy.job import Job
+    from pylazy.sources import Source
+    from pylazy.wanted_results import Wanted
 
 _PLAIN_CLASSES = (torch.Tensor, torch.nn.Parameter)
 
@@ -37,7 +40,7 @@ def run_tensors(job: Job) -> tuple[Any, ...]:
     """Run a reduction whose results remember how they were made."""
     plain = _is_plain(job.sources)
     if plain and not (torch.is_grad_enabled() and _requires_grad(job.sources)):
-        return job.compute(arrays.TORCH)
+        return job.compute(TORCH)
     if job.reduced_extent and any(wanted.kind in SELECTIONS for wanted in job.wanted):
         from pylazy.pytorch.torch_selection import select_tensors
 
@@ -50,7 +53,7 @@ RUN_TENSORS.append(run_tensors)
 
 def run_as_constant(job: Job) -> tuple[Any, ...]:
     """Run a reduction whose results have no derivative."""
-    return job.compute(arrays.TORCH) if _is_plain(job.sources) else dispatch(job)
+    return job.compute(TORCH) if _is_plain(job.sources) else dispatch(job)
 
 
 def _is_plain(sources: Sequence[Source]) -> bool:
@@ -64,14 +67,14 @@ def _is_plain(sources: Sequence[Source]) -> bool:
     ):
         return False
     for source in sources:  # noqa: SIM110  a generator costs half a microsecond more
-        if source.kind == arrays.TORCH and source.array.__class__ not in _PLAIN_CLASSES:
+        if source.kind == TORCH and source.array.__class__ not in _PLAIN_CLASSES:
             return False
     return True
 
 
 def _requires_grad(sources: Sequence[Source]) -> bool:
     for source in sources:  # noqa: SIM110  as above
-        if source.kind == arrays.TORCH and source.array.requires_grad:
+        if source.kind == TORCH and source.array.requires_grad:
             return True
     return False
 
@@ -96,7 +99,7 @@ def dispatch(job: Job) -> tuple[torch.Tensor, ...]:
 
 def _device_of(job: Job) -> torch.device:
     """The device of the tensors of a job; lists and numbers of the host may stand beside those of a GPU."""
-    devices: list[torch.device] = [source.array.device for source in job.sources if source.kind == arrays.TORCH]
+    devices: list[torch.device] = [source.array.device for source in job.sources if source.kind == TORCH]
     return next((device for device in devices if device.type != "cpu"), devices[0])
 
 
@@ -135,9 +138,9 @@ def as_tensors(job: Job, tensors: dict[int, torch.Tensor] | None = None) -> list
     for number, source in enumerate(job.sources):
         if tensors is not None and number in tensors:
             found.append(tensors[number])
-        elif source.kind == arrays.TORCH:
+        elif source.kind == TORCH:
             found.append(source.array.to(device=device, dtype=dtype))
-        elif source.kind == arrays.NUMBER:
+        elif source.kind == NUMBER:
             found.append(torch.tensor(source.array, dtype=dtype, device=device))
         else:
             found.append(torch.from_numpy(np.array(source.array)).to(device=device, dtype=dtype))
@@ -150,7 +153,7 @@ def _finished(result: torch.Tensor, wanted: Wanted, job: Job) -> torch.Tensor:
     if not row.program:
         return result
     if wanted.kind == "mean":
-        mean: torch.Tensor = arrays.quotient(result, job.terms(result))
+        mean: torch.Tensor = quotient(result, job.terms(result))
         return mean
     if not job.reduced_extent:
         result = torch.full_like(result, row.empty or 0.0)
@@ -161,7 +164,7 @@ def _finished(result: torch.Tensor, wanted: Wanted, job: Job) -> torch.Tensor:
 
 
 def _record(job: Job) -> tuple[torch.Tensor, ...]:
-    numbers = [number for number, source in enumerate(job.sources) if source.kind == arrays.TORCH]
+    numbers = [number for number, source in enumerate(job.sources) if source.kind == TORCH]
     dtype = getattr(torch, job.dtype)
     # A conversion here is one more node of the graph, so the gradient comes back in the user's own dtype.
     given = [job.sources[number].array for number in numbers]
@@ -169,7 +172,7 @@ def _record(job: Job) -> tuple[torch.Tensor, ...]:
     if job.wanted[0].kind == "mean":
         total = job.asking((job.wanted[0]._replace(kind="sum"),), job.executable, job.shapes)
         results = _Reduction.apply(total, tuple(numbers), *tensors)  # type: ignore[no-untyped-call]
-        return (arrays.quotient(results[0], job.terms(results[0])),)
+        return (quotient(results[0], job.terms(results[0])),)
     return tuple(_Reduction.apply(job, tuple(numbers), *tensors))  # type: ignore[no-untyped-call]
 
 
@@ -183,7 +186,7 @@ class _Reduction(torch.autograd.Function):
     def forward(ctx: Any, job: Job, numbers: tuple[int, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         pairs = zip(numbers, tensors, strict=True)
         converted = {number: tensor for number, tensor in pairs if tensor is not job.sources[number].array}
-        results = job.compute(arrays.TORCH, converted or None)
+        results = job.compute(TORCH, converted or None)
         ctx.job = job
         ctx.numbers = numbers
         described = job.executable.request.results
@@ -246,10 +249,9 @@ def _gradients(
         (*batch, extent[spec.axis], spec.dim) if batch else job.sources[k].shape
         for k, spec in zip(wrt, inputs, strict=True)
     ]
-    place = arrays.place_of(arrays.TORCH, job.sources, job.backend)
+    place = source_devices.place_of(TORCH, job.sources, job.backend)
     full = [
-        arrays.empty_result(arrays.TORCH, shape, job.dtype) if place is None else place.empty(shape, job.dtype)
-        for shape in shapes
+        empty_result(TORCH, shape, job.dtype) if place is None else place.empty(shape, job.dtype) for shape in shapes
     ]
     if rows and columns and 0 not in batch:
         if job.ranges is not None:
@@ -272,6 +274,6 @@ def _gradients(
     if not batch:
         return full
     return [
-        arrays.sum_to_shape(gradient, job.sources[number].shape, job.sources[number].batch)
+        sum_to_shape(gradient, job.sources[number].shape, job.sources[number].batch)
         for number, gradient in zip(wrt, full, strict=True)
     ]

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pylazy import arrays
 from pylazy.pytorch.torch_reductions import as_tensors, run_as_constant, run_tensors
 from pylazy.selections import select
+from pylazy.sources import array_source
 
 if TYPE_CHECKING:
-    from pylazy.arrays import Source
-    from pylazy.execute import Job
+    from pylazy.job import Job
+    from pylazy.sources import Source
 
 
 def select_tensors(job: Job) -> tuple[torch.Tensor, ...]:
@@ -48,7 +48,7 @@ class _Tensors:
         return as_tensors(job)
 
     def source(self, array: torch.Tensor, *, batch: int, weak: bool) -> Source:
-        return arrays.array_source(array, what="a gathered input", batch=batch, view="pairs", weak=weak)
+        return array_source(array, what="a gathered input", batch=batch, view="pairs", weak=weak)
 
     def run_as_constant(self, job: Job) -> tuple[torch.Tensor, ...]:
         return run_as_constant(job)

@@ -11,10 +11,10 @@ from stand_in import StandInDriver
 from test_host_arrays import REDUCTIONS, check_same, distances, rows
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pylazy import DeviceError, Vi, Vj, arrays
-from pylazy.arrays import Located
+from pylazy import DeviceError, Vi, Vj, source_devices
 from pylazy.gpu.launches import Target
 from pylazy.gpu.torch_place import TorchPlace
+from pylazy.sources import TORCH, Located
 
 STREAM = 11
 
@@ -34,7 +34,7 @@ class HostTensors(TorchPlace):
         return self._registered(super().empty(shape, dtype))
 
     def locate(self, source: Any, dtype: str, tensor: Any = None) -> Located:
-        if tensor is None and source.kind == arrays.TORCH:
+        if tensor is None and source.kind == TORCH:
             tensor = source.array
         found = super().locate(source, dtype, tensor)
         self._driver.register(_whole_storage(found.keep))
@@ -67,7 +67,7 @@ def cuda(driver: StandInDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
     place = HostTensors(driver)
     stream = SimpleNamespace(cuda_stream=STREAM)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
-    monkeypatch.setattr(arrays, "place_of", lambda kind, *_: place if kind == arrays.TORCH else None)
+    monkeypatch.setattr(source_devices, "place_of", lambda kind, *_: place if kind == TORCH else None)
     driver.calls()
     yield driver
     launched(driver)
@@ -87,7 +87,7 @@ def tensors(*shapes: tuple[int, ...]) -> list[Any]:
 def on_cpu(monkeypatch: pytest.MonkeyPatch, compute: Any) -> Any:
     """Compute where tensors of the host run."""
     with monkeypatch.context() as patched:
-        patched.setattr(arrays, "place_of", lambda *_: None)
+        patched.setattr(source_devices, "place_of", lambda *_: None)
         return compute()
 
 
