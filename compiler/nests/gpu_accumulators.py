@@ -6,7 +6,8 @@ from typing import NamedTuple, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyElements, Position
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position
 
 State = list[ir.Value]
 

@@ -8,7 +8,8 @@ from pylazy.compiler.combiners import any_of, both, either, rarely, selection_hi
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, llvm, scf
 from pylazy.compiler.nests.accumulations import destinations, is_selection
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State
 from pylazy.compiler.nests.gpu_memory import element_address, store_output
 from pylazy.compiler.nests.integers import element_bytes, iadd, imin, isub, number
