@@ -63,6 +63,30 @@ class GpuAccumulator(ColumnAccumulator, Protocol):
         """Let saved states of one row in, those of later columns after those of earlier ones."""
 
 
+class StoredOnTheWay:
+    """The verbs of an accumulation that stores its results in the sweep, and leaves nothing for the end."""
+
+    def open_tile(self, state: State) -> State:
+        """Begin a tile of columns."""
+        return state
+
+    def close_tile(self, _outer: State, inner: State, /) -> State:
+        """End a tile of columns."""
+        return inner
+
+    def results(self, _state: State, _count: ir.Value, /) -> list[Result]:
+        """The results are in their places."""
+        return []
+
+    def save(self, _state: State) -> list[Saved]:
+        """Nothing is unfinished."""
+        return []
+
+    def merge(self, state: State, _saved: Sequence[ReadSaved], /) -> State:
+        """Nothing is unfinished."""
+        return state
+
+
 def index_type() -> ir.Type:
     """Give the type of column numbers in results and in saved states."""
     return ir.IntegerType.get_signless(64)
