@@ -5,7 +5,7 @@ from typing import Any
 from pylazy.compiler.combiners import BLOCKED_KINDS, COMPONENT_COMBINERS
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import inner_dim
+from pylazy.compiler.nests.body_values import inner_dim
 
 #: Kinds whose state is a sorted list.
 SELECTIONS = frozenset({"kmin", "kmax"})

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyElements, Position
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.cpu_memory import Panel
 from pylazy.compiler.nests.integers import for_range, number
 

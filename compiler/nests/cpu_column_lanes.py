@@ -11,7 +11,8 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.cpu_accumulator_choice import make_accumulator
 from pylazy.compiler.nests.cpu_accumulators import Shape
 from pylazy.compiler.nests.cpu_memory import Panel, address, broadcast, lane_numbers, load

@@ -10,7 +10,8 @@ from typing import Any
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.cpu_accumulators import Shape
 from pylazy.compiler.nests.cpu_column_lanes import ColumnLaneNest
 from pylazy.compiler.nests.cpu_memory import CACHE_LINE_BYTES, Panel, address, allocate, load, prefetch, store

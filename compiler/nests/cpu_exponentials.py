@@ -17,7 +17,8 @@ from pylazy.compiler.combiners import (
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.accumulations import accumulator_type, attribute_segments, is_blocked
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.cpu_accumulators import Carried, Shape, for_positions, for_slots, widened_lanes
 from pylazy.compiler.nests.cpu_memory import Panel
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.cpu_memory import Panel, in_all_lanes
 from pylazy.compiler.nests.cpu_nests import Nest
 from pylazy.compiler.nests.cpu_transposition import unpack_rows

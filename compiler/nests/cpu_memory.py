@@ -6,7 +6,7 @@ from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, llvm
-from pylazy.compiler.nests.body_elements import Position
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.integers import element_bytes, for_range, i64, iadd, imin, imul, isub, number
 
 _DYNAMIC = -(2**31)

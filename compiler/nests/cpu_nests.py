@@ -6,7 +6,8 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import func, ir
-from pylazy.compiler.nests.body_elements import Block, Position
+from pylazy.compiler.nests.body_elements import Block
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.cpu_accumulators import Shape
 from pylazy.compiler.nests.cpu_memory import Panel, address, load
 from pylazy.compiler.nests.cpu_pairs import index_element, pair_element

@@ -4,7 +4,8 @@ from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position, element_of, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_memory import Panel, address, broadcast, in_all_lanes, load, store
 from pylazy.compiler.nests.cpu_transposition import WIDE_DIM, take_component
 from pylazy.compiler.nests.integers import for_range, iadd, imin, imul, isub, number

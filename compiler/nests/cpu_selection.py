@@ -21,7 +21,8 @@ from pylazy.compiler.combiners import (
 )
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.cpu_accumulators import Carried, Shape, for_positions, lanes_of
 from pylazy.compiler.nests.cpu_memory import Panel, address, allocate, broadcast, lane_numbers, load, store
 from pylazy.compiler.nests.integers import for_range, i64, iadd, imul, number

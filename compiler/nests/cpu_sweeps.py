@@ -8,7 +8,8 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.accumulations import accumulations_in
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.cpu_accumulator_choice import make_accumulator
 from pylazy.compiler.nests.cpu_accumulators import Accumulator
 from pylazy.compiler.nests.cpu_memory import address, broadcast

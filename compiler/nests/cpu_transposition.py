@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import Position
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.cpu_memory import CACHE_LINE_BYTES, Panel, address, load, prefetch, store
 from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imin, imul, number
 

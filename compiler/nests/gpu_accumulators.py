@@ -6,7 +6,8 @@ from typing import NamedTuple, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyElements, Position
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position
 
 State = list[ir.Value]
 
@@ -60,6 +61,30 @@ class GpuAccumulator(ColumnAccumulator, Protocol):
 
     def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
         """Let saved states of one row in, those of later columns after those of earlier ones."""
+
+
+class StoredOnTheWay:
+    """The verbs of an accumulation that stores its results in the sweep, and leaves nothing for the end."""
+
+    def open_tile(self, state: State) -> State:
+        """Begin a tile of columns."""
+        return state
+
+    def close_tile(self, _outer: State, inner: State, /) -> State:
+        """End a tile of columns."""
+        return inner
+
+    def results(self, _state: State, _count: ir.Value, /) -> list[Result]:
+        """The results are in their places."""
+        return []
+
+    def save(self, _state: State) -> list[Saved]:
+        """Nothing is unfinished."""
+        return []
+
+    def merge(self, state: State, _saved: Sequence[ReadSaved], /) -> State:
+        """Nothing is unfinished."""
+        return state
 
 
 def index_type() -> ir.Type:

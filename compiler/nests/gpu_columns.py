@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import gpu, ir, scf
-from pylazy.compiler.nests.body_elements import Position
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.gpu_accumulators import ColumnAccumulator, State
 from pylazy.compiler.nests.gpu_memory import (
     Source,

@@ -8,7 +8,8 @@ from pylazy.compiler.combiners import COMPENSATED_COMBINERS, COMPONENT_COMBINERS
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.accumulations import accumulator_type, is_blocked, is_compensated
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State, fold, widened
 from pylazy.compiler.nests.gpu_factors import factor_product, product
 

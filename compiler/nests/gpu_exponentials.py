@@ -10,7 +10,8 @@ from pylazy.compiler.combiners import any_of, rarely
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.accumulations import accumulator_type, is_blocked
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State, fold, widened
 
 #: A sum is scaled anew when a term is larger than 2**16: then it stays far from overflow.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import inner_dim
+from pylazy.compiler.nests.body_values import inner_dim
 
 #: Numbers that leave a sum: with others, the sum might overflow or underflow where its terms did not.
 _FACTORS = (2.0**-32, 2.0**32)

@@ -8,8 +8,9 @@ from pylazy.compiler.combiners import any_of, both, either, rarely, selection_hi
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, llvm, scf
 from pylazy.compiler.nests.accumulations import destinations, is_selection
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
-from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
+from pylazy.compiler.nests.gpu_accumulators import State, StoredOnTheWay
 from pylazy.compiler.nests.gpu_memory import element_address, store_output
 from pylazy.compiler.nests.integers import element_bytes, iadd, imin, isub, number
 
@@ -34,7 +35,7 @@ class ListNest(Protocol):
         """Build what tells, as one bit, whether a row of the thread is one of the axis."""
 
 
-class ListedSelection:
+class ListedSelection(StoredOnTheWay):
     """The k smallest (or, of negated values, largest) of one component, in the rows of its results.
 
     Values stand where the result has them, or in scratch if only positions are asked for. A state is the value of the
@@ -56,14 +57,6 @@ class ListedSelection:
     def start(self) -> State:
         """Build the neutral state."""
         return [kb.constant(float("nan"), self.element), number(0)] * self.nest.rows_per_thread
-
-    def open_tile(self, state: State) -> State:
-        """Begin a tile of columns."""
-        return state
-
-    def close_tile(self, _outer: State, inner: State, /) -> State:
-        """End a tile of columns."""
-        return inner
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Compare the best of a block with the last entries; only then look at each column."""
@@ -150,18 +143,6 @@ class ListedSelection:
         base = kb.emit("arith.muli", (place, number(self.dim)))
         element = ir.MemRefType(buffer.type).element_type
         return element_address(self.nest.row_start(buffer, row), Position(self.component, base), element)
-
-    def results(self, _state: State, _count: ir.Value, /) -> list[Result]:
-        """The results are in their places."""
-        return []
-
-    def save(self, _state: State) -> list[Saved]:
-        """Columns are in one split."""
-        return []
-
-    def merge(self, state: State, _saved: Sequence[ReadSaved], /) -> State:
-        """Columns are in one split."""
-        return state
 
 
 def _precedes(value: ir.Value, entry: ir.Value) -> ir.Value:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import gpu, ir, llvm, scf
-from pylazy.compiler.nests.body_elements import Position
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.integers import element_bytes, iadd, imin, imul, isub, number
 
 GLOBAL_SPACE = 1

@@ -4,7 +4,7 @@ from typing import Any
 
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.accumulations import is_selection
-from pylazy.compiler.nests.body_elements import Position, inner_dim
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.gpu_accumulators import GpuAccumulator, ReadSaved, State
 from pylazy.compiler.nests.gpu_memory import (
     ColumnTile,

@@ -9,7 +9,8 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import both
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import gpu, ir, scf
-from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of
+from pylazy.compiler.nests.body_elements import Block, BodyElements
+from pylazy.compiler.nests.body_values import Position, element_of
 from pylazy.compiler.nests.gpu_function import create_function, integer_attribute
 from pylazy.compiler.nests.gpu_memory import (
     WORKGROUP_BYTES,

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
-from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
+from pylazy.compiler.nests.gpu_accumulators import State, StoredOnTheWay
 
 
 class PairNest(Protocol):
@@ -20,7 +21,7 @@ class PairNest(Protocol):
         """Build the store of one element for a row of the thread and a column of the block."""
 
 
-class PairStores:
+class PairStores(StoredOnTheWay):
     """One `store_pair`, beside accumulations in the same sweep: every pair is in one tile of one split."""
 
     def __init__(self, operation: Any, nest: PairNest) -> None:
@@ -32,14 +33,6 @@ class PairStores:
     def start(self) -> State:
         """There is no state."""
         return []
-
-    def open_tile(self, state: State) -> State:
-        """There is no state."""
-        return state
-
-    def close_tile(self, _outer: State, inner: State, /) -> State:
-        """There is no state."""
-        return inner
 
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Store the values of a block of columns, for the rows that exist."""
@@ -69,15 +62,3 @@ class PairStores:
                         write([], Position(component))
                 else:
                     body.over_inner(self.value, self.dim, [], write)
-
-    def results(self, _state: State, _count: ir.Value, /) -> list[Result]:
-        """Nothing is left."""
-        return []
-
-    def save(self, _state: State) -> list[Saved]:
-        """Nothing is left."""
-        return []
-
-    def merge(self, state: State, _saved: Sequence[ReadSaved], /) -> State:
-        """There is no state."""
-        return state

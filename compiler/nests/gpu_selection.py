@@ -7,7 +7,8 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import any_of, both, either, rarely, selection_hit
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.gpu_accumulators import ReadSaved, Result, Saved, State, fold
 
 

@@ -12,7 +12,8 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.gpu_accumulators import State
 from pylazy.compiler.nests.gpu_factors import Factored, product, split_product
 from pylazy.compiler.nests.gpu_memory import VECTOR_BYTES

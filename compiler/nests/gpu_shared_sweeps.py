@@ -5,7 +5,7 @@ from typing import Any
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import negation, rarely
 from pylazy.compiler.mlir import ir, llvm, scf
-from pylazy.compiler.nests.body_elements import Position
+from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.gpu_accumulators import State
 from pylazy.compiler.nests.gpu_columns import ColumnNest
 from pylazy.compiler.nests.gpu_factors import Factored

@@ -6,7 +6,7 @@ from typing import Any
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir, llvm
-from pylazy.compiler.nests.body_elements import inner_dim
+from pylazy.compiler.nests.body_values import inner_dim
 from pylazy.compiler.nests.gpu_memory import WORKGROUP_BYTES, byte_address
 from pylazy.compiler.nests.integers import element_bytes, imul, number
 from pylazy.compiler.nests.soft_dtw import table_numbers

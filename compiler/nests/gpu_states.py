@@ -9,7 +9,8 @@ from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.accumulations import accumulations_of, attribute_segments, destinations
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.gpu_accumulators import GpuAccumulator, Result, Saved, index_type
 from pylazy.compiler.nests.gpu_components import Components
 from pylazy.compiler.nests.gpu_exponentials import Exponentials

@@ -8,7 +8,7 @@ from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import gpu, ir, llvm, scf
 from pylazy.compiler.nests.accumulations import attribute_segments, is_selection
-from pylazy.compiler.nests.body_elements import Position, inner_dim
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.gpu_accumulators import GpuAccumulator, State
 from pylazy.compiler.nests.gpu_columns import ColumnNest
 from pylazy.compiler.nests.gpu_components import Components

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position, element_of, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, element_of, inner_dim
 from pylazy.compiler.nests.cpu_memory import address, allocate, load, store
 from pylazy.compiler.nests.dual_numbers import (
     Dual,

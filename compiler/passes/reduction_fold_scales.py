@@ -7,7 +7,7 @@ from typing import Any
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyAxes
+from pylazy.compiler.nests.body_values import BodyAxes
 from pylazy.compiler.target import NvidiaTarget, Target
 
 _LOG2_E = 1.4426950408889634

@@ -5,7 +5,7 @@ from typing import Any
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.kernel_builder import emit
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import LOADS, BodyAxes, inner_dim
+from pylazy.compiler.nests.body_values import LOADS, BodyAxes, inner_dim
 from pylazy.compiler.schedule.body_costs import UNROLL_LIMIT
 from pylazy.compiler.target import Target
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import inner_dim
+from pylazy.compiler.nests.body_values import inner_dim
 
 #: Inner dimensions up to this are unrolled and kept in registers; longer ones become loops.
 UNROLL_LIMIT = 16

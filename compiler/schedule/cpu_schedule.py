@@ -7,7 +7,7 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.accumulations import SELECTIONS, accumulations_in, state_registers
-from pylazy.compiler.nests.body_elements import LOADS, inner_dim
+from pylazy.compiler.nests.body_values import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import all_products, unrolled_products
 from pylazy.compiler.nests.soft_dtw import table_numbers
 from pylazy.compiler.schedule.body_costs import (

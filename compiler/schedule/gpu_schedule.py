@@ -7,7 +7,7 @@ from typing import Any
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.dialects.reduction.summation import has_direct_sums, summation_of
 from pylazy.compiler.nests.accumulations import SELECTIONS, accumulations_in, accumulator_type
-from pylazy.compiler.nests.body_elements import LOADS, inner_dim
+from pylazy.compiler.nests.body_values import LOADS, inner_dim
 from pylazy.compiler.nests.contraction import unrolled_products
 from pylazy.compiler.nests.gpu_memory import VECTOR_BYTES, WORKGROUP_BYTES
 from pylazy.compiler.nests.soft_dtw import table_numbers
