@@ -17,8 +17,8 @@ from harness import read_arguments, run_snippet, save, threads
 
 import pylazy
 from pylazy import Pm, Vi, Vj
-from pylazy.bundle_compiler import DEFAULT_TARGETS
-from pylazy.programs import host_target
+from pylazy.bundling.bundle_compiler import DEFAULT_TARGETS
+from pylazy.execution.programs import host_target
 
 ALL_TARGETS = (*DEFAULT_TARGETS, "sm_75", "sm_80", "sm_90", "sm_100")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pylazy import operations
 from pylazy.compiler.derivatives import DERIVATIVES, FLAT, REDUCTION_DERIVATIVES, Derivative
-from pylazy.formula_keywords import FORMULA, INTEGER, KEYWORDS, Keyword
+from pylazy.formula_texts.formula_keywords import FORMULA, INTEGER, KEYWORDS, Keyword
 from pylazy.lazy_tensor import LazyTensor, Vi
 from pylazy.reductions import REDUCTIONS, ReductionKind
 from pylazy.runtime.errors import PylazyError

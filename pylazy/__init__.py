@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pylazy.bundled_functions import load_bundle
-    from pylazy.bundles import Bundle
+    from pylazy.block_sparse.masks import band, band_ranges, causal, causal_ranges, diagonal, diagonal_ranges
+    from pylazy.bundling.bundled_functions import load_bundle
+    from pylazy.bundling.bundles import Bundle
     from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
     from pylazy.differentiation.gradients import grad, jvp, value_and_grad, vjp
     from pylazy.fused_reductions import evaluate
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pylazy.linear_algebra.kernel_solve import KernelSolve
     from pylazy.linear_algebra.krylov import ConvergenceWarning
     from pylazy.linear_algebra.linear_operators import LinearOperator, aslinearoperator, identity
-    from pylazy.masks import band, band_ranges, causal, causal_ranges, diagonal, diagonal_ranges
     from pylazy.pair_variables import Vij, column_index, row_index
     from pylazy.runtime.errors import (
         AxisError,
@@ -92,8 +92,8 @@ __all__ = [
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
     "pylazy.differentiation.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
-    "pylazy.bundled_functions": ("load_bundle",),
-    "pylazy.bundles": ("Bundle",),
+    "pylazy.bundling.bundled_functions": ("load_bundle",),
+    "pylazy.bundling.bundles": ("Bundle",),
     "pylazy.complex_numbers.complex_lazy_tensor": ("ComplexLazyTensor",),
     "pylazy.fused_reductions": ("evaluate",),
     "pylazy.jax_functions": ("jax_function",),
@@ -101,7 +101,7 @@ _HOMES = {
     "pylazy.linear_algebra.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
     "pylazy.linear_algebra.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
-    "pylazy.masks": ("band", "band_ranges", "causal", "causal_ranges", "diagonal", "diagonal_ranges"),
+    "pylazy.block_sparse.masks": ("band", "band_ranges", "causal", "causal_ranges", "diagonal", "diagonal_ranges"),
     "pylazy.pair_variables": ("Vij", "column_index", "row_index"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),

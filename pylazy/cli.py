@@ -154,7 +154,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Call a function of a bundle on arrays from files."""
-    from pylazy.bundled_functions import load_bundle
+    from pylazy.bundling.bundled_functions import load_bundle
     from pylazy.commands.run_bundle import run_bundle
 
     run_bundle(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.array_libraries import is_tensor
-from pylazy.cluster_pairs import from_matrix, from_pairs, pairs_closer_than, swap_axes
-from pylazy.host_arrays import like, to_array, to_host, to_matrix
+from pylazy.arrays.array_libraries import is_tensor
+from pylazy.arrays.host_arrays import like, to_array, to_host, to_matrix
+from pylazy.block_sparse.cluster_pairs import from_matrix, from_pairs, pairs_closer_than, swap_axes
 from pylazy.runtime.errors import DtypeError, ShapeError
 from pylazy.user_positions import at_user_line
 

@@ -24,7 +24,7 @@ class Form:
         axes: the axes that the value varies with.
         dim: inner dimension.
         dtype: as of an `Expression`.
-        plans: what is known of the reductions of such formulas; see `pylazy.prepare`.
+        plans: what is known of the reductions of such formulas; see `pylazy.execution.prepare`.
     """
 
     __slots__ = ("axes", "dim", "dtype", "plans")

@@ -5,24 +5,24 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pylazy import source_devices
+from pylazy.arrays import source_devices
+from pylazy.arrays.results import empty_result, given_back
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import DLPACK, TORCH, remembers
 from pylazy.canonical_form import flatten
-from pylazy.cpu_launch import launch
-from pylazy.programs import Executable
+from pylazy.execution.cpu_launch import launch
+from pylazy.execution.programs import Executable
+from pylazy.execution.wanted_results import request_outputs
 from pylazy.reductions import Output, ReductionRequest
-from pylazy.results import empty_result, given_back
 from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
-from pylazy.source_devices import check_devices
-from pylazy.sources import DLPACK, TORCH, remembers
 from pylazy.stages import Reduction, stage_as_text
 from pylazy.user_positions import at_user_line
-from pylazy.wanted_results import request_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pylazy.execution.job import Job
     from pylazy.expression import Expression
-    from pylazy.job import Job
     from pylazy.options import Backend
 
 _MAX_EXECUTABLES = 4096

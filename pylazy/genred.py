@@ -6,17 +6,17 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 from pylazy.canonical_form import flatten
-from pylazy.formula_parser import parse_alias, parse_formula, parse_reduction
+from pylazy.execution.programs import Extents
+from pylazy.execution.templates import Argument, Template
+from pylazy.execution.wanted_results import Wanted
+from pylazy.formula_texts.formula_parser import parse_alias, parse_formula, parse_reduction
+from pylazy.formula_texts.reduction_texts import REDUCTION_OPS, TextReduction
 from pylazy.lazy_formula import read_index
 from pylazy.options import read_options
-from pylazy.programs import Extents
-from pylazy.reduction_texts import REDUCTION_OPS, TextReduction
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import AxisError, DtypeError, FormulaError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
-from pylazy.templates import Argument, Template
 from pylazy.user_positions import at_user_line
-from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +28,9 @@ class Genred:
     """A reduction of a formula that is written as text, to be called with arrays.
 
     Args:
-        formula: see `pylazy.formula_parser` for the grammar. It may be a reduction itself, as "Sum_Reduction(x, 0)",
-            or a derivative of one; then it says what reduction_op, axis, opt_arg and formula2 else do.
+        formula: see `pylazy.formula_texts.formula_parser` for the grammar. It may be a reduction itself, as
+            "Sum_Reduction(x, 0)", or a derivative of one; then it says what reduction_op, axis, opt_arg and formula2
+            else do.
         aliases: the variables, as "x = Vi(3)" or "Vj(1, 3)": category, position among the arguments, by default the
             one in this list, and inner dimension. The formula may add others, as `Var(2, 3, 0)`.
         reduction_op: one of `REDUCTION_OPS`.

@@ -14,8 +14,8 @@ from pylazy.user_positions import at_user_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pylazy.execution.templates import Template
     from pylazy.genred import Genred
-    from pylazy.templates import Template
 
 
 def jax_function(reduction: Reduction | Genred | Spread) -> Callable[..., Any]:

@@ -19,22 +19,22 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from pylazy.program_derivatives import push_forward
-from pylazy.program_runs import run_on_arrays
-from pylazy.program_sizes import extents_of, rank_of_batch, result_shapes_of
-from pylazy.programs import find_by_text
+from pylazy.arrays.results import quotient, sum_to_shape
+from pylazy.arrays.sources import Source, array_source
+from pylazy.differentiation.program_derivatives import push_forward
+from pylazy.differentiation.selections import select
+from pylazy.execution.program_runs import run_on_arrays
+from pylazy.execution.program_sizes import extents_of, rank_of_batch, result_shapes_of
+from pylazy.execution.programs import find_by_text
 from pylazy.reductions import REDUCTIONS, SELECTIONS, DerivedRequest, Order
-from pylazy.results import quotient, sum_to_shape
-from pylazy.selections import select
-from pylazy.sources import Source, array_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.job import Job
+    from pylazy.execution.job import Job
+    from pylazy.execution.templates import Template
+    from pylazy.execution.wanted_results import Wanted
     from pylazy.spreads import Divisor
-    from pylazy.templates import Template
-    from pylazy.wanted_results import Wanted
 
 
 def call(template: Template, *given: Any, is_single: bool) -> Any:
@@ -135,7 +135,7 @@ def _finished(result: Any, wanted: Wanted, job: Job, *, rounded: bool) -> Any:
 
 
 def _select(template: Template, read: Sequence[Any]) -> tuple[Any, ...]:
-    """Run a selection: alone by its program, where it is differentiated by the rule of `pylazy.selections`."""
+    """Run a selection: alone by its program, where it is differentiated by `pylazy.differentiation.selections`."""
 
     def selected(*given: Any) -> tuple[Any, ...]:
         data = _Data.of(given)
@@ -156,7 +156,7 @@ def _select(template: Template, read: Sequence[Any]) -> tuple[Any, ...]:
 
 
 class _JaxArrays:
-    """JAX's arrays; see `pylazy.selections.Library`."""
+    """JAX's arrays; see `pylazy.differentiation.selections.Library`."""
 
     def __init__(self, data: _Data) -> None:
         self._data = data

@@ -6,9 +6,9 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from pylazy.dtypes import result_dtype
+from pylazy.execution.programs import Extents
 from pylazy.expression import apply
 from pylazy.options import ranges_of, read_options
-from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
 from pylazy.user_positions import at_user_line, user_position
 
@@ -136,20 +136,20 @@ class LazyFormula:
         self._ranges = None if ranges_of({}, ranges) is None else tuple(ranges)
 
     def __repr__(self) -> str:
-        from pylazy.formula_text import formula_as_text
+        from pylazy.formula_texts.formula_text import formula_as_text
 
         written = formula_as_text(self._expression)
         return f"{type(self).__name__}({written}, shape={self.shape}, {self.dtype or 'any dtype'})"
 
     def _repr_latex_(self) -> str:
         """Write the formula in LaTeX, for notebooks."""
-        from pylazy.formula_text import formula_as_latex
+        from pylazy.formula_texts.formula_text import formula_as_latex
 
         return rf"$\displaystyle {formula_as_latex(self._expression)}$"
 
     def _repr_html_(self) -> str:
         """Write the formula and what is known of it as a table, for notebooks."""
-        from pylazy.formula_text import as_html, bytes_as_text, formula_as_text
+        from pylazy.formula_texts.formula_text import as_html, bytes_as_text, formula_as_text
 
         facts = {
             "shape": str(self.shape),
@@ -284,7 +284,7 @@ def joint_ranges(op: str, operands: Sequence[LazyFormula]) -> tuple[Any, ...] | 
         if found is None:
             found = ranges
             continue
-        from pylazy.ranges import same_ranges
+        from pylazy.block_sparse.ranges import same_ranges
 
         if not same_ranges(found, ranges):
             raise ShapeError(at_user_line(f"{op} was given LazyTensors with different ranges, expected equal ones"))

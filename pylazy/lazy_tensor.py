@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylazy.arrays.imported_arrays import is_array, readable
+from pylazy.arrays.results import in_kind_of
+from pylazy.arrays.sources import array_source
 from pylazy.complex_numbers.complex_methods import ComplexMethods
+from pylazy.execution.wanted_results import WANTED
 from pylazy.expression import TRANSPOSED, Expression, index, replace_leaves, variable
-from pylazy.imported_arrays import is_array, readable
 from pylazy.lazy_formula import new
 from pylazy.methods.derivative_methods import DerivativeMethods
 from pylazy.methods.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
 from pylazy.methods.statistic_methods import StatisticMethods
 from pylazy.methods.tensor_methods import TensorMethods
-from pylazy.results import in_kind_of
 from pylazy.runtime.errors import ShapeError
-from pylazy.sources import array_source
 from pylazy.user_positions import at_user_line, user_position
-from pylazy.wanted_results import WANTED
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,7 +13,7 @@ from pylazy.user_positions import at_user_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pylazy.ranges import Ranges
+    from pylazy.block_sparse.ranges import Ranges
 
 _CPU_BACKENDS = ("auto", "CPU")
 _GPU_BACKENDS = ("GPU", *(f"GPU_{n}D{memory}" for n in (1, 2) for memory in ("", "_device", "_host")))
@@ -86,7 +86,7 @@ def ranges_of(given: Mapping[str, Any], own: Any) -> Ranges | None:
         chosen = own
     if chosen is None:
         return None
-    from pylazy.ranges import read_ranges
+    from pylazy.block_sparse.ranges import read_ranges
 
     return read_ranges(chosen)
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pylazy.arrays.imported_arrays import is_array, readable
+from pylazy.arrays.sources import array_source
 from pylazy.expression import index, variable
-from pylazy.imported_arrays import is_array, readable
 from pylazy.lazy_formula import new
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.methods.operands import checked_dim, is_complex
 from pylazy.runtime.errors import AxisError, DtypeError
-from pylazy.sources import array_source
 from pylazy.user_positions import at_user_line
 
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pylazy.arrays.out_arrays import check_out
+from pylazy.arrays.results import converted, detached, given_back, quotient
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import DLPACK, SYMBOL, Symbol
 from pylazy.canonical_form import flatten
+from pylazy.execution.wanted_results import Wanted
 from pylazy.expression import Expression, apply, argument
 from pylazy.options import ranges_of
-from pylazy.out_arrays import check_out
-from pylazy.results import converted, detached, given_back, quotient
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.source_devices import check_devices
-from pylazy.sources import DLPACK, SYMBOL, Symbol
 from pylazy.stages import Reduction, reduce_or_postpone
 from pylazy.user_positions import at_user_line
-from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pylazy.job import Job
-    from pylazy.programs import Extents
+    from pylazy.execution.job import Job
+    from pylazy.execution.programs import Extents
 
 
 class Divisor(NamedTuple):

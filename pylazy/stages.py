@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pylazy.arrays.sources import SYMBOL
 from pylazy.canonical_form import flatten
+from pylazy.execution.prepare import formula_dtype, prepare
+from pylazy.execution.programs import host_target
+from pylazy.execution.templates import Template
 from pylazy.options import ranges_of, read_backend, read_options
-from pylazy.prepare import formula_dtype, prepare
-from pylazy.programs import host_target
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.sources import SYMBOL
-from pylazy.templates import Template
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.job import Job
+    from pylazy.execution.programs import Executable, Extents
+    from pylazy.execution.wanted_results import Wanted
     from pylazy.explain import Explanation
     from pylazy.expression import Expression
-    from pylazy.job import Job
     from pylazy.options import Backend
-    from pylazy.programs import Executable, Extents
-    from pylazy.ranges import Ranges
-    from pylazy.wanted_results import Wanted
 
 STAGES = ("expression", "formula", "kernel", "loops", "gpu", "llvm", "asm", "ptx")
 """What `as_text` can show.
@@ -152,20 +152,20 @@ class Reduction:
         return "" if self._job is None else self._job.few
 
     def __repr__(self) -> str:
-        from pylazy.formula_text import reduction_as_text
+        from pylazy.formula_texts.formula_text import reduction_as_text
 
         facts = ", ".join(f"{name}={value}" for name, value in self._facts().items())
         return f"Reduction({reduction_as_text(*self._formula())}, {facts})"
 
     def _repr_latex_(self) -> str:
         """Write the reduction in LaTeX, for notebooks."""
-        from pylazy.formula_text import reduction_as_latex
+        from pylazy.formula_texts.formula_text import reduction_as_latex
 
         return rf"$\displaystyle {reduction_as_latex(*self._formula())}$"
 
     def _repr_html_(self) -> str:
         """Write the reduction and what is known of it as a table, for notebooks."""
-        from pylazy.formula_text import as_html, reduction_as_text
+        from pylazy.formula_texts.formula_text import as_html, reduction_as_text
 
         return as_html("Reduction", reduction_as_text(*self._formula()), self._facts())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pylazy.bundled_functions import LoadedBundle
+from pylazy.bundling.bundled_functions import LoadedBundle
 from pylazy.runtime import gpu_launch, launch
 from pylazy.runtime.archive import read_archive, write_archive
 from pylazy.runtime.bundle import FIRST_LAUNCHED, BundleFile

@@ -17,7 +17,7 @@ from fuzz_bundles import FROZEN
 from pylazy import LazyTensor, Vi, Vij, Vj, cli
 from pylazy.compiler.codegen import cubin
 from pylazy.compiler.codegen.cubin import find_assembler
-from pylazy.programs import host_target
+from pylazy.execution.programs import host_target
 from pylazy.runtime.bundle import BundleFile, choose_gpu_code
 from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 

@@ -15,8 +15,8 @@ import torch
 import pylazy
 from fuzz_bundles import FROZEN, FROZEN_1_1
 from pylazy import LazyTensor, Pm, Vi, Vj
-from pylazy.bundled_programs import LEVEL_VARIABLE, BundledExecutable
-from pylazy.programs import host_target
+from pylazy.bundling.bundled_programs import LEVEL_VARIABLE, BundledExecutable
+from pylazy.execution.programs import host_target
 from pylazy.runtime import launch
 from pylazy.runtime.bundle import BundleFile
 from pylazy.runtime.errors import (

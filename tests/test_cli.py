@@ -13,7 +13,7 @@ import pytest
 import pylazy
 from fuzz_bundles import FROZEN
 from pylazy import cli
-from pylazy.programs import host_target
+from pylazy.execution.programs import host_target
 from pylazy.runtime import launch
 from pylazy.runtime.kernel_cache import KernelCache
 

@@ -107,7 +107,7 @@ def test_genred_and_bundles_take_them(make, tmp_path):
     run = Genred("Exp(-p * SqDist(x, y))", ["x = Vi(3)", "y = Vj(3)", "p = Pm(1)"], "Sum", axis=1)
     bundle = pylazy.Bundle()
     bundle.add(gaussian(X, Y).sum(axis=1, call=False), name="gaussian", arguments=("x", "y"), gradients=False)
-    bundle.compile(targets=[pylazy.programs.host_target()]).save(tmp_path / "k.plzb")
+    bundle.compile(targets=[pylazy.execution.programs.host_target()]).save(tmp_path / "k.plzb")
     loaded = pylazy.load_bundle(tmp_path / "k.plzb").gaussian
     for _ in range(2):
         for found in (run(make(X), make(Y), 0.5), loaded(make(X), Y)):

@@ -15,7 +15,7 @@ import torch
 import pylazy
 from pylazy import Pm, Vi, Vj, cli
 from pylazy.commands.emit_c import emit_c
-from pylazy.programs import host_target
+from pylazy.execution.programs import host_target
 from pylazy.runtime.bundle import BundleFile
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.threads import get_num_threads, set_num_threads

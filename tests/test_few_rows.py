@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pylazy import LazyTensor, Pm, Vi, Vj, get_num_threads, programs, set_num_threads
-from pylazy.programs import Extents, few_rows
+from pylazy.execution.programs import Extents, few_rows
 
 Array = np.ndarray[Any, Any]
 

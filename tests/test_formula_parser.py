@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pylazy import FormulaError, Genred, PylazyError, ShapeError
-from pylazy.formula_keywords import KEYWORDS
-from pylazy.formula_parser import parse_alias, parse_formula
-from pylazy.templates import Argument
+from pylazy.execution.templates import Argument
+from pylazy.formula_texts.formula_keywords import KEYWORDS
+from pylazy.formula_texts.formula_parser import parse_alias, parse_formula
 from reference import evaluate_dense
 
 M, N = 4, 3

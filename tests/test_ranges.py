@@ -25,7 +25,7 @@ from pylazy import (
     set_num_threads,
 )
 from pylazy.compiler.compile import compile_cpu
-from pylazy.cpu_launch import launch
+from pylazy.execution.cpu_launch import launch
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.launch import Program, is_runnable

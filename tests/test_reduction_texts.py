@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pylazy import AxisError, DtypeError, FormulaError, Genred, ShapeError, UnsupportedError
-from pylazy.reduction_texts import REDUCTION_OPS
+from pylazy.formula_texts.reduction_texts import REDUCTION_OPS
 
 M, N = 7, 5
 ALIASES = ["x = Vi(0, 3)", "y = Vj(1, 3)", "b = Vj(2, 2)", "p = Pm(3, 1)"]

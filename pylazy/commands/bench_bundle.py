@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.bundled_functions import load_bundle
-from pylazy.bundled_programs import LEVEL_VARIABLE, chosen_level
+from pylazy.bundling.bundled_functions import load_bundle
+from pylazy.bundling.bundled_programs import LEVEL_VARIABLE, chosen_level
 from pylazy.commands.console import show_json, show_table, standard_output
 from pylazy.commands.run_bundle import choose_function
 from pylazy.runtime.kernel import CPU_LEVELS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pylazy.bundled_functions import BundledFunction
+    from pylazy.bundling.bundled_functions import BundledFunction
     from pylazy.runtime.manifest import Function
 
 _REPEATS = 9

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pylazy.c_declarations import c_kernels, c_name, embedded_text, header_text, parameters, prototype
+from pylazy.bundling.c_declarations import c_kernels, c_name, embedded_text, header_text, parameters, prototype
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import CompileError, UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS, DTYPE_BYTES

@@ -3,7 +3,7 @@
 Each table is a function::
 
     [gaussian]
-    formula = "Exp(-SqDist(x, y) / s) * b"                          # see pylazy.formula_parser
+    formula = "Exp(-SqDist(x, y) / s) * b"                          # see pylazy.formula_texts.formula_parser
     variables = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)", "s = Pm(1)"]  # in the order of a call
     reduction = "Sum"                                               # the default; see pylazy.genred
     axis = "j"                                                      # the default: the axis that is reduced
@@ -19,9 +19,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pylazy.bundles import Bundle
+from pylazy.bundling.bundles import Bundle
+from pylazy.formula_texts.reduction_texts import REDUCTION_OPS
 from pylazy.genred import Genred
-from pylazy.reduction_texts import REDUCTION_OPS
 from pylazy.runtime.errors import PylazyError
 
 if sys.version_info >= (3, 11):

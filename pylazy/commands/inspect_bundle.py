@@ -94,7 +94,7 @@ def verify_all(file: BundleFile) -> None:
 
 def show_decisions(console: Console, file: BundleFile) -> None:
     """Write which code this machine takes for each kernel."""
-    from pylazy.bundled_programs import chosen_level
+    from pylazy.bundling.bundled_programs import chosen_level
 
     level = chosen_level()
     rows = []

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pylazy.bundled_functions import BundledFunction, LoadedBundle
+    from pylazy.bundling.bundled_functions import BundledFunction, LoadedBundle
 
 
 def run_bundle(

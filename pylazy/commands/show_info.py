@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 
 import pylazy
-from pylazy.bundled_programs import LEVEL_VARIABLE
+from pylazy.bundling.bundled_programs import LEVEL_VARIABLE
 from pylazy.commands.console import show_json, standard_output
 from pylazy.commands.manage_cache import cache_entries
 from pylazy.runtime.errors import PylazyError

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pylazy.array_libraries import is_tensor
-from pylazy.out_arrays import check_out
+from pylazy.arrays.array_libraries import is_tensor
+from pylazy.arrays.out_arrays import check_out
+from pylazy.arrays.sources import NUMPY, TORCH
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.sources import NUMPY, TORCH
 from pylazy.user_positions import at_user_line
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
+from pylazy.arrays.sources import NUMPY, SYMBOL, TORCH, ComplexPart, Source
 from pylazy.canonical_form import flatten
 from pylazy.complex_numbers.complex_arrays import (
     complex_array,
@@ -18,18 +19,17 @@ from pylazy.complex_numbers.complex_arrays import (
     with_parts_in_turn,
 )
 from pylazy.complex_numbers.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
+from pylazy.execution.wanted_results import Wanted
 from pylazy.expression import apply
-from pylazy.formula_text import as_html, bytes_as_text, formula_as_latex, formula_as_text
+from pylazy.formula_texts.formula_text import as_html, bytes_as_text, formula_as_latex, formula_as_text
 from pylazy.lazy_formula import LazyFormula, axis_of, unary
 from pylazy.lazy_tensor import LazyTensor, column_of
 from pylazy.methods.operands import combine, from_data, is_symbol, operand, symbolic
 from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import read_options
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
-from pylazy.sources import NUMPY, SYMBOL, TORCH, ComplexPart, Source
 from pylazy.stages import Reduction
 from pylazy.user_positions import at_user_line
-from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylazy.arrays.imported_arrays import readable
+from pylazy.arrays.results import quotient
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import NUMPY, array_source
 from pylazy.differentiation.numpy_functions import convert
-from pylazy.differentiation.traces import Call, Operation, Spec, apply, untraced
-from pylazy.imported_arrays import readable
-from pylazy.program_derivatives import (
+from pylazy.differentiation.program_derivatives import (
     evaluate_and_pull_back,
     evaluate_and_push_forward,
     pull_back,
     push_forward,
     without_ranges,
 )
-from pylazy.program_runs import run_on_arrays
-from pylazy.program_sizes import extents_of, result_shapes_of
-from pylazy.programs import find_by_text
+from pylazy.differentiation.selections import select
+from pylazy.differentiation.traces import Call, Operation, Spec, apply, untraced
+from pylazy.execution.program_runs import run_on_arrays
+from pylazy.execution.program_sizes import extents_of, result_shapes_of
+from pylazy.execution.programs import find_by_text
 from pylazy.reductions import REDUCTIONS, SELECTIONS, DerivedRequest
-from pylazy.results import quotient
-from pylazy.selections import select
-from pylazy.source_devices import check_devices
-from pylazy.sources import NUMPY, array_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.job import Job
-    from pylazy.programs import Executable
-    from pylazy.sources import Source
-    from pylazy.wanted_results import Wanted
+    from pylazy.arrays.sources import Source
+    from pylazy.execution.job import Job
+    from pylazy.execution.programs import Executable
+    from pylazy.execution.wanted_results import Wanted
 
 
 def record(job: Job) -> tuple[Any, ...]:
@@ -160,7 +160,7 @@ _RUN = Operation("a reduction", _compute, _vjp, _jvp, specs=_specs, waits=True)
 
 
 class _TracedArrays:
-    """Traced arrays, and NumPy's; see `pylazy.selections.Library`."""
+    """Traced arrays, and NumPy's; see `pylazy.differentiation.selections.Library`."""
 
     def arange(self, count: int, like: Any) -> Any:
         del like

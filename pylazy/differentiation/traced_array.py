@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from pylazy.arrays.imported_arrays import Imported
 from pylazy.differentiation.traces import Call, Spec, Trace, alive, untraced
-from pylazy.imported_arrays import Imported
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pylazy.job import Job
+    from pylazy.execution.job import Job
 
 _BINARY = {
     "add": np.add,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.memory_layout import contiguous_strides
+from pylazy.arrays.memory_layout import contiguous_strides
 
 if TYPE_CHECKING:
     from pylazy.runtime.gpu_devices import DeviceMemory

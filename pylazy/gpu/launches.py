@@ -11,10 +11,10 @@ from pylazy.runtime.gpu_launch import GpuSizes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pylazy.programs import Extents
-    from pylazy.ranges import Ranges
+    from pylazy.arrays.sources import Located
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.programs import Extents
     from pylazy.runtime.gpu_launch import GpuProgram
-    from pylazy.sources import Located
 
 #: Numbers of a list that are written to a device by launches of their own; longer lists are copied there.
 MOST_FILLS = 16

@@ -11,24 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylazy.arrays.memory_layout import (
+    batch_strides,
+    contiguous_strides,
+    numpy_address,
+    rows_are_contiguous,
+    without_repeats,
+)
+from pylazy.arrays.sources import DEVICE, Located
 from pylazy.gpu.dlpack import DLPACK_LEGACY_STREAM, DeviceBuffer, imported_span
 from pylazy.gpu.launches import MOST_FILLS, Target, Written, launch_arrays, tables_of
-from pylazy.memory_layout import batch_strides, contiguous_strides, numpy_address, rows_are_contiguous, without_repeats
 from pylazy.runtime.errors import DeviceError, DtypeError
 from pylazy.runtime.gpu_devices import DeviceMemory, let_wait, synchronize
-from pylazy.sources import DEVICE, Located
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+    from pylazy.arrays.sources import Source
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.programs import Executable, Extents
     from pylazy.gpu.places import Place
     from pylazy.options import Backend
-    from pylazy.programs import Executable, Extents
-    from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
-    from pylazy.sources import Source
 
 _LEGACY_STREAM = 0
 

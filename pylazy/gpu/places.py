@@ -11,11 +11,11 @@ from pylazy.user_positions import at_user_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pylazy.arrays.sources import Located, Source
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.programs import Executable, Extents
     from pylazy.options import Backend
-    from pylazy.programs import Executable, Extents
-    from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
-    from pylazy.sources import Located, Source
 
 
 class Place(Protocol):

@@ -6,22 +6,22 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pylazy.arrays.memory_layout import numpy_address
+from pylazy.arrays.results import empty_result, result_address
+from pylazy.arrays.sources import Located
 from pylazy.gpu.launches import Target, argument_strides, launch_on, sizes_of
-from pylazy.memory_layout import numpy_address
-from pylazy.results import empty_result, result_address
 from pylazy.runtime.errors import DeviceError
 from pylazy.runtime.gpu_devices import DeviceMemory, free_memory, synchronize
-from pylazy.sources import Located
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.programs import Executable, Extents
-    from pylazy.ranges import Ranges
+    from pylazy.arrays.sources import Source
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.programs import Executable, Extents
     from pylazy.runtime.gpu_launch import GpuProgram, GpuSizes
     from pylazy.runtime.kernel import Buffer
-    from pylazy.sources import Source
 
 _STREAM = 0  # the default stream: all copies and launches of this module are in its order
 _ALIGNMENT = 256

@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pylazy.arrays.sources import NUMBER, TORCH, Located
 from pylazy.gpu.launches import MOST_FILLS, Target, Written, launch_arrays, tables_of
 from pylazy.runtime.errors import DeviceError
-from pylazy.sources import NUMBER, TORCH, Located
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pylazy.arrays.sources import Source
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.programs import Executable, Extents
     from pylazy.options import Backend
-    from pylazy.programs import Executable, Extents
-    from pylazy.ranges import Ranges
     from pylazy.runtime.gpu_launch import GpuProgram
-    from pylazy.sources import Source
 
 
 class TorchPlace:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pylazy.bundled_functions import LoadedBundle
+    from pylazy.bundling.bundled_functions import LoadedBundle
     from pylazy.gpu_check.checks import Check
 
 _VARIABLES = {"i": pylazy.Vi, "j": pylazy.Vj, "": pylazy.Pm}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy.formula_parser import parse_alias
+from pylazy.formula_texts.formula_parser import parse_alias
 from pylazy.genred import Genred
 from pylazy.linear_algebra.solve import LinearSystem
 from pylazy.linear_algebra.symmetric_systems import read_settings

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.array_libraries import is_tensor, is_traced
+from pylazy.arrays.array_libraries import is_tensor, is_traced
+from pylazy.arrays.imported_arrays import Imported, is_array, readable
+from pylazy.arrays.results import given_back, in_kind_of
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import DLPACK, SYMBOL, TORCH, array_source
 from pylazy.canonical_form import flatten
 from pylazy.dtypes import promote
-from pylazy.imported_arrays import Imported, is_array, readable
 from pylazy.lazy_formula import read_index
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.linear_algebra.operator_nodes import Identity, Kernel, Multiple, Node, Sum, added, composed
 from pylazy.linear_algebra.preconditioners import checked, inverse_of_diagonal
 from pylazy.linear_algebra.solve import read_right_side, solve
 from pylazy.linear_algebra.symmetric_systems import System, solve_system, split_options
-from pylazy.results import given_back, in_kind_of
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
-from pylazy.source_devices import check_devices
-from pylazy.sources import DLPACK, SYMBOL, TORCH, array_source
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pylazy.array_libraries import is_tensor, is_traced
+from pylazy.arrays.array_libraries import is_tensor, is_traced
+from pylazy.arrays.imported_arrays import Imported, is_array, readable
+from pylazy.arrays.sources import NUMBER, SYMBOL, array_source
 from pylazy.dtypes import arithmetic_dtype, result_dtype
+from pylazy.execution.extent_checks import check_index
+from pylazy.execution.programs import Extents
+from pylazy.execution.wanted_results import Wanted
 from pylazy.expression import Expression, replace_leaves
-from pylazy.extent_checks import check_index
-from pylazy.imported_arrays import Imported, is_array, readable
 from pylazy.lazy_formula import LazyFormula, new, read_index
-from pylazy.programs import Extents
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
-from pylazy.sources import NUMBER, SYMBOL, array_source
 from pylazy.stages import reduce_or_postpone
 from pylazy.user_positions import at_user_line
-from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

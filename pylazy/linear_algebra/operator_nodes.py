@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pylazy.array_libraries import is_seen, is_tensor, is_traced
+from pylazy.arrays.array_libraries import is_seen, is_tensor, is_traced
+from pylazy.arrays.sources import own_array, remembers, source_like
 from pylazy.canonical_form import flatten
 from pylazy.dtypes import promote
 from pylazy.expression import Expression, replace_leaves
 from pylazy.lazy_formula import new
 from pylazy.linear_algebra.symmetric_systems import as_number
 from pylazy.runtime.errors import ShapeError, UnsupportedError
-from pylazy.sources import own_array, remembers, source_like
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:

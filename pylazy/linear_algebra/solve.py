@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pylazy.array_libraries import is_traced
+from pylazy.arrays.array_libraries import is_traced
+from pylazy.arrays.imported_arrays import is_array, readable
+from pylazy.arrays.sources import SYMBOL, array_source
 from pylazy.canonical_form import flatten
-from pylazy.imported_arrays import is_array, readable
+from pylazy.execution.wanted_results import Wanted
 from pylazy.lazy_formula import LazyFormula
 from pylazy.linear_algebra.preconditioners import checked
 from pylazy.linear_algebra.symmetric_systems import (
@@ -20,17 +22,15 @@ from pylazy.linear_algebra.symmetric_systems import (
 )
 from pylazy.methods.operands import combine, symbolic
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError, UnsupportedError
-from pylazy.sources import SYMBOL, array_source
 from pylazy.user_positions import at_user_line
-from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pylazy.block_sparse.ranges import Ranges
     from pylazy.linear_algebra.krylov import Product
     from pylazy.linear_algebra.symmetric_systems import Settings
     from pylazy.options import Backend
-    from pylazy.ranges import Ranges
     from pylazy.stages import Reduction
 
 

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pylazy.array_libraries import is_seen, is_tensor, is_traced
+from pylazy.arrays.array_libraries import is_seen, is_tensor, is_traced
+from pylazy.arrays.imported_arrays import Imported, readable
+from pylazy.arrays.results import converted, detached, given_back, in_kind_of
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import DEVICE, DLPACK, NUMPY, TORCH, own_array, remembers, source_like
 from pylazy.expression import Expression, replace_leaves
-from pylazy.imported_arrays import Imported, readable
 from pylazy.lazy_formula import new, read_index
 from pylazy.linear_algebra.krylov import METHODS, ConvergenceWarning, first_not_finite, refined
 from pylazy.linear_algebra.preconditioners import NAMED
-from pylazy.results import converted, detached, given_back, in_kind_of
 from pylazy.runtime.errors import DtypeError, NonFiniteError, ShapeError, UnsupportedError
-from pylazy.source_devices import check_devices
-from pylazy.sources import DEVICE, DLPACK, NUMPY, TORCH, own_array, remembers, source_like
 from pylazy.user_positions import at_user_line, resolve, user_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pylazy.job import Job
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.job import Job
+    from pylazy.execution.templates import Template
     from pylazy.lazy_formula import LazyFormula
     from pylazy.linear_algebra.krylov import Product
     from pylazy.options import Backend
-    from pylazy.ranges import Ranges
-    from pylazy.templates import Template
 
 _LEAST_ITERATIONS = 100
 _MOST_ITERATIONS = 10_000

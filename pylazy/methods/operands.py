@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from pylazy.array_libraries import is_tensor
+from pylazy.arrays.array_libraries import is_tensor
+from pylazy.arrays.imported_arrays import Imported, is_array, readable
+from pylazy.arrays.sources import Symbol, array_source, number_source
 from pylazy.expression import argument, constant, variable
-from pylazy.imported_arrays import Imported, is_array, readable
 from pylazy.lazy_formula import LazyFormula, apply_complex, apply_to, new, read_index, refuse_unbound
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
-from pylazy.sources import Symbol, array_source, number_source
 from pylazy.user_positions import at_user_line, user_position
 
 if TYPE_CHECKING:

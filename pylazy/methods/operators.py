@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pylazy.imported_arrays import is_array
+from pylazy.arrays.imported_arrays import is_array
 from pylazy.lazy_formula import LazyFormula, apply_to, unary
 from pylazy.methods.operands import combine, operand
 

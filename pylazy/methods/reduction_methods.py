@@ -7,15 +7,15 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from pylazy.execution.programs import Extents
+from pylazy.execution.wanted_results import WANTED, Wanted
 from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, joint_ranges, outer_axis, read_index, unary
 from pylazy.methods.operands import combine, operand
 from pylazy.methods.operators import Operators
 from pylazy.options import read_options
-from pylazy.programs import Extents
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 from pylazy.stages import reduce_or_postpone
 from pylazy.user_positions import at_user_line
-from pylazy.wanted_results import WANTED, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

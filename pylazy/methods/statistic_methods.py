@@ -6,26 +6,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pylazy.arrays.imported_arrays import readable
+from pylazy.arrays.results import detached
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import SYMBOL, array_source, number_source
 from pylazy.canonical_form import flatten
 from pylazy.dtypes import arithmetic_dtype
+from pylazy.execution.prepare import prepare
+from pylazy.execution.programs import Extents
+from pylazy.execution.wanted_results import Wanted
 from pylazy.expression import Expression, variable
-from pylazy.imported_arrays import readable
 from pylazy.lazy_formula import axis_of, new, outer_axis, read_index, unary
 from pylazy.methods.operands import combine
 from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import ranges_of, read_options
-from pylazy.prepare import prepare
-from pylazy.programs import Extents
-from pylazy.results import detached
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.source_devices import check_devices
-from pylazy.sources import SYMBOL, array_source, number_source
 from pylazy.user_positions import at_user_line
-from pylazy.wanted_results import Wanted
 
 if TYPE_CHECKING:
+    from pylazy.block_sparse.ranges import Ranges
     from pylazy.options import Options
-    from pylazy.ranges import Ranges
 
 _EXACT_COUNTS = 2**24
 """Up to here, float32 sums of ones are exact."""

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd import forward_ad
 
-from pylazy import source_devices
-from pylazy.cpu_launch import launch
-from pylazy.program_derivatives import RANGES, pull_back, push_forward
-from pylazy.program_sizes import extents_of, result_over_nothing, result_shapes_of
-from pylazy.programs import Extents, few_rows, find_by_text
-from pylazy.ranges import Ranges
-from pylazy.source_devices import check_devices
-from pylazy.sources import TORCH, Source
+from pylazy.arrays import source_devices
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import TORCH, Source
+from pylazy.block_sparse.ranges import Ranges
+from pylazy.differentiation.program_derivatives import RANGES, pull_back, push_forward
+from pylazy.execution.cpu_launch import launch
+from pylazy.execution.program_sizes import extents_of, result_over_nothing, result_shapes_of
+from pylazy.execution.programs import Extents, few_rows, find_by_text
 from pylazy.user_positions import Location
 
 if TYPE_CHECKING:

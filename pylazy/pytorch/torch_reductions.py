@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from pylazy import source_devices
+from pylazy.arrays import source_devices
+from pylazy.arrays.results import empty_result, quotient, sum_to_shape
+from pylazy.arrays.sources import NUMBER, TORCH
+from pylazy.differentiation.program_derivatives import pull_back
+from pylazy.execution.job import RUN_TENSORS
 from pylazy.gpu.torch_place import TorchPlace
-from pylazy.job import RUN_TENSORS
-from pylazy.program_derivatives import pull_back
 from pylazy.pytorch.torch_ops import run
 from pylazy.reductions import REDUCTIONS, SELECTIONS
-from pylazy.results import empty_result, quotient, sum_to_shape
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.sources import NUMBER, TORCH
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.job import Job
-    from pylazy.sources import Source
-    from pylazy.wanted_results import Wanted
+    from pylazy.arrays.sources import Source
+    from pylazy.execution.job import Job
+    from pylazy.execution.wanted_results import Wanted
 
 _PLAIN_CLASSES = (torch.Tensor, torch.nn.Parameter)
 

@@ -1,4 +1,4 @@
-"""What the gradients of selected values ask of torch; see `pylazy.selections`."""
+"""What the gradients of selected values ask of torch; see `pylazy.differentiation.selections`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pylazy.arrays.sources import array_source
+from pylazy.differentiation.selections import select
 from pylazy.pytorch.torch_reductions import as_tensors, run_as_constant, run_tensors
-from pylazy.selections import select
-from pylazy.sources import array_source
 
 if TYPE_CHECKING:
-    from pylazy.job import Job
-    from pylazy.sources import Source
+    from pylazy.arrays.sources import Source
+    from pylazy.execution.job import Job
 
 
 def select_tensors(job: Job) -> tuple[torch.Tensor, ...]:
-    """Run a selection of tensors; see `pylazy.selections.select`."""
+    """Run a selection of tensors; see `pylazy.differentiation.selections.select`."""
     return select(job, _Tensors())
 
 
 class _Tensors:
-    """Tensors; see `pylazy.selections.Library`."""
+    """Tensors; see `pylazy.differentiation.selections.Library`."""
 
     def arange(self, count: int, like: torch.Tensor) -> torch.Tensor:
         return torch.arange(count, device=like.device)

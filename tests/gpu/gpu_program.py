@@ -8,8 +8,8 @@ from ptx_interpreter import launch
 from ptx_memory import GlobalMemory
 from ptx_text import parse_ptx
 
+from pylazy.block_sparse.ranges import GPU_INTERVAL_COLUMNS, GPU_TILE_ROWS, Ranges
 from pylazy.compiler.compile import compile_ptx
-from pylazy.ranges import GPU_INTERVAL_COLUMNS, GPU_TILE_ROWS, Ranges
 from pylazy.runtime.gpu_image import GpuImage
 from pylazy.runtime.gpu_launch import GpuGeometry, GpuSizes
 from pylazy.runtime.gpu_launch import GpuProgram as RuntimeProgram

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 from gpu_program import GpuProgram
 
-from pylazy.programs import Executable
+from pylazy.execution.programs import Executable
 from pylazy.trace import trace
 
 Array = Any  # an ndarray

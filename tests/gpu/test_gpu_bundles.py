@@ -14,7 +14,7 @@ from test_torch_launch import cuda, launched, on_cpu
 
 import pylazy
 from pylazy import DeviceError, Vi, Vj
-from pylazy.programs import host_target
+from pylazy.execution.programs import host_target
 from pylazy.runtime.bundle import BundleFile
 from pylazy.runtime.gpu_devices import properties
 from reference import assert_close

@@ -16,6 +16,7 @@ from stand_in import StandInDriver, launches
 
 import pylazy
 from pylazy import cli
+from pylazy.execution.programs import host_target
 from pylazy.gpu_check import bound, timings
 from pylazy.gpu_check.__main__ import main
 from pylazy.gpu_check.checks import CHECKS, METHODS, QUICK_SHAPES, Shape
@@ -24,7 +25,6 @@ from pylazy.gpu_check.fractions import draw_fractions
 from pylazy.gpu_check.functions import compiled_here, make_bundle, prebuilt
 from pylazy.gpu_check.judge import FAILED, RIGHT, UNSUPPORTED, WRONG, Run, judge, make_arrays, plan
 from pylazy.gpu_check.oracle import gradient_rows
-from pylazy.programs import host_target
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.gpu_devices import GpuProperties

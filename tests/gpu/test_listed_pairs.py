@@ -13,7 +13,7 @@ from stand_in import StandInDriver, launches
 
 from gpu_formulas import inputs_of, traced
 from pylazy import LazyTensor, Vi, Vij, Vj
-from pylazy.ranges import GPU_INTERVAL_COLUMNS, GPU_TILE_ROWS, Ranges
+from pylazy.block_sparse.ranges import GPU_INTERVAL_COLUMNS, GPU_TILE_ROWS, Ranges
 from reference import assert_close, reduce_dense
 
 Array = Any  # an ndarray

@@ -12,9 +12,9 @@ from test_host_arrays import REDUCTIONS, check_same, distances, rows
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pylazy import DeviceError, Vi, Vj, source_devices
+from pylazy.arrays.sources import TORCH, Located
 from pylazy.gpu.launches import Target
 from pylazy.gpu.torch_place import TorchPlace
-from pylazy.sources import TORCH, Located
 
 STREAM = 11
 
