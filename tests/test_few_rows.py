@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pylazy import LazyTensor, Pm, Vi, Vj, get_num_threads, programs, set_num_threads
+from pylazy import LazyTensor, Pm, Vi, Vj, get_num_threads, set_num_threads
+from pylazy.execution import programs
 from pylazy.execution.programs import Extents, few_rows
 
 Array = np.ndarray[Any, Any]

@@ -21,9 +21,9 @@ from pylazy import (
     Vi,
     Vj,
     get_num_threads,
-    ranges,
     set_num_threads,
 )
+from pylazy.block_sparse import ranges
 from pylazy.compiler.compile import compile_cpu
 from pylazy.execution.cpu_launch import launch
 from pylazy.reductions import REDUCTIONS

@@ -11,7 +11,8 @@ from stand_in import StandInDriver
 from test_host_arrays import REDUCTIONS, check_same, distances, rows
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pylazy import DeviceError, Vi, Vj, source_devices
+from pylazy import DeviceError, Vi, Vj
+from pylazy.arrays import source_devices
 from pylazy.arrays.sources import TORCH, Located
 from pylazy.gpu.launches import Target
 from pylazy.gpu.torch_place import TorchPlace
