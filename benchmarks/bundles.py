@@ -1,4 +1,8 @@
-"""Bundles: bytes, seconds to build, milliseconds to load and to a first result in a new process."""
+"""Bundles: bytes, seconds to build, milliseconds to load and to a first result in a new process.
+
+Times in new processes are with bytecode, as installed packages have it, and are given twice: as the system runs them,
+and with one thread for all packages, as OpenBLAS starts its threads when NumPy is imported.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import read_arguments, run_snippet, save
+from harness import read_arguments, run_snippet, save, threads
 
 import pylazy
 from pylazy import Pm, Vi, Vj
-from pylazy.bundles import DEFAULT_TARGETS
-from pylazy.programs import host_target
+from pylazy.bundling.bundle_compiler import DEFAULT_TARGETS
+from pylazy.execution.programs import host_target
 
 ALL_TARGETS = (*DEFAULT_TARGETS, "sm_75", "sm_80", "sm_90", "sm_100")
 
 FIRST_RESULT = """
 import json, sys, time
-start = time.perf_counter()
+
+def now():
+    return time.perf_counter(), time.process_time()
+
+start = now()
 import numpy as np
-numpy = time.perf_counter()
+numpy = now()
 import pylazy
+pylazy.load_bundle
+imported = now()
 function = pylazy.load_bundle(sys.argv[1]).gaussian
-loaded = time.perf_counter()
+loaded = now()
 x = np.ones((1000, 3), np.float32)
 function(x, x, x[:, :1], 0.5)
-done = time.perf_counter()
-times = {"numpy": numpy - start, "load": loaded - numpy, "first": done - loaded, "all": done - start}
+done = now()
+marks = {"numpy": (start, numpy), "import": (numpy, imported), "load": (imported, loaded), "first": (loaded, done)}
+marks["all"] = (start, done)
+times = {name: end[0] - begin[0] for name, (begin, end) in marks.items()}
+times |= {f"{name}_cpu": end[1] - begin[1] for name, (begin, end) in marks.items()}
 print(json.dumps(times))
 """
 
@@ -58,13 +71,19 @@ def measure_build() -> list[dict[str, Any]]:
     return rows
 
 
-def measure_load(repeats: int) -> dict[str, Any]:
+def measure_load(repeats: int) -> list[dict[str, Any]]:
     """Load a bundle with all targets and gradients in new processes."""
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "k.plzb")
         gaussian(gradients=True).compile(ALL_TARGETS).save(path)
-        found = [run_snippet(FIRST_RESULT, path, environment={}) for _ in range(repeats)]
-    return {f"{name}_ms": round(1e3 * statistics.median(row[name] for row in found), 1) for name in found[0]}
+        bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(folder) / "bytecode")}
+        for what, environment in (("first result", bytecode), ("first result, one thread", {**bytecode, **threads(1)})):
+            run_snippet(FIRST_RESULT, path, environment=environment)
+            found = [run_snippet(FIRST_RESULT, path, environment=environment) for _ in range(repeats)]
+            medians = {name: round(1e3 * statistics.median(row[name] for row in found), 1) for name in found[0]}
+            rows.append({"what": what, **{f"{name}_ms": value for name, value in medians.items()}})
+    return rows
 
 
 def measure_call(repeats: int) -> dict[str, Any]:
@@ -91,7 +110,7 @@ def measure_call(repeats: int) -> dict[str, Any]:
 if __name__ == "__main__":
     options = read_arguments(__doc__)
     repeats = options.repeats or (2 if options.quick else 9)
-    table = [*measure_build(), measure_load(repeats), measure_call(repeats)]
+    table = [*measure_build(), *measure_load(repeats), measure_call(repeats)]
     for row in table:
         print(row)
     save("bundles", table, options)

@@ -7,7 +7,9 @@ import os
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from harness import ContenderError, fresh_folder, read_arguments, run_snippet, save, threads
+from harness import fresh_folder, read_arguments, run_snippet, save
+
+from pylazy.bench.workers import ContenderError, threads
 
 if TYPE_CHECKING:
     import argparse

@@ -6,7 +6,10 @@ import datetime as dt
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from harness import ContenderError, Worker, interleave, machine, median_cpu, read_arguments, save, threads
+from harness import read_arguments, save
+
+from pylazy.bench.machine import machine
+from pylazy.bench.workers import ContenderError, Worker, interleave, median_cpu, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

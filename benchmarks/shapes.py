@@ -3,60 +3,127 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
-from harness import Sample, Worker, interleave, median_cpu, median_wall, read_arguments, save, threads
+import numpy as np
+from harness import read_arguments, save
+
+from pylazy.bench.workers import Sample, Worker, interleave, median_cpu, median_wall, threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DIM, DTYPE = 3, "float32"
 SQUARE = (20_000, 20_000)
+LONG = 10_000_000
+FEW = (1, 3, 10, 100)
 OBLONG = (
-    ("one row", 1, 10_000_000),
-    ("10 rows", 10, 10_000_000),
-    ("100 rows", 100, 10_000_000),
-    ("one column", 10_000_000, 1),
-    ("10 columns", 10_000_000, 10),
-    ("100 columns", 10_000_000, 100),
+    *((f"{few} row{'s' * (few > 1)}", few, LONG) for few in FEW),
+    *((f"{few} column{'s' * (few > 1)}", LONG, few) for few in FEW),
 )
+#: Bytes of the arrays whose reading and writing shows what the memory allows.
+STREAMED_BYTES = 160_000_000
 
 
 def main() -> None:
-    """Measure all shapes."""
+    """Measure all shapes, or those of one part: oblong, threads, memory."""
     arguments = read_arguments(__doc__)
     quick = arguments.quick
-    rows = [*_oblong(quick, arguments.repeats), *_threads(quick, arguments.repeats), _memory(quick)]
+    parts = {
+        "oblong": lambda: _oblong(quick, arguments.repeats),
+        "threads": lambda: _threads(quick, arguments.repeats),
+        "memory": lambda: [_memory(quick)],
+    }
+    rows = [row for name, part in parts.items() if arguments.only in name for row in part()]
     for row in rows:
         print(row)
     save("shapes", rows, arguments)
 
 
 def _prepare(worker: Worker, rows: int, columns: int) -> Sample:
-    return worker.prepare("contenders:make_work", "pylazy", "gaussian", rows, columns, DIM, DTYPE)
+    return worker.prepare("pylazy.bench.contenders:make_work", "pylazy", "gaussian", rows, columns, DIM, DTYPE)
+
+
+def make_reader(count: int) -> Callable[[], Any]:
+    """Make the work of reading an array once, by some threads."""
+    pool = ThreadPoolExecutor(count)
+    parts = np.array_split(np.arange(STREAMED_BYTES // 8, dtype=np.int64), count)
+    return lambda: list(pool.map(np.bitwise_or.reduce, parts))
+
+
+def make_writer(count: int) -> Callable[[], Any]:
+    """Make the work of writing a new array, as a result is, by some threads."""
+    pool = ThreadPoolExecutor(count)
+
+    def write() -> None:
+        parts = np.array_split(np.empty(STREAMED_BYTES // 4, np.float32), count)
+        list(pool.map(lambda part: part.fill(1), parts))
+
+    return write
+
+
+def _streams(count: int) -> list[Worker]:
+    workers = [Worker("reader", threads(1)), Worker("writer", threads(1))]
+    for worker in workers:
+        worker.prepare(f"shapes:make_{worker.name}", count)
+    return workers
+
+
+def _traffic(rows: int, columns: int) -> tuple[int, int]:
+    """Count the bytes that have to be read and written, each once: x, y and b; the result."""
+    number = np.dtype(DTYPE).itemsize
+    return number * (DIM * rows + (DIM + 1) * columns), number * rows
 
 
 def _oblong(quick: bool, repeats: int | None) -> list[dict[str, Any]]:
-    """Compare the rate of long shapes with that of a square, with all cores."""
-    cores = _cores()
-    square, oblong = Worker("square", threads(cores)), Worker("oblong", threads(cores))
+    """Compare long shapes with a square, and with the memory, on one core and on all; all by processor time."""
+    return [row for count in sorted({1, _cores()}) for row in _oblong_on(count, quick, repeats)]
+
+
+def _oblong_on(count: int, quick: bool, repeats: int | None) -> list[dict[str, Any]]:
+    square, oblong = Worker("square", threads(count)), Worker("oblong", threads(count))
+    workers = [square, oblong, *_streams(count)]
     _prepare(square, *SQUARE)
-    found = []
+    found, streamed = [], {"reader": [], "writer": []}
     for name, *extents in OBLONG:
         rows, columns = (extent // 100 if quick and extent > 100 else extent for extent in extents)
         _prepare(oblong, rows, columns)
-        samples = interleave([square, oblong], repeats=repeats or (3 if quick else 7))
-        wall = median_wall(samples["oblong"])
-        rate = rows * columns / wall
+        samples = interleave(workers, repeats=repeats or (3 if quick else 7))
+        for stream, seconds in streamed.items():
+            seconds += [sample.cpu_seconds for sample in samples[stream]]
+        square_rate = SQUARE[0] * SQUARE[1] / median_cpu(samples["square"])
+        wall, cpu = median_wall(samples["oblong"]), median_cpu(samples["oblong"])
+        read, written = _traffic(rows, columns)
         found.append(
             {
                 "name": f"{name}: {rows:,} x {columns:,}",
+                "threads": count,
                 "wall_seconds": wall,
-                "gpairs_per_second": rate * 1e-9,
-                "part_of_square_rate": rate / (SQUARE[0] * SQUARE[1] / median_wall(samples["square"])),
-                "cores_used": median_cpu(samples["oblong"]) / wall,
+                "cpu_seconds": cpu,
+                "gpairs_per_second": rows * columns / wall * 1e-9,
+                "gpairs_per_core_second": rows * columns / cpu * 1e-9,
+                "part_of_square_rate": rows * columns / cpu / square_rate,
+                "bytes_read": read,
+                "bytes_written": written,
+                "cores_used": cpu / wall,
             }
         )
-    square.close()
-    oblong.close()
-    return found
+    for worker in workers:
+        worker.close()
+    return [row | _memory_rates(row, **{stream: min(seconds) for stream, seconds in streamed.items()}) for row in found]
+
+
+def _memory_rates(row: dict[str, Any], *, reader: float, writer: float) -> dict[str, Any]:
+    """Compare a row with the fastest that the memory was seen to be."""
+    bound = (row["bytes_read"] * reader + row["bytes_written"] * writer) / STREAMED_BYTES
+    part = bound / row["cpu_seconds"]
+    return {
+        "memory_part_of_square_rate": row["part_of_square_rate"] / part,
+        "part_of_memory_rate": part,
+        "read_gigabytes_per_core_second": STREAMED_BYTES / reader * 1e-9,
+        "written_gigabytes_per_core_second": STREAMED_BYTES / writer * 1e-9,
+    }
 
 
 def _threads(quick: bool, repeats: int | None) -> list[dict[str, Any]]:

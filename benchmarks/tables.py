@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cases import LIMIT_NOTE
 from harness import FOLDER, read_arguments
+
+from pylazy.bench.cases import LIMIT_NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +31,9 @@ Written by `python benchmarks/tables.py` from the files in `results/`; do not ed
 | `gradients.py` | a value and all its gradients, in one program and through torch, beside pykeops |
 | `shapes.py` | few rows, short columns, two threads against one, a million by a million |
 
-`harness.py` runs each contender in a process of its own and lets them take turns; figures are medians.
-`cases.py` has the formulas, the sizes and the limits, `contenders.py` the code of each package.
+`pylazy.bench` has the formulas, the sizes and the limits (`cases.py`), the code of each package (`contenders.py`), and
+runs each contender in a process of its own and lets them take turns (`workers.py`); figures are medians. `pylazy bench`
+times the same reductions where there is no checkout.
 Dense contenders (PyTorch, NumPy, JAX) work in blocks of a million pairs, with the squared distance as a matrix product
 for PyTorch and NumPy and, above D = 16, for JAX. JAX and pykeops are measured where they are installed.
 `pykeops` is as it installs; `pykeops tuned` has `CXXFLAGS="-march=native -ffast-math"`.
@@ -91,7 +93,9 @@ def _page(content: Mapping[str, Any]) -> list[str]:
             _gradients_table(scripts["gradients"]["rows"]),
         ]
     if "shapes" in scripts:
+        load = scripts["shapes"]["machine"]["load_average"]
         parts += ["### Shapes: Gaussian, D=3, float32\n", _shapes_tables(scripts["shapes"]["rows"])]
+        parts += [f"Load average at the end of the long shapes {load}.\n"]
     return parts
 
 
@@ -171,13 +175,21 @@ def _call_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return _table(["", *names], lines)
 
 
+MEMORY_NOTE = (
+    "Rates are by processor time. The memory's rate is that at which the data can be read once and a new array for the "
+    "results be written, without arithmetic, by NumPy with as many threads: the fastest runs, in turn with the rest.\n"
+)
+
+
 def _shapes_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     oblong = [
         [
             row["name"],
-            f"{row['gpairs_per_second']:.2f}",
+            f"{row['threads']}",
+            f"{row['gpairs_per_core_second']:.2f}",
             f"{row['part_of_square_rate']:.0%}",
-            f"{row['cores_used']:.1f}",
+            f"{row['memory_part_of_square_rate']:.0%}",
+            f"{row['part_of_memory_rate']:.0%}",
         ]
         for row in rows
         if "part_of_square_rate" in row
@@ -192,7 +204,8 @@ def _shapes_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
         if "speedup" in row
     ]
-    tables = [_table(["", "Gpair/s, all cores", "of the square's rate", "cores used"], oblong)]
+    header = ["", "threads", "Gpair/s per core", "of the square's rate", "the memory's rate, of the square's"]
+    tables = [_table([*header, "of the memory's rate"], oblong), MEMORY_NOTE]
     tables.append(_table(["M x N", "one thread, ms", "all threads, ms", "times"], threads))
     tables += [f"{_memory_line(row)}\n" for row in rows if "peak_bytes" in row]
     return "\n".join(tables)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pylazy.compiler.codegen.llvm_text import module_to_llvm_text
 from pylazy.compiler.codegen.native_image import FlatImage, flatten
 from pylazy.compiler.codegen.native_object import emit_assembly, emit_object, llvm_version
-from pylazy.compiler.codegen.ptx import PtxKernel, PtxModule, emit_ptx
+from pylazy.compiler.codegen.ptx import emit_ptx
 from pylazy.compiler.codegen.system_entries import WINDOWS_SUFFIX, add_system_entries
 from pylazy.compiler.dialects.reduction import attribute, load_dialect, name_of
 from pylazy.compiler.driver import run_passes
@@ -18,6 +18,8 @@ from pylazy.compiler.mlir import ir, mlir_root, new_context
 from pylazy.compiler.passes.lower_math import lower_math
 from pylazy.compiler.pipelines import CPU_PASSES, FORMULA_PASSES, KERNEL_PASSES, NVIDIA_PASSES
 from pylazy.compiler.target import CpuTarget, NvidiaTarget, Target
+from pylazy.runtime.errors import UnsupportedError
+from pylazy.runtime.gpu_image import MAX_GPU_BUFFERS, GpuImage, GpuKernel
 from pylazy.runtime.kernel import Buffer, KernelImage, Phase
 
 # One context serves the process: loading the dialect costs milliseconds, and the kernel cache keeps compilations rare.
@@ -86,7 +88,7 @@ def _upper_stages_as_text(module: ir.Module, target: Target) -> dict[str, str]:
     return texts
 
 
-def compile_ptx(traced: Any, arch: str) -> PtxModule:
+def compile_ptx(traced: Any, arch: str) -> GpuImage:
     """Compile a traced formula for an NVIDIA GPU, as far as PTX.
 
     Args:
@@ -94,20 +96,33 @@ def compile_ptx(traced: Any, arch: str) -> PtxModule:
         arch: such as "sm_90"; see `PTX_VERSIONS`.
 
     Raises:
-        UnsupportedError: the formula needs what the target does not have, or the architecture is not known.
+        UnsupportedError: the formula needs what the target does not have, or more buffers than kernels take parameters;
+            or the architecture is not known.
         CompileError: the module cannot be compiled.
     """
-    target = NvidiaTarget(arch)
     with compilation():
+        target = _nvidia_target(traced.module, arch)
         module = _clone(traced.module)
         run_passes(module, (*FORMULA_PASSES, *KERNEL_PASSES, *NVIDIA_PASSES), target=target)
         container = _gpu_module(module)
-        return PtxModule(
-            arch=arch,
+        buffers = _buffers(module)
+        if len(buffers) > MAX_GPU_BUFFERS:
+            raise UnsupportedError(
+                f"the program has {len(buffers)} buffers: a kernel for {arch} takes at most {MAX_GPU_BUFFERS}"
+            )
+        return GpuImage(
+            target=arch,
             text=emit_ptx(module_to_llvm_text(container, target=target), target=target),
-            kernels=tuple(_ptx_kernels(container)),
-            buffers=_buffers(module),
+            kernels=tuple(_gpu_kernels(container)),
+            buffers=buffers,
+            provenance={"mlir": mlir_root(), "llvm": llvm_version()},
         )
+
+
+def _nvidia_target(module: Any, arch: str) -> NvidiaTarget:
+    """Give the target in the math mode that a function of the module asks for."""
+    modes = [attribute(function, "reduction.math_mode", "") for function in module.body.operations]
+    return NvidiaTarget(arch, next(filter(None, modes), ""))
 
 
 def ptx_as_text(traced: Any, arch: str) -> dict[str, str]:
@@ -116,8 +131,8 @@ def ptx_as_text(traced: Any, arch: str) -> dict[str, str]:
     Returns:
         Texts by stage: "formula", "kernel", "gpu", "llvm" and "ptx".
     """
-    target = NvidiaTarget(arch)
     with compilation():
+        target = _nvidia_target(traced.module, arch)
         module = _clone(traced.module)
         texts = _upper_stages_as_text(module, target)
         split = NVIDIA_PASSES.index(lower_math)
@@ -170,7 +185,6 @@ def walk_as_text(traced: Any, target: str) -> Walk:
         UnsupportedError: the formula needs what the target does not have.
     """
     is_gpu = target.startswith("sm_")
-    chosen: Target = NvidiaTarget(target) if is_gpu else CpuTarget(target)
     last_passes = NVIDIA_PASSES if is_gpu else CPU_PASSES
     split = last_passes.index(lower_math)
     stages = (
@@ -180,6 +194,7 @@ def walk_as_text(traced: Any, target: str) -> Walk:
         ("llvm", last_passes[split:]),
     )
     with compilation():
+        chosen: Target = _nvidia_target(traced.module, target) if is_gpu else CpuTarget(target)
         module = _clone(traced.module)
         steps = [Step("trace", "formula", 0.0, _count_operations(module), str(module))]
         schedules: tuple[Mapping[str, Any], ...] = ()
@@ -226,11 +241,11 @@ def _gpu_module(module: ir.Module) -> Any:
     return next(op.operation for op in module.body.operations if name_of(op) == "gpu.module")
 
 
-def _ptx_kernels(container: Any) -> Iterator[PtxKernel]:
+def _gpu_kernels(container: Any) -> Iterator[GpuKernel]:
     for function in container.regions[0].blocks[0].operations:
         if "reduction.launch" in function.attributes:
             launch = {entry.name: entry.attr.value for entry in ir.DictAttr(function.attributes["reduction.launch"])}
-            yield PtxKernel(name=ir.StringAttr(function.attributes["sym_name"]).value, **launch)
+            yield GpuKernel(name=ir.StringAttr(function.attributes["sym_name"]).value, **launch)
 
 
 def _clone(module: Any) -> ir.Module:

@@ -118,14 +118,16 @@ class Derivative:
     partials: tuple[Partial | None, ...] | None = None
 
 
-def cotangents(op: Application, ct: Term) -> Terms:
+def cotangents(op: Application, ct: Term, counts: Term | None = None) -> Terms:
     """Give the cotangents of the operands of a formula op, each with the inner dimension of its operand.
 
     Args:
         op: the op.
         ct: the cotangent of its result.
+        counts: 0 where that counts as 0, whatever it is, of its components or of one; None where there is no such
+            place. The same is then true of what is found, but for components that are added up.
     """
-    return _fitted_cotangents(DERIVATIVES[op.name], op, ct)
+    return _fitted_cotangents(DERIVATIVES[op.name], op, ct, counts)
 
 
 def tangent(op: Application, tangents: Terms) -> Term | None:
@@ -158,10 +160,18 @@ def reduction_tangent(op: ReductionApplication, tangents: Terms) -> Term | None:
     return _fitted_tangent(REDUCTION_DERIVATIVES[op.name], op, tangents)
 
 
-def _fitted_cotangents(row: Derivative, op: Application, ct: Term) -> Terms:
+def _fitted_cotangents(row: Derivative, op: Application, ct: Term, counts: Term | None = None) -> Terms:
     """Sum over components where one component was broadcast, broadcast where one cotangent stands for all."""
-    found = row.vjp(op, ct)
-    return tuple(None if ct is None else fit(ct, x.dim) for ct, x in zip(found, op.operands, strict=True))
+    if counts is not None and counts.dim > 1 and row.partials is None:
+        ct, counts = where(counts, ct, 0.0), None  # its components go different ways from here on
+
+    def fitted(found: Term | None, dim: int) -> Term | None:
+        if found is None:
+            return None
+        is_summed = counts is not None and counts.dim > 1 and found.dim > dim
+        return fit(where(counts, found, 0.0) if is_summed else found, dim)  # type: ignore[arg-type]
+
+    return tuple(fitted(found, x.dim) for found, x in zip(row.vjp(op, ct), op.operands, strict=True))
 
 
 def _fitted_tangent(row: Derivative, op: Application, tangents: Terms) -> Term | None:

@@ -17,6 +17,7 @@ _PREDICATES = {
     "ole": 5,
     "one": 6,
     "ord": 7,
+    "ugt": 9,
     "ult": 11,
     "ule": 12,
     "une": 13,

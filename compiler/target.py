@@ -90,15 +90,31 @@ class CpuTarget:
         return self.vector_bits // dtype_bits
 
 
+MATH_MODES = ("accurate", "", "fast")
+
+
 @dataclass(frozen=True)
 class NvidiaTarget:
     """A compute capability of an NVIDIA GPU.
 
     Args:
         arch: LLVM's name of it, such as "sm_90".
+        math_mode: how functions of f32 are computed: "accurate" within 2 ulp, "" within what half an ulp in the
+            argument causes and 2 ulp, "fast" with approximate quotients and logarithms.
+
+    Raises:
+        ValueError: there is no such mode.
     """
 
     arch: str
+    math_mode: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a mode that no table describes."""
+        if self.math_mode not in MATH_MODES:
+            raise ValueError(
+                f"unknown math mode {self.math_mode!r}: expected one of {', '.join(map(repr, MATH_MODES))}"
+            )
 
     @property
     def name(self) -> str:
@@ -135,11 +151,11 @@ Target = CpuTarget | NvidiaTarget
 
 
 def target_from_name(name: str) -> Target:
-    """Return the target of a name as pipelines write it: a level of `CPU_LEVELS` or "sm_...".
+    """Return the target of a name as pipelines write it: a level of `CPU_LEVELS`, "sm_90", or "sm_90+fast" for a mode.
 
     Raises:
         ValueError: no target has this name.
     """
     if name.startswith("sm_"):
-        return NvidiaTarget(name)
+        return NvidiaTarget(*name.split("+", 1))
     return CpuTarget(name)

@@ -91,9 +91,9 @@ def _function(name: str) -> Callable[..., Term]:
 cos, cosh, exp, log, sin, sinh = map(_function, ("cos", "cosh", "exp", "log", "sin", "sinh"))
 floor, isnan, rsqrt, sigmoid, sign, square = map(_function, ("floor", "isnan", "rsqrt", "sigmoid", "sign", "square"))
 eq, ge, gt, le, lt = map(_function, ("eq", "ge", "gt", "le", "lt"))
-logical_and, logical_or = map(_function, ("logical_and", "logical_or"))
+logical_and, logical_not, logical_or = map(_function, ("logical_and", "logical_not", "logical_or"))
 dot, power, sqnorm2 = map(_function, ("dot", "pow", "sqnorm2"))
-inner_argmax, inner_argmin = map(_function, ("inner_argmax", "inner_argmin"))
+inner_argmax, inner_argmin, inner_max = map(_function, ("inner_argmax", "inner_argmin", "inner_max"))
 
 
 def powi(x: Term, exponent: int) -> Term:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pylazy import operations
 from pylazy.compiler.derivatives import DERIVATIVES, FLAT, REDUCTION_DERIVATIVES, Derivative
-from pylazy.formula_keywords import FORMULA, INTEGER, KEYWORDS, Keyword
+from pylazy.formula_texts.formula_keywords import FORMULA, INTEGER, KEYWORDS, Keyword
 from pylazy.lazy_tensor import LazyTensor, Vi
 from pylazy.reductions import REDUCTIONS, ReductionKind
 from pylazy.runtime.errors import PylazyError
@@ -109,7 +109,7 @@ def _called(keyword: Keyword, dim: int, number: int) -> str | None:
     """Name the operation that a keyword is for variables of a dimension and an integer, None if it is not just one."""
     builder = keyword.builder()
     kinds = [parameter.kind for parameter in keyword.parameters() if not parameter.optional]
-    if builder is None or not set(kinds) <= {FORMULA, INTEGER}:
+    if keyword.name.endswith("_Reduction") or not set(kinds) <= {FORMULA, INTEGER}:
         return None
     try:
         made = builder(*(Vi(k, dim) if kind == FORMULA else number for k, kind in enumerate(kinds)))

@@ -1,7 +1,7 @@
 // RUN: pylazy-opt %s --pass-pipeline='convert-math-to-intrinsics{target=sm_90}' | filecheck %s
 
 // CHECK-LABEL: gpu.func @scalars
-// CHECK: %[[ROOT:.*]] = llvm.call_intrinsic "llvm.nvvm.sqrt.approx.f"(%{{.*}}) : (f32) -> f32
+// CHECK: %[[ROOT:.*]] = llvm.call_intrinsic "llvm.sqrt.f32"(%{{.*}}) : (f32) -> f32
 // CHECK: llvm.call_intrinsic "llvm.fma.f32"(%[[ROOT]], %[[ROOT]], %{{.*}}) : (f32, f32, f32) -> f32
 // CHECK: llvm.call_intrinsic "llvm.sqrt.f64"
 // CHECK-NOT: math.

@@ -1,4 +1,5 @@
 // RUN: pylazy-opt %s --pass-pipeline='convert-reduction-to-map-reduce' | filecheck %s
+// RUN: pylazy-opt %s --pass-pipeline='convert-reduction-to-map-reduce{target=sm_90}' | filecheck %s --check-prefix=NVIDIA
 
 // Buffers are inputs, then results, with their names and axes; the body computes on inner vectors.
 // CHECK-LABEL: func.func @sum_of_squared_distances(
@@ -218,6 +219,11 @@ func.func @pairs(%a: tensor<?x1xf32>, %b: tensor<?x1xf32>) -> tensor<?x1xf32> {
 // CHECK-NEXT: [[X:%.+]] = "reduction.load"({{%[a-z0-9]+}}, [[I]])
 // CHECK-NEXT: "reduction.store_pair"([[X]], [[OUT]], [[J]], [[I]])
 // CHECK: {columns = "i", rows = "j"}
+// On a GPU its fast index is the row: neighbouring threads store side by side.
+// NVIDIA-LABEL: func.func @table(
+// NVIDIA: ^bb0([[I:%[a-z0-9]+]]: index, [[J:%[a-z0-9]+]]: index):
+// NVIDIA: "reduction.store_pair"({{%[a-z0-9]+}}, {{%[a-z0-9]+}}, [[J]], [[I]])
+// NVIDIA: {columns = "j", rows = "i"}
 func.func @table(%x: tensor<?x1xf32>) -> tensor<?x1xf32> {
   %0 = "reduction.var"(%x) {axis = "i"} : (tensor<?x1xf32>) -> !reduction.lazy<"i", vector<1xf32>>
   %1 = "reduction.tabulate"(%0) {axis = "ji"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>

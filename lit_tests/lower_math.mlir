@@ -1,4 +1,7 @@
 // RUN: pylazy-opt %s --pass-pipeline='lower-math{target=x86-64-v4}' | filecheck %s
+// RUN: pylazy-opt %s --pass-pipeline='lower-math{target=sm_90+accurate}' | filecheck %s --check-prefixes=GPU,ACCURATE
+// RUN: pylazy-opt %s --pass-pipeline='lower-math{target=sm_90}' | filecheck %s --check-prefixes=GPU,DEFAULT
+// RUN: pylazy-opt %s --pass-pipeline='lower-math{target=sm_90+fast}' | filecheck %s --check-prefixes=GPU,FAST
 
 // The constants stand once, at the start; the table of powers fills two registers.
 // CHECK-LABEL: func.func @exp_by_table
@@ -118,4 +121,25 @@ func.func @kept(%x: f32) -> f32 {
   %1 = math.floor %0 : f32
   %2 = math.fma %1, %1, %x : f32
   return %2 : f32
+}
+
+// A GPU has instructions for some functions, which a mode may use or not; there is none for quotients of f64.
+// GPU-LABEL: func.func @by_math_mode
+// ACCURATE: math.fma
+// ACCURATE-NOT: approx
+// DEFAULT: llvm.call_intrinsic "llvm.nvvm.ex2.approx.ftz.f"
+// DEFAULT: llvm.call_intrinsic "llvm.nvvm.sqrt.approx.f"
+// DEFAULT: arith.divf %{{.*}}, %{{.*}} : f32
+// FAST: llvm.call_intrinsic "llvm.nvvm.ex2.approx.ftz.f"
+// FAST: llvm.call_intrinsic "llvm.nvvm.sqrt.approx.f"
+// FAST: llvm.call_intrinsic "llvm.nvvm.div.approx.f"
+// FAST: llvm.call_intrinsic "llvm.nvvm.lg2.approx.f"
+// GPU: arith.divf %{{.*}}, %{{.*}} : f64
+func.func @by_math_mode(%x: f32, %y: f32, %z: f64) -> (f32, f64) {
+  %0 = math.exp2 %x : f32
+  %1 = math.sqrt %0 : f32
+  %2 = arith.divf %1, %y : f32
+  %3 = math.log2 %2 : f32
+  %4 = arith.divf %z, %z : f64
+  return %3, %4 : f32, f64
 }

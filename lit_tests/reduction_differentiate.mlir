@@ -193,3 +193,23 @@ func.func @table(%x: tensor<?x1xf32>) -> tensor<?x1xf32> attributes {reduction.w
   %2 = "reduction.tabulate"(%1) {axis = "ij"} : (!reduction.lazy<"i", vector<1xf32>>) -> tensor<?x1xf32>
   return %2 : tensor<?x1xf32>
 }
+
+// The cotangent of a branch is 0 where the other one is taken, also after it has met an infinite derivative.
+// CHECK-LABEL: func.func @branch(
+// CHECK: [[X:%.+]] = "reduction.var"(%arg0) {axis = "j"}
+// CHECK: [[C:%.+]] = "reduction.var"(%arg1) {axis = "i"}
+// CHECK: [[CT:%.+]] = "reduction.var"(%arg2) {axis = "i"}
+// CHECK: [[FIRST:%.+]] = "reduction.where"([[C]], [[CT]], {{%.+}})
+// CHECK: [[SECOND:%.+]] = "reduction.where"([[C]], {{%.+}}, [[CT]])
+// CHECK: [[QUOTIENT:%.+]] = "reduction.div"([[FIRST]], [[X]])
+// CHECK: [[AGAIN:%.+]] = "reduction.where"([[C]], [[QUOTIENT]], {{%.+}})
+// CHECK: [[DX:%.+]] = "reduction.add"([[SECOND]], [[AGAIN]])
+// CHECK: "reduction.reduce"([[DX]]) {axis = "i", kind = "sum"}
+func.func @branch(%x: tensor<?x2xf64>, %c: tensor<?x2xf64>) -> tensor<?x2xf64> attributes {reduction.wrt = [0]} {
+  %0 = "reduction.var"(%x) {axis = "j"} : (tensor<?x2xf64>) -> !reduction.lazy<"j", vector<2xf64>>
+  %1 = "reduction.var"(%c) {axis = "i"} : (tensor<?x2xf64>) -> !reduction.lazy<"i", vector<2xf64>>
+  %2 = "reduction.log"(%0) : (!reduction.lazy<"j", vector<2xf64>>) -> !reduction.lazy<"j", vector<2xf64>>
+  %3 = "reduction.where"(%1, %2, %0) : (!reduction.lazy<"i", vector<2xf64>>, !reduction.lazy<"j", vector<2xf64>>, !reduction.lazy<"j", vector<2xf64>>) -> !reduction.lazy<"ij", vector<2xf64>>
+  %4 = "reduction.reduce"(%3) {axis = "j", kind = "sum"} : (!reduction.lazy<"ij", vector<2xf64>>) -> tensor<?x2xf64>
+  return %4 : tensor<?x2xf64>
+}

@@ -183,3 +183,40 @@ func.func @index_of_column(
   }) {columns = "j", rows = "i"} : () -> ()
   return
 }
+
+// Few rows use a column a few times: its values are computed again, not written and read.
+// CHECK-LABEL: func.func @of_few_rows(
+// CHECK-NOT: "reduction.map"()
+// CHECK: math.exp
+// CHECK: return
+func.func @of_few_rows(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "i", reduction.name = "output0", reduction.role = "output"})
+    attributes {reduction.few_rows = "i"} {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    %e = math.exp %y : vector<1xf32>
+    "reduction.accumulate"(%e, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = "i"} : () -> ()
+  return
+}
+
+// Without rows it is used once.
+// CHECK-LABEL: func.func @of_no_rows(
+// CHECK-NOT: "reduction.map"()
+// CHECK: math.exp
+// CHECK: return
+func.func @of_no_rows(
+    %ys: memref<?x1xf32> {reduction.axis = "j", reduction.name = "y", reduction.role = "input"},
+    %out: memref<?x1xf32> {reduction.axis = "", reduction.name = "output0", reduction.role = "output"}) {
+  "reduction.map_reduce"() ({
+  ^bb0(%i: index, %j: index):
+    %y = "reduction.load"(%ys, %j) : (memref<?x1xf32>, index) -> vector<1xf32>
+    %e = math.exp %y : vector<1xf32>
+    "reduction.accumulate"(%e, %out) {kind = "sum", operandSegmentSizes = array<i32: 1, 0, 1, 0>} : (vector<1xf32>, memref<?x1xf32>) -> ()
+    "reduction.yield"() : () -> ()
+  }) {columns = "j", rows = ""} : () -> ()
+  return
+}

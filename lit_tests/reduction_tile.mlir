@@ -14,7 +14,7 @@
 // AVX2-SAME: lanes = 16 : i64
 // AVX512-SAME: lanes = 16 : i64
 // NEON-SAME: lanes = 4 : i64
-// CHECK-SAME: register_limit = {{[0-9]+}} : i64, row_vectors = {{[0-9]+}} : i64, rows = "i", unroll_limit = {{[0-9]+}} : i64
+// CHECK-SAME: register_limit = {{[0-9]+}} : i64, row_vectors = {{[0-9]+}} : i64, rows = "i", shared_rows = 1 : i64, unroll_limit = {{[0-9]+}} : i64
 
 // A thread has its rows, a block its columns in workgroup memory; lanes are a matter of CPUs.
 // GPU-LABEL: func.func @single(
@@ -82,11 +82,12 @@ func.func @kept(%ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
   return
 }
 
-// Rows are in lanes, unless there are fewer rows than lanes: then columns are, for a tile of one row.
+// Rows are in lanes, unless they would leave many idle: then columns are, and all rows share a chunk of them; where an
+// axis of one row is all there is, nobody shares.
 // CHECK-LABEL: func.func @few_rows(
-// CHECK: columns = "j", {{.*}}lane_axis = "columns", {{.*}}row_vectors = 1 : i64, rows = "i"
+// CHECK: columns = "j", {{.*}}lane_axis = "columns", {{.*}}row_vectors = 1 : i64, rows = "i", shared_rows = 32 : i64
 // CHECK: columns = "i", {{.*}}lane_axis = "rows", {{.*}}rows = "j"
-// CHECK: columns = "j", {{.*}}lane_axis = "columns", {{.*}}row_vectors = 1 : i64, rows = ""
+// CHECK: columns = "j", {{.*}}lane_axis = "columns", {{.*}}row_vectors = 1 : i64, rows = "", shared_rows = 1 : i64
 func.func @few_rows(%ys: memref<?x1xf32>, %a: memref<?x1xf32>, %b: memref<?x1xf32>, %c: memref<1x1xf32>) attributes {reduction.few_rows = "i"} {
   "reduction.map_reduce"() ({
   ^bb0(%i: index, %j: index):

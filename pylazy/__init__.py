@@ -6,17 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pylazy.bundles import Bundle, load_bundle
+    from pylazy.block_sparse.masks import band, band_ranges, causal, causal_ranges, diagonal, diagonal_ranges
+    from pylazy.bundling.bundled_functions import load_bundle
+    from pylazy.bundling.bundles import Bundle
     from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
+    from pylazy.differentiation.gradients import grad, jvp, value_and_grad, vjp
     from pylazy.fused_reductions import evaluate
     from pylazy.genred import Genred, generic_argkmin, generic_argmin, generic_logsumexp, generic_sum
-    from pylazy.gradients import grad, jvp, value_and_grad, vjp
     from pylazy.jax_functions import jax_function
     from pylazy.lazy_tensor import LazyTensor, Pm, Var, Vi, Vj
     from pylazy.linear_algebra.kernel_solve import KernelSolve
     from pylazy.linear_algebra.krylov import ConvergenceWarning
     from pylazy.linear_algebra.linear_operators import LinearOperator, aslinearoperator, identity
-    from pylazy.masks import band, band_ranges, causal, causal_ranges, diagonal, diagonal_ranges
     from pylazy.pair_variables import Vij, column_index, row_index
     from pylazy.runtime.errors import (
         AxisError,
@@ -90,8 +91,9 @@ __all__ = [
 
 _HOMES = {
     "pylazy.genred": ("Genred", "generic_argkmin", "generic_argmin", "generic_logsumexp", "generic_sum"),
-    "pylazy.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
-    "pylazy.bundles": ("Bundle", "load_bundle"),
+    "pylazy.differentiation.gradients": ("grad", "jvp", "value_and_grad", "vjp"),
+    "pylazy.bundling.bundled_functions": ("load_bundle",),
+    "pylazy.bundling.bundles": ("Bundle",),
     "pylazy.complex_numbers.complex_lazy_tensor": ("ComplexLazyTensor",),
     "pylazy.fused_reductions": ("evaluate",),
     "pylazy.jax_functions": ("jax_function",),
@@ -99,7 +101,7 @@ _HOMES = {
     "pylazy.linear_algebra.krylov": ("ConvergenceWarning",),
     "pylazy.lazy_tensor": ("LazyTensor", "Pm", "Var", "Vi", "Vj"),
     "pylazy.linear_algebra.linear_operators": ("LinearOperator", "aslinearoperator", "identity"),
-    "pylazy.masks": ("band", "band_ranges", "causal", "causal_ranges", "diagonal", "diagonal_ranges"),
+    "pylazy.block_sparse.masks": ("band", "band_ranges", "causal", "causal_ranges", "diagonal", "diagonal_ranges"),
     "pylazy.pair_variables": ("Vij", "column_index", "row_index"),
     "pylazy.stages": ("Reduction",),
     "pylazy.runtime.threads": ("get_num_threads", "set_num_threads"),

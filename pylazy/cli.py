@@ -12,7 +12,7 @@ import pylazy
 from pylazy.runtime.errors import PylazyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # Each command imports what it needs when it runs: `pylazy --help` loads no compiler, and no rich.
 app = typer.Typer(help=pylazy.__doc__, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -23,6 +23,9 @@ BundleFile = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a file that 
 Json = Annotated[bool, typer.Option("--json", help="write JSON, for programs")]
 Trust = Annotated[bool, typer.Option("--trust", help="run the file's code whoever may have written it")]
 Hash = Annotated[str | None, typer.Option("--sha256", help="the hash that the file must have")]
+PublicKey = Annotated[
+    Path | None, typer.Option("--public-key", metavar="PEM", help="the key that must have signed the file")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,13 +121,25 @@ def inspect(
     ir: Annotated[bool, typer.Option("--ir", help="write the kernels as MLIR, at both levels")] = False,
     asm: Annotated[str, typer.Option(metavar="TARGET", help="write the code for a target as text")] = "",
     why: Annotated[bool, typer.Option("--why", help="say which code this machine takes")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="check every image against the manifest")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="check every image, and say whether it is signed")] = False,
+    public_key: PublicKey = None,
     json: Json = False,
 ) -> None:
     """Show what is in a bundle, which may come from anybody: none of its code is mapped or run."""
     from pylazy.commands.inspect_bundle import inspect_bundle
 
-    inspect_bundle(bundle, ir=ir, asm=asm, why=why, verify=verify, as_json=json)
+    inspect_bundle(bundle, ir=ir, asm=asm, why=why, verify=verify, public_key=public_key, as_json=json)
+
+
+@app.command()
+def sign(
+    bundle: BundleFile,
+    key: Annotated[Path, typer.Option("--key", metavar="PEM", help="an Ed25519 private key")],
+) -> None:
+    """Sign a bundle: the signature is written beside it, as BUNDLE.sig."""
+    from pylazy.commands.sign_bundle import sign_file
+
+    sign_file(bundle, key=key)
 
 
 @app.command()
@@ -135,28 +150,102 @@ def run(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="where the result goes, as .npy")] = None,
     trust: Trust = False,
     sha256: Hash = None,
+    public_key: PublicKey = None,
     json: Json = False,
 ) -> None:
     """Call a function of a bundle on arrays from files."""
+    from pylazy.bundling.bundled_functions import load_bundle
     from pylazy.commands.run_bundle import run_bundle
 
-    run_bundle(bundle, name=function, arguments=arg or (), output=output, trust=trust, sha256=sha256, as_json=json)
+    run_bundle(
+        load_bundle(bundle, trust=trust, sha256=sha256, public_key=public_key),
+        name=function,
+        arguments=arg or (),
+        output=output,
+        as_json=json,
+    )
 
 
 @app.command()
 def bench(
-    bundle: BundleFile,
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(metavar="[BUNDLE]", help="a file that `pylazy compile` wrote; default: usual reductions"),
+    ] = None,
     function: Annotated[str, typer.Argument(help="its name; default: all")] = "",
-    rows: Annotated[int, typer.Option("-m", min=1, help="M")] = 10_000,
-    columns: Annotated[int, typer.Option("-n", min=1, help="N")] = 10_000,
+    rows: Annotated[int | None, typer.Option("-m", min=1, help="M, for a bundle; default: 10,000")] = None,
+    columns: Annotated[int | None, typer.Option("-n", min=1, help="N, for a bundle; default: 10,000")] = None,
+    peers: Annotated[str, typer.Option(metavar="A,B", help="packages to compare with; default: the usual ones")] = "",
+    case: Annotated[str, typer.Option(metavar="TEXT", help="only reductions with this in their name")] = "",
+    points: Annotated[int | None, typer.Option(min=1, help="M = N, without a bundle; default: 10,000")] = None,
+    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="only float32 or float64")] = "",
+    repeats: Annotated[int | None, typer.Option(min=1, help="runs of each, without a bundle; default: 5")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="STEM", help="write STEM.json, STEM.svg and STEM.png")
+    ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="check and time on an NVIDIA GPU: pylazy gpu-check")] = False,
     trust: Trust = False,
     sha256: Hash = None,
     json: Json = False,
 ) -> None:
-    """Time the functions of a bundle on random data, at every CPU level that this machine has."""
+    """Time usual reductions beside other packages, with a roofline picture; or the functions of a bundle.
+
+    A bundle's functions are timed on random data, at every CPU level that this machine has.
+    """
+    if gpu:
+        alone = {"BUNDLE": bundle, "-m": rows, "-n": columns, "--peers": peers, "--dtype": dtype, "--json": json}
+        _refuse(alone | {"--trust": trust, "--sha256": sha256}, "is not for --gpu: see pylazy gpu-check --help")
+        from pylazy.gpu_check.__main__ import check_gpu
+        from pylazy.gpu_check.run import Request
+
+        defaults = Request()
+        request = Request(
+            only=case,
+            points=points or defaults.points,
+            repeats=repeats or defaults.repeats,
+            output=output or defaults.output,
+        )
+        raise typer.Exit(check_gpu(request))
+    if bundle is None:
+        _refuse({"-m": rows, "-n": columns, "--trust": trust, "--sha256": sha256}, "is for a bundle: name one")
+        from pylazy.commands.bench_peers import bench_peers
+
+        all_right = bench_peers(
+            peers=peers,
+            case=case,
+            points=points or 10_000,
+            dtype=dtype,
+            repeats=repeats or 5,
+            output=output,
+            as_json=json,
+        )
+        if not all_right:
+            raise typer.Exit(1)
+        return
+    alone = {"--peers": peers, "--case": case, "--points": points, "--dtype": dtype}
+    _refuse(alone | {"--repeats": repeats, "--output": output}, "is not for a bundle: leave the bundle or this out")
     from pylazy.commands.bench_bundle import bench_bundle
 
-    bench_bundle(bundle, name=function, rows=rows, columns=columns, trust=trust, sha256=sha256, as_json=json)
+    sizes = {"rows": rows or 10_000, "columns": columns or 10_000}
+    bench_bundle(bundle, name=function, **sizes, trust=trust, sha256=sha256, as_json=json)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Refuse options that were given and say nothing here."""
+    for name, value in options.items():
+        if value:
+            raise typer.BadParameter(f"{name} {why}")
+
+
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@app.command("gpu-check", add_help_option=False, context_settings=_PASSED_ON)
+def gpu_check(context: typer.Context) -> None:
+    """Check every reduction on an NVIDIA GPU and time the usual ones; the same as python -m pylazy.gpu_check."""
+    from pylazy.gpu_check.__main__ import main as run_gpu_check
+
+    raise typer.Exit(run_gpu_check(context.args))
 
 
 @app.command()
@@ -200,11 +289,7 @@ def cache_clear() -> None:
     clear_cache()
 
 
-@app.command(
-    "opt",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@app.command("opt", add_help_option=False, context_settings=_PASSED_ON)
 def opt(context: typer.Context) -> None:
     """Run passes on MLIR text; the same as pylazy-opt."""
     from pylazy.compiler.opt import main as run_opt

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.cluster_pairs import from_matrix, from_pairs, pairs_closer_than, swap_axes
-from pylazy.expression import at_user_line
-from pylazy.host_arrays import like, to_array, to_host, to_matrix
+from pylazy.arrays.array_libraries import is_tensor
+from pylazy.arrays.host_arrays import like, to_array, to_host, to_matrix
+from pylazy.block_sparse.cluster_pairs import from_matrix, from_pairs, pairs_closer_than, swap_axes
 from pylazy.runtime.errors import DtypeError, ShapeError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,10 +61,10 @@ def grid_cluster(x: Any, size: Any) -> Any:
     if not np.isfinite(points).all():
         row = int(np.argwhere(~np.isfinite(points))[0, 0])
         raise ShapeError(at_user_line(f"x holds NaN or infinity in row {row}, expected finite coordinates"))
-    if arrays.is_tensor(x) and len(points):
+    if is_tensor(x) and len(points):
         points = points - points.min(axis=0)
     labels = _number_rows(np.floor(points / edges))
-    return like(x, labels.astype(np.int32) if arrays.is_tensor(x) else labels)
+    return like(x, labels.astype(np.int32) if is_tensor(x) else labels)
 
 
 def sort_clusters(x: Any, lab: Any) -> tuple[Any, Any]:
@@ -84,7 +84,7 @@ def sort_clusters(x: Any, lab: Any) -> tuple[Any, Any]:
     order = np.argsort(_labels(lab), kind="stable")
 
     def sort(array: Any) -> Any:
-        if not (isinstance(array, np.ndarray) or arrays.is_tensor(array)):
+        if not (isinstance(array, np.ndarray) or is_tensor(array)):
             raise DtypeError(at_user_line(f"x holds {type(array).__name__}, expected arrays"))
         if array.ndim == 0 or array.shape[0] != len(order):
             raise ShapeError(
@@ -152,7 +152,7 @@ def cluster_centroids(
     sums = _sum_by_label(wide, labels, len(counts))
     with np.errstate(divide="ignore", invalid="ignore"):
         centroids = sums / totals[:, None]
-    return centroids.to(x.dtype) if arrays.is_tensor(x) else centroids.astype(x.dtype)
+    return centroids.to(x.dtype) if is_tensor(x) else centroids.astype(x.dtype)
 
 
 def cluster_ranges_centroids(
@@ -175,16 +175,16 @@ def cluster_ranges_centroids(
     counts = _counts(labels, None)
     ranges = like(x, cluster_ranges(labels, counts))
     if weights is None:
-        totals = like(x, counts.astype(np.float32 if arrays.is_tensor(x) else np.float64))
+        totals = like(x, counts.astype(np.float32 if is_tensor(x) else np.float64))
         return ranges, cluster_centroids(x, labels, counts), totals
     column = _weight_column(weights, x, labels)
-    if min_weight is None and arrays.is_tensor(x):
+    if min_weight is None and is_tensor(x):
         min_weight = _PEERS_MIN_WEIGHT
     if min_weight is not None:
         column = column.clip(min_weight)
     totals = _sum_by_label(_wide(column), labels, len(counts))[:, 0]
     centroids = cluster_centroids(x, labels, counts, weights=column, weights_c=totals)
-    return ranges, centroids, totals.to(column.dtype) if arrays.is_tensor(x) else totals
+    return ranges, centroids, totals.to(column.dtype) if is_tensor(x) else totals
 
 
 def _number_rows(cells: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -227,7 +227,7 @@ def _check_rows(what: str, count: int, labels: NDArray[Any]) -> None:
 def _weight_column(weights: Any, x: Any, labels: NDArray[Any]) -> Any:
     """Read weights as a column, (M, 1)."""
     found = to_array(weights, "weights")
-    if arrays.is_tensor(found) != arrays.is_tensor(x):
+    if is_tensor(found) != is_tensor(x):
         raise DtypeError(
             at_user_line(
                 f"weights is {type(found).__name__} and x {type(x).__name__}, expected two arrays or two tensors"
@@ -239,12 +239,12 @@ def _weight_column(weights: Any, x: Any, labels: NDArray[Any]) -> Any:
 
 
 def _wide(x: Any) -> Any:
-    return x.double() if arrays.is_tensor(x) else x.astype(np.float64)
+    return x.double() if is_tensor(x) else x.astype(np.float64)
 
 
 def _sum_by_label(x: Any, labels: NDArray[Any], count: int) -> Any:
     """Sum the rows of a matrix, (M, D), that have one label, (count, D); differentiable for tensors."""
-    if arrays.is_tensor(x):
+    if is_tensor(x):
         return x.new_zeros((count, x.shape[1])).index_add(0, like(x, labels).long(), x)
     columns = [np.bincount(labels, weights=column, minlength=count) for column in x.T]
     return np.stack(columns, axis=1) if columns else np.zeros((count, 0))

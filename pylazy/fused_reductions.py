@@ -5,18 +5,25 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pylazy import arrays
-from pylazy.execute import Job, flatten, launch, request_outputs
-from pylazy.expression import at_user_line
-from pylazy.programs import Executable
+from pylazy.arrays import source_devices
+from pylazy.arrays.results import empty_result, given_back
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import DLPACK, TORCH, remembers
+from pylazy.canonical_form import flatten
+from pylazy.execution.cpu_launch import launch
+from pylazy.execution.programs import Executable
+from pylazy.execution.wanted_results import request_outputs
 from pylazy.reductions import Output, ReductionRequest
-from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.runtime.errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction, stage_as_text
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pylazy.execution.job import Job
     from pylazy.expression import Expression
+    from pylazy.options import Backend
 
 _MAX_EXECUTABLES = 4096
 _EXECUTABLES: dict[tuple[Any, ...], Executable] = {}
@@ -38,6 +45,7 @@ def evaluate(*reductions: Reduction, call: bool = True) -> Any:
     Raises:
         DtypeError: something else than a Reduction was given, or the dtypes differ.
         ShapeError: the reductions are over different pairs.
+        DeviceError: they are asked to run in different places.
         UnsupportedError: a reduction has symbolic variables.
     """
     fused = FusedReductions(reductions)
@@ -80,9 +88,11 @@ class FusedReductions:
 
     def __call__(self) -> tuple[Any, ...]:
         """Run on the data as it is now; see `evaluate`."""
-        kind = arrays.check_devices(self._sources)
-        if kind == arrays.TORCH and sys.modules["torch"].is_grad_enabled():
-            tensors = [source.array for source in self._sources if source.kind == arrays.TORCH]
+        kind = check_devices(self._sources)
+        if any(source.imported is not None and remembers(source) for source in self._sources):
+            return tuple(reduction() for reduction in self._reductions)
+        if kind == TORCH and sys.modules["torch"].is_grad_enabled():
+            tensors = [source.array for source in self._sources if source.kind == TORCH]
             if any(tensor.requires_grad for tensor in tensors):
                 return tuple(reduction() for reduction in self._reductions)
         return self._compute(kind)
@@ -92,21 +102,30 @@ class FusedReductions:
         first = jobs[0]
         shapes = [shape for job in jobs for shape in job.shapes]
         outputs = self._executable.reductions.outputs
-        made = [arrays.empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
         batch, rows, columns = first.extents
         is_empty = not (rows and columns) or 0 in batch
-        if not is_empty:
-            located = [source.locate(first.dtype) for source in self._sources]
-            launch(self._executable.load(first.few), located, made, first.extents, first.ranges)
+        place = source_devices.place_of(kind, self._sources, first.backend)
+        if place is not None and is_empty:
+            made = [result for job in jobs for result in job.full_on(place)]
+        elif place is not None:
+            made = [place.empty(shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
+            inputs = [place.locate(source, first.dtype) for source in self._sources]
+            first.launch_on(place, self._executable, inputs, made)
+            made = [place.delivered(result) for result in made]
+        else:
+            made = [empty_result(kind, shape, spec.dtype) for shape, spec in zip(shapes, outputs, strict=True)]
+            if not is_empty:
+                located = [source.locate(first.dtype) for source in self._sources]
+                launch(self._executable.load(first.few), located, made, first.extents, first.ranges)
         results = []
         for job, reduction in zip(jobs, self._reductions, strict=True):
             own, made = made[: len(job.shapes)], made[len(job.shapes) :]
-            if is_empty:
+            if is_empty and place is None:
                 job.fill_empty(own)
             finished = tuple(job.finish(result, wanted.kind) for result, wanted in zip(own, job.wanted, strict=True))
             finished = job.rounded(finished)
-            if kind == arrays.DLPACK:
-                finished = tuple(arrays.given_back(result, self._sources) for result in finished)
+            if kind == DLPACK:
+                finished = tuple(given_back(result, self._sources) for result in finished)
             results.append(finished[0] if reduction.is_single else finished)
         return tuple(results)
 
@@ -161,6 +180,13 @@ def _check_pair(first: Job, job: Job, number: int) -> None:
         raise ShapeError(
             at_user_line(f"argument {number} has other ranges than argument 0, expected the same: give both one tuple")
         )
+    if job.backend != first.backend:
+        raise DeviceError(
+            at_user_line(
+                f"argument {number} has backend {_named(job.backend)}, and argument 0 {_named(first.backend)}: "
+                "reductions that share a sweep run in one place"
+            )
+        )
     if job.dtype != first.dtype:
         raise DtypeError(
             at_user_line(
@@ -168,3 +194,7 @@ def _check_pair(first: Job, job: Job, number: int) -> None:
                 "the inputs of one of them"
             )
         )
+
+
+def _named(backend: Backend | None) -> str:
+    return "'auto'" if backend is None else f"{backend.name!r} with device_id {backend.device_id}"

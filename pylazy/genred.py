@@ -5,52 +5,32 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from pylazy.execute import Wanted, flatten
-from pylazy.expression import at_user_line
-from pylazy.formula_parser import parse_alias, parse_formula
+from pylazy.canonical_form import flatten
+from pylazy.execution.programs import Extents
+from pylazy.execution.templates import Argument, Template
+from pylazy.execution.wanted_results import Wanted
+from pylazy.formula_texts.formula_parser import parse_alias, parse_formula, parse_reduction
+from pylazy.formula_texts.reduction_texts import REDUCTION_OPS, TextReduction
 from pylazy.lazy_formula import read_index
 from pylazy.options import read_options
-from pylazy.programs import Extents
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import AxisError, DtypeError, FormulaError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
-from pylazy.templates import Argument, Template
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-REDUCTION_OPS: Mapping[str, tuple[str, ...]] = {
-    "Sum": ("sum",),
-    "Mean": ("mean",),
-    "Prod": ("prod",),
-    "LogSumExp": ("logsumexp",),
-    "LogSumExpWeight": ("logsumexp",),
-    "SumSoftMaxWeight": ("softmax",),
-    "SoftMax": ("softmax",),
-    "Min": ("min",),
-    "Max": ("max",),
-    "ArgMin": ("argmin",),
-    "ArgMax": ("argmax",),
-    "Min_ArgMin": ("min", "argmin"),
-    "MinArgMin": ("min", "argmin"),
-    "Max_ArgMax": ("max", "argmax"),
-    "MaxArgMax": ("max", "argmax"),
-    "KMin": ("kmin",),
-    "ArgKMin": ("argkmin",),
-    "KMin_ArgKMin": ("kmin", "argkmin"),
-    "KMinArgKMin": ("kmin", "argkmin"),
-    "KMax": ("kmax",),
-    "ArgKMax": ("argkmax",),
-    "KMax_ArgKMax": ("kmax", "argkmax"),
-}
-"""From the name of a reduction to what it gives, rows of `REDUCTIONS`."""
+    from pylazy.lazy_tensor import LazyTensor
 
 
 class Genred:
     """A reduction of a formula that is written as text, to be called with arrays.
 
     Args:
-        formula: see `pylazy.formula_parser` for the grammar.
+        formula: see `pylazy.formula_texts.formula_parser` for the grammar. It may be a reduction itself, as
+            "Sum_Reduction(x, 0)", or a derivative of one; then it says what reduction_op, axis, opt_arg and formula2
+            else do.
         aliases: the variables, as "x = Vi(3)" or "Vj(1, 3)": category, position among the arguments, by default the
             one in this list, and inner dimension. The formula may add others, as `Var(2, 3, 0)`.
         reduction_op: one of `REDUCTION_OPS`.
@@ -64,7 +44,7 @@ class Genred:
         sum_scheme: how sums are added up.
         enable_chunks: accepted, and changes nothing.
         rec_multVar_highdim: accepted, and changes nothing.
-        use_fast_math: accepted, and changes nothing.
+        use_fast_math: how GPUs compute functions, as for `LazyTensor.sum`.
 
     Raises:
         FormulaError: a text cannot be read; the message shows where.
@@ -88,7 +68,7 @@ class Genred:
         sum_scheme: str = "auto",
         enable_chunks: bool = True,
         rec_multVar_highdim: bool = False,  # noqa: N803
-        use_fast_math: bool = True,
+        use_fast_math: bool | None = None,
     ) -> None:
         del dtype, cuda_type, rec_multVar_highdim
         self.formula = formula
@@ -104,7 +84,7 @@ class Genred:
             "enable_chunks": enable_chunks,
             "use_fast_math": use_fast_math,
         }
-        self._template = _template(self)
+        self._template = _template(self, _read(self))
         self._reduction = Reduction(None, self._template, single=len(self._template.wanted) == 1)
 
     def __call__(
@@ -116,7 +96,7 @@ class Genred:
             *args: an array for each variable, in the order of their positions, of shape (*batch, M, D) for Vi,
                 (*batch, N, D) for Vj, (*batch, D) for Pm. Batch dimensions broadcast.
             backend: as for `LazyTensor.sum`, like the next two.
-            device_id: accepted; the CPU has no ordinal.
+            device_id: with it, the number of a GPU.
             ranges: the pairs to reduce, as six arrays; see docs/semantics.md.
             out: array to write the result into, or a tuple of them where there are several results.
 
@@ -129,10 +109,9 @@ class Genred:
             ShapeError: sizes do not fit; the message names the argument.
             DtypeError: an argument is no array, or of a dtype that no formula reads.
         """
-        del device_id
-        if backend != "auto":
-            read_options({"backend": backend}, dtype=None)
-        return self._reduction(*args, out=out, ranges=ranges)
+        if backend == "auto" and device_id < 0:
+            return self._reduction(*args, out=out, ranges=ranges)
+        return self._reduction(*args, out=out, ranges=ranges, backend=backend, device_id=device_id)
 
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
         """Write one stage of the road from formula to machine code; see `Reduction.as_text`."""
@@ -208,18 +187,46 @@ def _checked_aliases(aliases: Any) -> tuple[str, ...]:
     return found
 
 
-def _template(wish: Genred) -> Template:
-    arguments = _arguments(wish.aliases)
-    variables = {argument.name: argument for argument in arguments if argument.name}
-    kinds = _kinds(wish.reduction_op)
-    row = REDUCTIONS[kinds[0]]
-    formulas = [parse_formula(_checked_text(wish.formula, "formula"), variables)]
+def _read(wish: Genred) -> list[LazyTensor]:
+    """Read the texts; where the first is a reduction, the wish is what it says."""
+    variables = {argument.name: argument for argument in _arguments(wish.aliases) if argument.name}
+    found = parse_reduction(_checked_text(wish.formula, "formula"), variables)
+    if isinstance(found, TextReduction):
+        return _adopt(wish, found)
+    row = REDUCTIONS[_kinds(wish.reduction_op)[0]]
+    formulas = [found]
     if wish.formula2 is not None:
         if row.weight == "none":
             raise UnsupportedError(at_user_line(f"formula2 is given, and {wish.reduction_op} takes no weight"))
         formulas.append(parse_formula(_checked_text(wish.formula2, "formula2"), variables))
     elif row.weight == "required" or wish.reduction_op == "LogSumExpWeight":
         raise UnsupportedError(at_user_line(f"{wish.reduction_op} needs a weight: give formula2"))
+    return formulas
+
+
+def _adopt(wish: Genred, found: TextReduction) -> list[LazyTensor]:
+    """Take over what a text says that is a reduction; other wishes may not contradict it."""
+    given = (wish.reduction_op, wish.axis, wish.opt_arg, wish.formula2)
+    for name, value, default, said in zip(
+        ("reduction_op", "axis", "opt_arg", "formula2"),
+        given,
+        ("Sum", 0, None, None),
+        (found.name, found.axis, found.k, None),
+        strict=True,
+    ):
+        if value not in (default, said):
+            raise UnsupportedError(
+                at_user_line(f"{name} is {value!r}, and the formula is a reduction that says {said!r}: leave it out")
+            )
+    wish.reduction_op, wish.axis, wish.opt_arg = found.name, found.axis, found.k
+    _kinds(found.name)
+    return list(found.formulas)
+
+
+def _template(wish: Genred, formulas: list[LazyTensor]) -> Template:
+    arguments = _arguments(wish.aliases)
+    kinds = _kinds(wish.reduction_op)
+    row = REDUCTIONS[kinds[0]]
     expressions = tuple(formula._expression for formula in formulas)
     if row.scalar and expressions[0].dim != 1:
         raise ShapeError(
@@ -230,10 +237,10 @@ def _template(wish: Genred) -> Template:
         )
     operands = tuple(range(len(expressions)))
     k = _checked_k(wish, takes_k=row.takes_k)
-    summation = read_options(wish._options, dtype=None).summation
+    read = read_options(wish._options, dtype=None)
     template = Template(
         expressions,
-        tuple(Wanted(kind, operands, k, summation) for kind in kinds),
+        tuple(Wanted(kind, operands, k, read.summation, read.math_mode) for kind in kinds),
         reduced=_reduced(wish.axis),
         extents=Extents((), None, None),
         flat=flatten(expressions),

@@ -6,17 +6,19 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from pylazy.expression import at_user_line
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.spreads import Spread
 from pylazy.stages import Reduction
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pylazy.execution.templates import Template
     from pylazy.genred import Genred
 
 
-def jax_function(reduction: Reduction | Genred) -> Callable[..., Any]:
+def jax_function(reduction: Reduction | Genred | Spread) -> Callable[..., Any]:
     """Make a function of JAX arrays of a reduction with symbolic variables.
 
     For example::
@@ -25,22 +27,34 @@ def jax_function(reduction: Reduction | Genred) -> Callable[..., Any]:
         gradient = jax.jit(jax.grad(lambda x, y, b: gaussian(x, y, b).sum()))(x, y, b)
 
     Args:
-        reduction: a `Reduction` of a formula of Vi(0, 3), Vj(1, 3) and the like, or a `Genred`. Data that is stored in
-            the formula is a constant.
+        reduction: a `Reduction` of a formula of Vi(0, 3), Vj(1, 3) and the like, what its `var` or `std` gives, or a
+            `Genred`. Data that is stored in the formula is a constant.
 
     Returns:
         A function of an array for each variable, in the order of their positions, of shape (*batch, M, D), (*batch, N,
         D) or (*batch, D), which gives an array, or a tuple of them where the reduction has several results. It can be
         transformed by jit, vmap, grad, vjp, jvp, and these by each other. Dtypes of results are what JAX makes of those
-        of the reduction: 32 bits for 64, unless `jax_enable_x64` is set. `min`, `max` and K-min have no derivatives.
+        of the reduction: 32 bits for 64, unless `jax_enable_x64` is set.
 
     Raises:
         UnsupportedError: the reduction has no symbolic variables, or has ranges or complex numbers; or there is no JAX.
     """
     if find_spec("jax") is None:
         raise UnsupportedError(at_user_line("JAX is not installed: install it, as by pip install 'pylazy[jax]'"))
+    if isinstance(reduction, Spread):
+        mean = _template_of(reduction.mean)
+        from pylazy.jax_primitive import call_spread
+
+        return partial(call_spread, mean, _template_of(reduction.sums), reduction.divisor)
     if not isinstance(reduction, Reduction):
         reduction = reduction._reduction
+    template = _template_of(reduction)
+    from pylazy.jax_primitive import call
+
+    return partial(call, template, is_single=reduction.is_single)
+
+
+def _template_of(reduction: Reduction) -> Template:
     template = reduction._template
     if reduction.is_complex or template is None or template._ranges is not None:
         found = "complex numbers" if reduction.is_complex else "its data" if template is None else "ranges"
@@ -49,6 +63,4 @@ def jax_function(reduction: Reduction | Genred) -> Callable[..., Any]:
                 f"the reduction has {found}, expected one of real symbolic variables, as Vi(0, 3), over all pairs"
             )
         )
-    from pylazy.jax_primitive import call
-
-    return partial(call, template, is_single=reduction.is_single)
+    return template

@@ -19,71 +19,182 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from pylazy import arrays
-from pylazy.execute import launch
-from pylazy.expression import at_user_line
-from pylazy.program_sizes import extents_of, rank_of_batch, result_over_nothing, result_shapes_of
-from pylazy.programs import few_rows, find_by_text
-from pylazy.reductions import REDUCTIONS, DerivedRequest, Order
-from pylazy.runtime.errors import UnsupportedError
+from pylazy.arrays.results import quotient, sum_to_shape
+from pylazy.arrays.sources import Source, array_source
+from pylazy.differentiation.program_derivatives import push_forward
+from pylazy.differentiation.selections import select
+from pylazy.execution.program_runs import run_on_arrays
+from pylazy.execution.program_sizes import extents_of, rank_of_batch, result_shapes_of
+from pylazy.execution.programs import find_by_text
+from pylazy.reductions import REDUCTIONS, SELECTIONS, DerivedRequest, Order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pylazy.execute import Job, Wanted
-    from pylazy.templates import Template
-
-_SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
+    from pylazy.execution.job import Job
+    from pylazy.execution.templates import Template
+    from pylazy.execution.wanted_results import Wanted
+    from pylazy.spreads import Divisor
 
 
 def call(template: Template, *given: Any, is_single: bool) -> Any:
     """Call a reduction with symbolic variables; see `jax_function`."""
-    read = [jnp.asarray(array) for array in given]
+    read = _read(given)
+    data = _Data.of(read)
+    job = template.bind(data.stands)
+    kinds = {wanted.kind.removeprefix("arg") for wanted in job.wanted}
+    results = _select(template, read) if kinds <= SELECTIONS and job.reduced_extent else _run(job, data)
+    return results[0] if is_single else results
+
+
+def call_spread(mean: Template, sums: Template, divisor: Divisor, *given: Any) -> Any:
+    """Call a variance or a standard deviation; see `pylazy.spreads.Spread`."""
+    read = _read(given)
+    data = _Data.of(read)
+    first = mean.bind(data.stands)
+    data = _Data.of([*read, jax.lax.stop_gradient(_run(first, data, rounded=False)[0])])
+    second = sums.bind(data.stands)
+    found = _run(second, data, rounded=False)[0]
+    return divisor.finish(found, second.terms(found)).astype(_jax_dtype(first.storage))
+
+
+def _read(given: Sequence[Any]) -> list[Any]:
+    arrays_given = [jnp.asarray(array) for array in given]
     # A parameter may be a number; the template would make a new array of it, and we find ours by their identity.
-    read = [array.reshape(1) if array.ndim == 0 else array for array in read]
-    # Only shapes and dtypes are asked for, so that arrays may be tracers.
-    stands = [np.broadcast_to(np.zeros((), array.dtype), array.shape) for array in read]
-    job = template.bind(stands)
+    return [array.reshape(1) if array.ndim == 0 else array for array in arrays_given]
+
+
+class _Data:
+    """JAX's arrays, which may be tracers, and what stands for them where only shapes and dtypes are asked for.
+
+    Attributes:
+        stands: one for each array.
+    """
+
+    def __init__(self) -> None:
+        self.stands: list[Any] = []
+        self._given: list[Any] = []
+
+    @staticmethod
+    def of(given: Sequence[Any]) -> _Data:
+        data = _Data()
+        for array in given:
+            data.stand_for(array)
+        return data
+
+    def stand_for(self, array: Any) -> Any:
+        """Make what stands for an array."""
+        stand = np.broadcast_to(np.zeros((), array.dtype), array.shape)
+        self.stands.append(stand)
+        self._given.append(array)
+        return stand
+
+    def inputs(self, job: Job) -> list[Any]:
+        """Give the inputs of the program, of its dtype: JAX's arrays where their stand-ins are, and constants."""
+        found = []
+        for source in job.sources:
+            places = [place for place, stand in enumerate(self.stands) if source.array is stand]
+            found.append(self._given[places[0]] if places else jnp.asarray(source.array))
+        return [array.astype(_jax_dtype(job.dtype)) for array in found]
+
+
+def _run(job: Job, data: _Data, *, rounded: bool = True) -> tuple[Any, ...]:
+    """Run a job; where `rounded`, in the dtypes that users see, else in that of the arithmetic."""
+    inputs = data.inputs(job)
     if not any(_has_derivative(wanted) for wanted in job.wanted):
-        read = [jax.lax.stop_gradient(array) for array in read]
+        inputs = [jax.lax.stop_gradient(array) for array in inputs]
     results = run_p.bind(
-        *_inputs(job, stands, read),
-        program=job.executable.text(),
-        batch_ranks=tuple(source.batch for source in job.sources),
+        *inputs, program=job.executable.text(), batch_ranks=tuple(source.batch for source in job.sources)
     )
-    finished = tuple(
-        _finished(result, wanted, job).reshape(shape)
+    return tuple(
+        _finished(result, wanted, job, rounded=rounded).reshape(shape)
         for result, wanted, shape in zip(results, job.wanted, job.shapes, strict=True)
     )
-    return finished[0] if is_single else finished
 
 
 def _has_derivative(wanted: Wanted) -> bool:
-    """Whether the result varies with data; one of `_SELECTIONS` does, and is refused when it is differentiated."""
-    return REDUCTIONS[wanted.kind].differentiable or wanted.kind == "mean" or wanted.kind in _SELECTIONS
-
-
-def _inputs(job: Job, stands: Sequence[Any], given: Sequence[Any]) -> list[Any]:
-    """Give the inputs of the program, of its dtype: JAX's arrays where their stand-ins are, and constants."""
-    found = []
-    for source in job.sources:
-        places = [place for place, stand in enumerate(stands) if source.array is stand]
-        found.append(given[places[0]] if places else jnp.asarray(source.array))
-    return [array.astype(_jax_dtype(job.dtype)) for array in found]
+    """Whether the result varies with data."""
+    return REDUCTIONS[wanted.kind].differentiable or wanted.kind == "mean"
 
 
 def _jax_dtype(dtype: str) -> Any:
     return jax.dtypes.canonicalize_dtype(dtype)
 
 
-def _finished(result: Any, wanted: Wanted, job: Job) -> Any:
+def _finished(result: Any, wanted: Wanted, job: Job, *, rounded: bool) -> Any:
     """Make the result from that of another kind; see `ReductionKind.program`."""
     row = REDUCTIONS[wanted.kind]
     if wanted.kind == "mean":
-        result = arrays.quotient(result, job.terms(result))
+        result = quotient(result, job.terms(result))
     elif row.program and not job.reduced_extent:
         result = jnp.full_like(result, row.empty or 0.0)
-    return result.astype(_jax_dtype(row.result_dtype(job.storage)))
+    return result.astype(_jax_dtype(row.result_dtype(job.storage if rounded else job.dtype)))
+
+
+# Selections -----------------------------------------------------------------------------------------------------------
+
+
+def _select(template: Template, read: Sequence[Any]) -> tuple[Any, ...]:
+    """Run a selection: alone by its program, where it is differentiated by `pylazy.differentiation.selections`."""
+
+    def selected(*given: Any) -> tuple[Any, ...]:
+        data = _Data.of(given)
+        return _run(template.bind(data.stands), data)
+
+    def with_derivative(*given: Any) -> tuple[Any, ...]:
+        data = _Data.of(given)
+        job = template.bind(data.stands)
+        return tuple(
+            result.astype(_jax_dtype(REDUCTIONS[wanted.kind].result_dtype(job.storage)))
+            for result, wanted in zip(select(job, _JaxArrays(data)), job.wanted, strict=True)
+        )
+
+    function: Any = jax.custom_jvp(selected)
+    function.defjvp(lambda primals, tangents: jax.jvp(with_derivative, primals, tangents))
+    results: tuple[Any, ...] = function(*read)
+    return results
+
+
+class _JaxArrays:
+    """JAX's arrays; see `pylazy.differentiation.selections.Library`."""
+
+    def __init__(self, data: _Data) -> None:
+        self._data = data
+
+    def arange(self, count: int, like: Any) -> Any:
+        del like
+        return jnp.arange(count)
+
+    def broadcast(self, array: Any, shape: tuple[int, ...]) -> Any:
+        return jnp.broadcast_to(array, shape)
+
+    def take(self, array: Any, positions: Any, axis: int) -> Any:
+        return jnp.take_along_axis(array, positions, axis)
+
+    def where_finite(self, values: Any, then: Any, otherwise: Any) -> Any:
+        return jnp.where(jnp.isfinite(values), then, otherwise)
+
+    def where_zero(self, counts: Any, then: Any, otherwise: Any) -> Any:
+        return jnp.where(counts == 0, then, otherwise)
+
+    def detached(self, array: Any) -> Any:
+        return jax.lax.stop_gradient(array)
+
+    def as_dtype(self, array: Any, dtype: str) -> Any:
+        return array.astype(_jax_dtype(dtype))
+
+    def inputs(self, job: Job) -> list[Any]:
+        return self._data.inputs(job)
+
+    def source(self, array: Any, *, batch: int, weak: bool) -> Source:
+        stand = self._data.stand_for(array)
+        return array_source(stand, what="a gathered input", batch=batch, view="pairs", weak=weak)
+
+    def run_as_constant(self, job: Job) -> tuple[Any, ...]:
+        return tuple(jax.lax.stop_gradient(result) for result in _run(job, self._data))
+
+    def run(self, job: Job) -> Any:
+        return _run(job, self._data, rounded=False)[0]
 
 
 # What the primitive computes ------------------------------------------------------------------------------------------
@@ -93,25 +204,7 @@ run_p.multiple_results = True
 
 
 def _compute(*inputs: Any, program: str, batch_ranks: tuple[int, ...]) -> list[Any]:
-    """Run a program on arrays that NumPy can see, as `torch_ops.run` does on tensors."""
-    executable = find_by_text(program)
-    request = executable.request
-    extents = extents_of(request.inputs, inputs, batch_ranks)
-    results = [
-        np.empty(shape, result.dtype)
-        for result, shape in zip(request.results, result_shapes_of(request, extents), strict=True)
-    ]
-    if extents.rows and extents.columns and 0 not in extents.batch:
-        dtype = request.dtype
-        seen = [np.asarray(array) for array in inputs]
-        located = [
-            arrays.Source(arrays.NUMPY, array, batch=rank, dtype=str(array.dtype), weak=False, view="").locate(dtype)
-            for array, rank in zip(seen, batch_ranks, strict=True)
-        ]
-        launch(executable.load(few_rows(extents, dtype)), located, results, extents)
-    else:
-        for number, result in enumerate(results):
-            result.fill(result_over_nothing(request, number))
+    results = run_on_arrays(find_by_text(program), inputs, batch_ranks)
     return [result.astype(_jax_dtype(str(result.dtype)), copy=False) for result in results]
 
 
@@ -133,24 +226,21 @@ def _compute_now(*inputs: Any, **call: Any) -> list[Any]:
 # Its derivatives ------------------------------------------------------------------------------------------------------
 
 
+def _bind(inputs: Sequence[Any], program: str, batch_ranks: Sequence[int]) -> Any:
+    return run_p.bind(*inputs, program=program, batch_ranks=tuple(batch_ranks))
+
+
 def _push_forward(
     primals: Sequence[Any], tangents: Sequence[Any], *, program: str, batch_ranks: tuple[int, ...]
 ) -> tuple[list[Any], list[Any]]:
     executable = find_by_text(program)
-    described = executable.request.results
-    results = run_p.bind(*primals, program=program, batch_ranks=batch_ranks)
-    if not all(result.differentiable for result in described):
-        kinds = " and ".join(output.kind for output in executable.reductions.outputs)
-        raise UnsupportedError(
-            at_user_line(f"{kinds} has no derivative in JAX: use jax.lax.stop_gradient, or tensors of torch")
-        )
-    wrt = tuple(number for number, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero))
-    saved = [(result, own) for result, own in zip(results, described, strict=True) if own.saved]
-    derived = executable.derivative(Order("tangents", wrt))
-    ranks = (*batch_ranks, *(rank_of_batch(*result) for result in saved), *(batch_ranks[number] for number in wrt))
-    given = [tangents[number] for number in wrt]
-    read = [result for result, _ in saved]
-    return results, run_p.bind(*primals, *read, *given, program=derived.text(), batch_ranks=ranks)
+    results = _bind(primals, program, batch_ranks)
+    given = [None if isinstance(tangent, ad.Zero) else tangent for tangent in tangents]
+    found = push_forward(_bind, executable, primals, batch_ranks, results, given)
+    return results, [
+        ad.Zero.from_primal_value(result) if tangent is None else tangent
+        for result, tangent in zip(results, found, strict=True)
+    ]
 
 
 def _transpose(cotangents: Sequence[Any], *inputs: Any, program: str, batch_ranks: tuple[int, ...]) -> list[Any]:
@@ -179,7 +269,7 @@ def _transpose(cotangents: Sequence[Any], *inputs: Any, program: str, batch_rank
         result = results[place]
         if len(transposed.results[place].axis) == 2:  # pairs, whose rows and columns are one dimension here
             result = result.reshape(*result.shape[:-3], -1, result.shape[-1])
-        found[number] = arrays.sum_to_shape(result, inputs[number].aval.shape, batch_ranks[number])
+        found[number] = sum_to_shape(result, inputs[number].aval.shape, batch_ranks[number])
     return found
 
 

@@ -6,12 +6,15 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from pylazy.dtypes import result_dtype
-from pylazy.expression import apply, at_user_line
+from pylazy.execution.programs import Extents
+from pylazy.expression import apply
 from pylazy.options import ranges_of, read_options
-from pylazy.programs import Extents
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
+from pylazy.user_positions import at_user_line, user_position
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Self
 
     from pylazy.expression import Attributes, Expression
@@ -31,6 +34,49 @@ class LazyFormula:
     _columns: int | None
     _backend: str | None
     _ranges: tuple[Any, ...] | None
+
+    # For type checkers; when a program runs, `__init_subclass__` sets the first, and the second where it is needed.
+    if TYPE_CHECKING:
+
+        @property
+        def _formula_class(self) -> type[Self]:
+            """The class of formulas that are made of this one; see `__init_subclass__`."""
+
+        def __init__(self, x: Any, axis: int | None = None) -> None: ...
+
+    else:
+        _formula_class = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the `__init__` of a user's subclass, with any arguments, decide what a formula of this class is.
+
+        Operations do not call it, so what they make of such a formula is of the class before it.
+        """
+        super().__init_subclass__(**options)
+        found: Any = cls
+        has_own_init = found.__init__ is not LazyFormula.__init__
+        if has_own_init:
+            # Only now: if there always were one, it would cost every LazyTensor 0.2 microseconds.
+            LazyFormula.__init__ = _read_data  # type: ignore[assignment,method-assign]
+        if has_own_init and found.__new__ in (found._formula_class.__new__, _unfilled):
+            found.__new__ = _unfilled
+        else:
+            found._formula_class = cls
+
+    def _fill(self, formula: Any) -> None:
+        """Become the same formula as another LazyTensor.
+
+        Raises:
+            DtypeError: it is complex, and this is not.
+        """
+        if formula.is_complex:
+            name = type(self).__name__
+            raise DtypeError(
+                at_user_line(f"{name} is given complex data, expected real data: derive it from ComplexLazyTensor")
+            )
+        self._expression = formula._expression
+        self._batch, self._rows, self._columns = formula._batch, formula._rows, formula._columns
+        self._backend, self._ranges = formula._backend, formula._ranges
 
     @property
     def _axes(self) -> str:
@@ -90,20 +136,20 @@ class LazyFormula:
         self._ranges = None if ranges_of({}, ranges) is None else tuple(ranges)
 
     def __repr__(self) -> str:
-        from pylazy.formula_text import formula_as_text
+        from pylazy.formula_texts.formula_text import formula_as_text
 
         written = formula_as_text(self._expression)
         return f"{type(self).__name__}({written}, shape={self.shape}, {self.dtype or 'any dtype'})"
 
     def _repr_latex_(self) -> str:
         """Write the formula in LaTeX, for notebooks."""
-        from pylazy.formula_text import formula_as_latex
+        from pylazy.formula_texts.formula_text import formula_as_latex
 
         return rf"$\displaystyle {formula_as_latex(self._expression)}$"
 
     def _repr_html_(self) -> str:
         """Write the formula and what is known of it as a table, for notebooks."""
-        from pylazy.formula_text import as_html, bytes_as_text, formula_as_text
+        from pylazy.formula_texts.formula_text import as_html, bytes_as_text, formula_as_text
 
         facts = {
             "shape": str(self.shape),
@@ -123,21 +169,27 @@ class LazyFormula:
     @classmethod
     def _real_class(cls) -> type[Self]:
         """The class that arrays and numbers are read as where they meet a LazyTensor of this one."""
-        return cls
+        found: Any = cls
+        read: type[Self] = found._formula_class
+        return read
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return new, (
-            self.__class__,
-            self._expression,
-            self._batch,
-            self._rows,
-            self._columns,
-            self._backend,
-            self._ranges,
-        )
+        state = (self._expression, self._batch, self._rows, self._columns, self._backend, self._ranges)
+        return _rebuild, (self.__class__, *state), getattr(self, "__dict__", None)
 
 
 _T = TypeVar("_T", bound=LazyFormula)
+
+
+def _read_data(formula: LazyFormula, x: Any, axis: int | None = None) -> None:
+    """Read the data, as the `__init__` that those of subclasses call; `__new__` of LazyTensor has filled its own."""
+    if formula.__class__ is not formula._formula_class:
+        formula._fill(formula._formula_class(x, axis))
+
+
+def _unfilled(cls: type[_T], *_: Any, **__: Any) -> _T:
+    """Make a formula that its `__init__` fills."""
+    return object.__new__(cls)
 
 
 def new(
@@ -160,6 +212,13 @@ def new(
     return made
 
 
+def _rebuild(cls: type[_T], *state: Any) -> _T:
+    """Make what was pickled or copied, of any subclass, without its `__init__`."""
+    made = object.__new__(cls)
+    made._fill(new(cls, *state))
+    return made
+
+
 def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
     """Apply an operation to one LazyTensor.
 
@@ -170,8 +229,8 @@ def unary(op: str, x: _T, attributes: Attributes = ()) -> _T:
         refuse_unbound(op, x)
     if x.is_complex:
         return apply_complex(op, (x,), attributes)
-    expression = apply(op, (x._expression,), attributes)
-    return new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
+    expression = apply(op, (x._expression,), attributes, user_position(3))  # this and the method are known frames
+    return new(x._formula_class, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
 
 
 def apply_complex(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> _T:
@@ -191,22 +250,27 @@ def refuse_unbound(op: str, x: object) -> NoReturn:
     raise DtypeError(at_user_line(f"{op} was given {type(x).__name__}, expected a LazyTensor: wrap it first"))
 
 
-def apply_to(op: str, operands: tuple[_T, ...], attributes: Attributes = ()) -> _T:
+def apply_to(op: str, operands: Sequence[_T], attributes: Attributes = ()) -> _T:
     """Apply an operation to several LazyTensors, the first of which decides on the class of the result.
 
     Raises:
         ShapeError: sizes or inner dimensions do not fit.
     """
-    expression = apply(op, tuple([operand._expression for operand in operands]), attributes)
-    batch, rows, columns = joint_extents(op, operands)
-    backend = None
+    expressions = tuple([operand._expression for operand in operands])
+    expression = apply(op, expressions, attributes, user_position(3))  # this, and its callers
+    batch, rows, columns = _joint_sizes(op, operands)
+    backend = ranges = None
     for operand in operands:
         if operand._backend is not None:
             backend = operand._backend
-    return new(operands[0].__class__, expression, batch, rows, columns, backend, joint_ranges(op, operands))
+        if operand._ranges is not None:
+            ranges = operand._ranges
+    if ranges is not None:
+        ranges = joint_ranges(op, operands)
+    return new(operands[0]._formula_class, expression, batch, rows, columns, backend, ranges)
 
 
-def joint_ranges(op: str, operands: tuple[LazyFormula, ...]) -> tuple[Any, ...] | None:
+def joint_ranges(op: str, operands: Sequence[LazyFormula]) -> tuple[Any, ...] | None:
     """The ranges of several LazyTensors together.
 
     Raises:
@@ -220,19 +284,23 @@ def joint_ranges(op: str, operands: tuple[LazyFormula, ...]) -> tuple[Any, ...] 
         if found is None:
             found = ranges
             continue
-        from pylazy.ranges import same_ranges
+        from pylazy.block_sparse.ranges import same_ranges
 
         if not same_ranges(found, ranges):
             raise ShapeError(at_user_line(f"{op} was given LazyTensors with different ranges, expected equal ones"))
     return found
 
 
-def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:
+def joint_extents(op: str, operands: Sequence[LazyFormula]) -> Extents:
     """The sizes of several LazyTensors together.
 
     Raises:
         ShapeError: they have different numbers of rows or columns, or batches that do not broadcast.
     """
+    return Extents(*_joint_sizes(op, operands))
+
+
+def _joint_sizes(op: str, operands: Sequence[LazyFormula]) -> tuple[tuple[int, ...], int | None, int | None]:
     first = operands[0]
     batch, rows, columns = first._batch, first._rows, first._columns
     for operand in operands[1:]:
@@ -246,7 +314,7 @@ def joint_extents(op: str, operands: tuple[LazyFormula, ...]) -> Extents:
             columns = operand._columns
         if operand._batch != batch:
             batch = broadcast_batches(op, batch, operand._batch)
-    return Extents(batch, rows, columns)
+    return batch, rows, columns
 
 
 def broadcast_batches(op: str, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,20 +4,24 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.arrays.imported_arrays import is_array, readable
+from pylazy.arrays.results import in_kind_of
+from pylazy.arrays.sources import array_source
 from pylazy.complex_numbers.complex_methods import ComplexMethods
-from pylazy.execute import Wanted
-from pylazy.expression import TRANSPOSED, Expression, at_user_line, index, replace_leaves, variable
+from pylazy.execution.wanted_results import WANTED
+from pylazy.expression import TRANSPOSED, Expression, index, replace_leaves, variable
 from pylazy.lazy_formula import new
 from pylazy.methods.derivative_methods import DerivativeMethods
 from pylazy.methods.operands import checked_dim, combine, from_data, is_complex, is_symbol, symbolic
 from pylazy.methods.statistic_methods import StatisticMethods
 from pylazy.methods.tensor_methods import TensorMethods
 from pylazy.runtime.errors import ShapeError
+from pylazy.user_positions import at_user_line, user_position
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,22 +49,12 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
     __slots__ = ()
 
-    def __new__(cls, x: Any = None, axis: int | None = None) -> Self:  # noqa: ARG004  the arguments of __init__
+    def __new__(cls, x: Any, axis: int | None = None) -> Self:
         """Choose the class by the data."""
-        if cls is LazyTensor and is_complex(x):
-            from pylazy.complex_numbers.complex_lazy_tensor import ComplexLazyTensor
-
-            return object.__new__(ComplexLazyTensor)  # type: ignore[return-value]
-        return object.__new__(cls)
-
-    def __init__(self, x: Any, axis: int | None = None) -> None:
-        made = symbolic(self.__class__, *x) if axis is None and is_symbol(x) else from_data(self.__class__, x, axis)
-        self._expression = made._expression
-        self._batch = made._batch
-        self._rows = made._rows
-        self._columns = made._columns
-        self._backend = made._backend
-        self._ranges = made._ranges
+        if axis is None and is_symbol(x):
+            return symbolic(cls, *x)
+        made = from_data(cls, x, axis)
+        return copy(made) if made is x else made
 
     def __matmul__(self, v: Any, **options: Any) -> Any:
         """Multiply the matrix of a scalar formula with vectors: (*batch, M) for v of shape (N,), else (*batch, M, E).
@@ -76,7 +70,7 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
                     f"K @ v needs a K of inner dimension 1, found {self.ndim}: reduce it first, as by K.sum(-1)"
                 )
             )
-        wanted = (Wanted("sum", (0,)),)
+        wanted = WANTED["sum"]
         if isinstance(v, LazyTensor):
             if v._axes == "ij":
                 from pylazy.linear_algebra.linear_operators import aslinearoperator
@@ -87,14 +81,15 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
             from pylazy.complex_numbers.complex_lazy_tensor import matrix_product
 
             return matrix_product(self, v, options)
-        if isinstance(v, list | tuple):
-            v = np.asarray(v, dtype=np.float64)
-        elif arrays.is_array(v):
-            v = arrays.readable(v)
-        elif hasattr(v, "matvec"):
-            return NotImplemented  # a linear operator knows how to compose with this matrix
-        column = column_of(v, self._columns)
-        return combine("mul", self, column)._reduce("j", wanted, options, drop_inner=v.ndim == 1)
+        if v.__class__ is not np.ndarray:
+            if isinstance(v, list | tuple):
+                v = np.asarray(v, dtype=np.float64)
+            elif is_array(v):
+                v = readable(v)
+            elif hasattr(v, "matvec"):
+                return NotImplemented  # a linear operator knows how to compose with this matrix
+        terms = combine("mul", self, column_of(v, self._columns))
+        return terms._reduce("j", wanted, options, drop_inner=v.ndim == 1)
 
     def solve(self, b: Any, var: LazyTensor | None = None, call: bool = True, **options: Any) -> Any:
         """Solve (alpha * identity + K) a = b for a, where K is symmetric; each column of b is a system of its own.
@@ -133,11 +128,11 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
     def matvec(self, v: Any) -> Any:
         """`K @ v`, as scipy.sparse.linalg names it; an array for an array, also where K holds tensors."""
-        return arrays.in_kind_of(self @ v, v)
+        return in_kind_of(self @ v, v)
 
     def rmatvec(self, v: Any) -> Any:
         """`K.T @ v`, as scipy.sparse.linalg names it; as `matvec`."""
-        return arrays.in_kind_of(self.T @ v, v)
+        return in_kind_of(self.T @ v, v)
 
     matmat = matvec
     rmatmat = rmatvec
@@ -170,17 +165,17 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
         It has the dtype of what it meets, and no derivative. Reductions in float32 take up to 2**24 rows.
         """
-        return new(self.__class__, index("i"), (), self._rows, None, self._backend)
+        return new(self._formula_class, index("i"), (), self._rows, None, self._backend)
 
     def column_index(self) -> Self:
         """The number of the column j of each pair, counted from 0; as `row_index`."""
-        return new(self.__class__, index("j"), (), None, self._columns, self._backend)
+        return new(self._formula_class, index("j"), (), None, self._columns, self._backend)
 
     def t(self) -> Self:
         """Exchange the axes i and j, and the halves of ranges."""
         swapped = _swap_axes(self._expression)
         ranges = None if self._ranges is None else (*self._ranges[3:], *self._ranges[:3])
-        return new(self.__class__, swapped, self._batch, self._columns, self._rows, self._backend, ranges)
+        return new(self._formula_class, swapped, self._batch, self._columns, self._rows, self._backend, ranges)
 
     @property
     def T(self) -> Self:
@@ -229,20 +224,21 @@ def column_of(v: Any, columns: int | None) -> LazyTensor:
     Raises:
         ShapeError: this is no array, or it has another number of rows.
     """
-    if not arrays.is_array(v) or v.ndim == 0:
+    shape = tuple(v.shape) if is_array(v) else ()
+    rank = len(shape)
+    if not rank:
         raise ShapeError(
             at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in K @ v")
         )
-    rank = max(v.ndim - 2, 0)
-    shape = tuple(v.shape)
-    count, dim = (shape[0], 1) if v.ndim == 1 else shape[-2:]
+    count, dim = (shape[0], 1) if rank == 1 else shape[-2:]
     if columns is not None and count != columns:
         raise ShapeError(
             at_user_line(f"K has {columns} columns, v has {count} rows in its shape {shape}: K @ v needs equal sizes")
         )
-    source = arrays.array_source(v, what="v in K @ v", batch=rank, view="j")
-    leaf = variable(source, axis="j", dim=checked_dim(dim), dtype=source.dtype)
-    return new(LazyTensor, leaf, shape[:rank], None, count, None)
+    batch = shape[:-2]
+    source = array_source(v, what="v in K @ v", batch=len(batch), view="j")
+    leaf = variable(source, axis="j", dim=checked_dim(dim), dtype=source.dtype, position=user_position(3))
+    return new(LazyTensor, leaf, batch, None, count, None)
 
 
 def _swap_axes(root: Expression) -> Expression:

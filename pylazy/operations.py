@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylazy.runtime.errors import ShapeError
 
@@ -14,8 +13,7 @@ ShapeRule = Callable[[str, tuple[int, ...], Mapping[str, Any]], int]
 """From the operation's name, the inner dimensions of its operands and its attributes to its own inner dimension."""
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """One row of the table.
 
     Attributes:

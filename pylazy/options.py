@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pylazy.dtypes import arithmetic_dtype
-from pylazy.expression import at_user_line
 from pylazy.reductions import DEFAULT_SUMMATION, Summation
 from pylazy.runtime.errors import DeviceError, DtypeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pylazy.ranges import Ranges
+    from pylazy.block_sparse.ranges import Ranges
 
 _CPU_BACKENDS = ("auto", "CPU")
 _GPU_BACKENDS = ("GPU", *(f"GPU_{n}D{memory}" for n in (1, 2) for memory in ("", "_device", "_host")))
+
+
+class Backend(NamedTuple):
+    """Where a reduction is to run.
+
+    Attributes:
+        name: "auto" for where the arrays lie, "CPU", or "GPU".
+        device_id: number of a GPU; -1 for that of the arrays, and the first one for arrays of the host.
+    """
+
+    name: str
+    device_id: int
 
 
 class Options(NamedTuple):
@@ -25,11 +38,15 @@ class Options(NamedTuple):
         call: run now; else return the `Reduction`.
         out: where to write the result.
         summation: how to add up.
+        backend: where to run; None for where the arrays lie.
+        math_mode: how GPUs compute functions, one of `MATH_MODES`.
     """
 
     call: bool = True
     out: Any = None
     summation: Summation = DEFAULT_SUMMATION
+    backend: Backend | None = None
+    math_mode: str = ""
 
 
 _DEFAULT_OPTIONS = Options()
@@ -46,6 +63,7 @@ def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | 
     Raises:
         TypeError: no option has this name.
         DtypeError: dtype_acc is no dtype of accumulators, or narrower than the arithmetic.
+        DeviceError: there is no such backend, or device_id is no number of a device.
         UnsupportedError: the option would change the result, and is not implemented; or two contradict each other.
     """
     if not given and backend is None:
@@ -54,9 +72,11 @@ def read_options(given: Mapping[str, Any], *, dtype: str | None, backend: str | 
     if unknown:
         names = ", ".join(sorted(_OPTION_NAMES))
         raise TypeError(at_user_line(f"a reduction takes no argument {min(unknown)!r}, expected one of {names}"))
-    _check_backend(given.get("backend") or backend or "auto")
+    chosen = read_backend(given.get("backend") or backend or "auto", given.get("device_id"))
     summation = Summation(_accumulator(given, dtype), _scheme(given.get("sum_scheme", "auto")))
-    return Options(bool(given.get("call", True)), given.get("out"), summation)
+    return Options(
+        bool(given.get("call", True)), given.get("out"), summation, chosen, _math_mode(given.get("use_fast_math"))
+    )
 
 
 def ranges_of(given: Mapping[str, Any], own: Any) -> Ranges | None:
@@ -66,7 +86,7 @@ def ranges_of(given: Mapping[str, Any], own: Any) -> Ranges | None:
         chosen = own
     if chosen is None:
         return None
-    from pylazy.ranges import read_ranges
+    from pylazy.block_sparse.ranges import read_ranges
 
     return read_ranges(chosen)
 
@@ -87,15 +107,37 @@ _OPTION_NAMES = frozenset(
 )
 
 
-def _check_backend(backend: object) -> None:
+def read_backend(backend: object, device_id: object = None) -> Backend | None:
+    """Read where to run; None for where the arrays lie.
+
+    Raises:
+        DeviceError: there is no such backend, or device_id is no number of a device.
+    """
+    number = -1 if device_id is None else _device_number(device_id)
+    if backend == "auto" and number < 0:
+        return None
     if backend in _CPU_BACKENDS:
-        return
+        return Backend(str(backend), number)
     if backend in _GPU_BACKENDS:
-        raise UnsupportedError(
-            at_user_line(f"backend is {backend!r}, and launch on GPUs is not there yet: use 'auto' or 'CPU'")
-        )
+        return Backend("GPU", number)
     names = ", ".join((*_CPU_BACKENDS, *_GPU_BACKENDS))
     raise DeviceError(at_user_line(f"backend is {backend!r}, expected one of {names}"))
+
+
+def _device_number(device_id: object) -> int:
+    try:
+        return operator.index(device_id)  # type: ignore[arg-type]
+    except TypeError:
+        raise DeviceError(at_user_line(f"device_id is {device_id!r}, expected the number of a GPU, or -1")) from None
+
+
+_MATH_MODES = {None: "", False: "accurate", True: "fast"}
+
+
+def _math_mode(wanted: object) -> str:
+    if wanted is not None and not isinstance(wanted, bool):
+        raise UnsupportedError(at_user_line(f"use_fast_math is {wanted!r}, expected True, False or None"))
+    return _MATH_MODES[wanted]
 
 
 _ACCUMULATORS = {"auto": "", "float32": "float32", "float64": "float64"}

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pylazy import arrays
-from pylazy.expression import at_user_line, index, variable
+from pylazy.arrays.imported_arrays import is_array, readable
+from pylazy.arrays.sources import array_source
+from pylazy.expression import index, variable
 from pylazy.lazy_formula import new
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.methods.operands import checked_dim, is_complex
 from pylazy.runtime.errors import AxisError, DtypeError
+from pylazy.user_positions import at_user_line
 
 
 def Vij(a: Any) -> LazyTensor:
@@ -25,9 +27,9 @@ def Vij(a: Any) -> LazyTensor:
         AxisError: the array has fewer than two dimensions.
         DtypeError: this is no array, or a complex one, or its elements are of a dtype that formulas do not read.
     """
-    if not arrays.is_array(a):
+    if not is_array(a):
         raise DtypeError(at_user_line(f"Vij was given {type(a).__name__}, expected an array of shape (M, N)"))
-    a = arrays.readable(a)
+    a = readable(a)
     if is_complex(a):
         raise DtypeError(
             at_user_line("Vij was given a complex array, expected a real one: use Vij(a.real) + 1j * Vij(a.imag)")
@@ -40,7 +42,7 @@ def Vij(a: Any) -> LazyTensor:
     batch = shape[:-3]
     rows, columns = shape[len(batch) : len(batch) + 2]
     dim = shape[-1] if len(shape) > 2 else 1
-    source = arrays.array_source(a, what=f"the array of shape {shape}", batch=len(batch), view="ij")
+    source = array_source(a, what=f"the array of shape {shape}", batch=len(batch), view="ij")
     leaf = variable(source, axis="ij", dim=checked_dim(dim), dtype=source.dtype)
     return new(LazyTensor, leaf, batch, rows, columns, None)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from pylazy.expression import Entry, Input, Node, canonical_lines
+from pylazy.canonical_form import Entry, Input, Node, canonical_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -137,9 +136,14 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
 )
 """Every reduction, each per component of the formula unless `scalar`."""
 
+SELECTIONS = frozenset({"min", "max", "kmin", "kmax"})
+"""Reductions whose results are values of the formula at some pairs."""
 
-@dataclass(frozen=True)
-class Output:
+#: How GPUs compute functions of float32, the most accurate first: see "Functions on GPUs" of docs/semantics.md.
+MATH_MODES = ("accurate", "", "fast")
+
+
+class Output(NamedTuple):
     """One result of a program.
 
     Attributes:
@@ -150,6 +154,7 @@ class Output:
         dim: elements of a row of the result; with k, element (rank, component) lies at rank * components + component.
         dtype: "float32", "float64" or "int64".
         summation: how it adds up.
+        math_mode: one of `MATH_MODES`.
     """
 
     kind: str
@@ -159,11 +164,13 @@ class Output:
     dim: int
     dtype: str
     summation: Summation = DEFAULT_SUMMATION
+    math_mode: str = ""
 
     def __str__(self) -> str:
         operands = " ".join(f"%{operand}" for operand in self.operands)
         k = f" k={self.k}" if self.k else ""
-        return f"{self.kind} over {self.axis} {operands}{k} -> {self.dtype}x{self.dim}{self.summation}"
+        math_mode = f" with {self.math_mode} functions" if self.math_mode else ""
+        return f"{self.kind} over {self.axis} {operands}{k} -> {self.dtype}x{self.dim}{self.summation}{math_mode}"
 
 
 @dataclass(frozen=True)
@@ -204,13 +211,23 @@ class ReductionRequest:
             for output in self.outputs
         )
 
+    @cached_property
+    def indices(self) -> str:
+        """The axes whose indices are values of the formula."""
+        return "".join(sorted({axis for entry in self.entries if entry[0] == "index" for axis in entry[1]}))
+
+    @cached_property
+    def math_mode(self) -> str:
+        """How GPUs compute functions: as the most accurate of the outputs wants, since they share them."""
+        return min((output.math_mode for output in self.outputs), key=MATH_MODES.index, default="")
+
     def canonical_text(self) -> str:
         """Write the identity of the request, the same in every process; names, lines and sizes are no part of it."""
         return request_text(self.dtype, self.entries, self.outputs, ranged=self.ranged)
 
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
-        return hashlib.sha256(self.canonical_text().encode()).hexdigest()
+        return _sha256(self.canonical_text())
 
 
 def request_text(dtype: str, entries: tuple[Entry, ...], outputs: tuple[Output, ...], *, ranged: bool) -> str:
@@ -227,8 +244,7 @@ _SAVED = frozenset({"logsumexp", "softmax"})
 _KEPT_AXIS = {"i": "j", "j": "i"}
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A result of a program, or the gradient of an input.
 
     Attributes:
@@ -340,10 +356,16 @@ class DerivedRequest:
 
     def digest(self) -> str:
         """Hash the canonical text (SHA-256, hexadecimal)."""
-        return hashlib.sha256(self.canonical_text().encode()).hexdigest()
+        return _sha256(self.canonical_text())
 
 
 Request = ReductionRequest | DerivedRequest
+
+
+def _sha256(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def gradient_request(forward: Request, wrt: tuple[int, ...]) -> DerivedRequest:

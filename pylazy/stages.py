@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pylazy import arrays
-from pylazy.execute import flatten, formula_dtype, prepare
-from pylazy.expression import at_user_line
-from pylazy.options import ranges_of, read_options
-from pylazy.programs import host_target
+from pylazy.arrays.sources import SYMBOL
+from pylazy.canonical_form import flatten
+from pylazy.execution.prepare import formula_dtype, prepare
+from pylazy.execution.programs import host_target
+from pylazy.execution.templates import Template
+from pylazy.options import ranges_of, read_backend, read_options
 from pylazy.runtime.errors import UnsupportedError
-from pylazy.templates import Template
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pylazy.execute import Job, Wanted
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.job import Job
+    from pylazy.execution.programs import Executable, Extents
+    from pylazy.execution.wanted_results import Wanted
     from pylazy.explain import Explanation
     from pylazy.expression import Expression
-    from pylazy.programs import Executable, Extents
+    from pylazy.options import Backend
 
 STAGES = ("expression", "formula", "kernel", "loops", "gpu", "llvm", "asm", "ptx")
 """What `as_text` can show.
@@ -47,7 +51,9 @@ class Reduction:
         self._template = template
         self._single = single
 
-    def __call__(self, *data: Any, out: Any = None, ranges: Any = None) -> Any:
+    def __call__(
+        self, *data: Any, out: Any = None, ranges: Any = None, backend: str | None = None, device_id: int = -1
+    ) -> Any:
         """Run on the data as it is now.
 
         Args:
@@ -55,6 +61,9 @@ class Reduction:
             out: array to write the result into, or a tuple of them where there are several results.
             ranges: for a formula with symbolic variables, the pairs to reduce; by default those that the reduction was
                 made with.
+            backend: for a formula with symbolic variables, where to run, as for `LazyTensor.sum`; by default where the
+                reduction was made for.
+            device_id: with it, the number of a GPU.
 
         Returns:
             An array, or a tuple of arrays, of the kind of the inputs.
@@ -65,24 +74,30 @@ class Reduction:
             DtypeError: an argument is no array, or of a dtype that no formula reads.
             UnsupportedError: ranges are given to a reduction that has its data.
         """
-        job = self._job
-        if self._template is not None:
-            job = self._template.bind(data, ranges_of({}, ranges))
-        elif ranges is not None:
+        if self._template is None and (ranges is not None or backend is not None):
+            found, it = ("a backend is", "it") if ranges is None else ("ranges are", "them")
             raise UnsupportedError(
-                at_user_line("ranges are given to a reduction that has its data: give them when it is made")
+                at_user_line(f"{found} given to a reduction that has its data: give {it} when it is made")
             )
-        elif data:
+        chosen = None if backend is None else read_backend(backend, device_id)
+        job = self.bound(data, None if ranges is None else ranges_of({}, ranges), chosen)
+        if self._single:
+            return job.run(None if out is None else (out,))[0]
+        return job.run(out)
+
+    def bound(self, data: Sequence[Any], ranges: Ranges | None = None, backend: Backend | None = None) -> Job:
+        """Give the program with the data of a call; see `__call__`."""
+        if self._template is not None:
+            return self._template.bind(data, ranges, backend)
+        if data:
             raise TypeError(
                 at_user_line(
                     f"the reduction was called with {len(data)} arrays, expected none: its formula has no symbolic "
                     "variables, as Vi(0, 3) makes them"
                 )
             )
-        assert job is not None
-        if self._single:
-            return job.run(None if out is None else (out,))[0]
-        return job.run(out)
+        assert self._job is not None
+        return self._job
 
     @property
     def job(self) -> Job | None:
@@ -137,20 +152,20 @@ class Reduction:
         return "" if self._job is None else self._job.few
 
     def __repr__(self) -> str:
-        from pylazy.formula_text import reduction_as_text
+        from pylazy.formula_texts.formula_text import reduction_as_text
 
         facts = ", ".join(f"{name}={value}" for name, value in self._facts().items())
         return f"Reduction({reduction_as_text(*self._formula())}, {facts})"
 
     def _repr_latex_(self) -> str:
         """Write the reduction in LaTeX, for notebooks."""
-        from pylazy.formula_text import reduction_as_latex
+        from pylazy.formula_texts.formula_text import reduction_as_latex
 
         return rf"$\displaystyle {reduction_as_latex(*self._formula())}$"
 
     def _repr_html_(self) -> str:
         """Write the reduction and what is known of it as a table, for notebooks."""
-        from pylazy.formula_text import as_html, reduction_as_text
+        from pylazy.formula_texts.formula_text import as_html, reduction_as_text
 
         return as_html("Reduction", reduction_as_text(*self._formula()), self._facts())
 
@@ -194,16 +209,19 @@ def reduce_or_postpone(
     Returns:
         An array, a tuple of arrays where there are several results, or a `Reduction`.
     """
-    flat = flatten(expressions)
-    chosen = ranges_of(options, ranges)
+    flat = None
+    postponed = False
+    if None in [expression.form for expression in expressions]:  # symbolic variables have no form
+        flat = flatten(expressions)
+        postponed = SYMBOL in [source.kind for source in flat.sources]
+    chosen = ranges_of(options, ranges) if options or ranges is not None else None
     single = len(wanted) == 1
-    postponed = arrays.SYMBOL in [source.kind for source in flat.sources]
     read = None
     if options or backend is not None:
-        dtype = None if postponed else formula_dtype(expressions, flat.sources)
+        dtype = None if postponed else formula_dtype(expressions, (flat or flatten(expressions)).sources)
         read = read_options(options, dtype=dtype, backend=backend)
-        wanted = tuple([target._replace(summation=read.summation) for target in wanted])
-    if postponed:
+        wanted = tuple([target._replace(summation=read.summation, math_mode=read.math_mode) for target in wanted])
+    if flat is not None and postponed:
         if read is not None and read.out is not None:
             raise UnsupportedError(
                 at_user_line("out is given for a formula with symbolic variables: give it when the Reduction is called")
@@ -220,6 +238,7 @@ def reduce_or_postpone(
                 drop_inner=drop_inner,
                 options=options if backend is None else {"backend": backend, **options},
                 ranges=chosen,
+                backend=None if read is None else read.backend,
             ),
             single=single,
         )
@@ -232,6 +251,7 @@ def reduce_or_postpone(
         drop_inner=drop_inner,
         flat=flat,
         ranges=chosen,
+        backend=None if read is None else read.backend,
     )
     if read is None:
         return job.run()[0] if single else job.run()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pylazy.canonical_form import Node
 from pylazy.compiler.compile import compilation
 from pylazy.compiler.dialects.reduction.formula_ops import (
     emit_constant,
@@ -13,11 +14,11 @@ from pylazy.compiler.dialects.reduction.formula_ops import (
 )
 from pylazy.compiler.dialects.reduction.summation import summation_attributes
 from pylazy.compiler.mlir import func, ir
-from pylazy.expression import Location, Node
 from pylazy.reductions import ReductionRequest
 
 if TYPE_CHECKING:
     from pylazy.reductions import Order, Request
+    from pylazy.user_positions import Location
 
 FUNCTION_NAME = "formula"
 
@@ -91,6 +92,8 @@ def _build(request: ReductionRequest, *, orders: "tuple[Order, ...]", few_rows: 
         )
         if request.ranged:
             function.attributes["reduction.ranged"] = ir.UnitAttr.get()
+        if request.math_mode:
+            function.attributes["reduction.math_mode"] = ir.StringAttr.get(request.math_mode)
         if few_rows:
             function.attributes["reduction.few_rows"] = ir.StringAttr.get(few_rows)
         if orders:

@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import NoReturn
 
 from pylazy.runtime.errors import BundleFormatError
 
@@ -79,7 +80,16 @@ def require(condition: bool, rule: str) -> None:
         BundleFormatError: the condition does not hold.
     """
     if not condition:
-        raise BundleFormatError(f"bundle: {rule}")
+        refuse(rule)
+
+
+def refuse(rule: str) -> NoReturn:
+    """Refuse a bundle that breaks a rule.
+
+    Raises:
+        BundleFormatError: always.
+    """
+    raise BundleFormatError(f"bundle: {rule}")
 
 
 def _check_names(names: list[str]) -> None:

@@ -10,10 +10,10 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pylazy.runtime.archive import MAX_ARCHIVE_BYTES, read_archive, require, write_archive
-from pylazy.runtime.errors import BundleFormatError, KernelFormatError, UntrustedBundleError
+from pylazy.runtime.errors import BundleFormatError, DeviceError, KernelFormatError, UntrustedBundleError
 from pylazy.runtime.kernel import CPU_LEVELS, Buffer, KernelImage
 from pylazy.runtime.manifest import (
     MANIFEST,
@@ -28,6 +28,12 @@ from pylazy.runtime.manifest import (
 )
 from pylazy.runtime.manifest_reader import read_launch, read_manifest
 
+if TYPE_CHECKING:
+    from pylazy.runtime.gpu_image import GpuImage
+
+FIRST_LAUNCHED = (1, 1)
+"""The first format whose GPU code takes the parameters that `pylazy.runtime.gpu_image` describes."""
+
 _CPU_FAMILIES = (CPU_LEVELS[:3], CPU_LEVELS[3:])  # each from the oldest to the newest level
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -37,12 +43,13 @@ class BundleFile:
 
     Attributes:
         manifest: what is in it.
+        manifest_text: its bytes, which a signature signs.
         data: the file.
         kernels: by id.
     """
 
     def __init__(self, data: bytes) -> None:
-        """Check a file.
+        """Check a file; what images and launches say of themselves is checked when they are taken.
 
         Raises:
             BundleFormatError: the bytes break a rule of the format; the message says which.
@@ -50,15 +57,13 @@ class BundleFile:
         entries = read_archive(data)
         require(next(iter(entries), "") == MANIFEST, f"the first entry is not {MANIFEST}")
         self.data = data
-        self.manifest = read_manifest(entries.pop(MANIFEST))
+        text = entries.pop(MANIFEST)
+        self.manifest_text = bytes(text)
+        self.manifest = read_manifest(text)
         self.kernels = {kernel.id: kernel for kernel in self.manifest.kernels}
         self._entries = entries
         check_blobs(self.manifest, entries)
         check_links(self.manifest, self.kernels)
-        for kernel in self.manifest.kernels:
-            for code in kernel.code:
-                if code.launch:
-                    self.launch(kernel, code)
 
     @property
     def sha256(self) -> str:
@@ -78,7 +83,7 @@ class BundleFile:
 
     def function_of(self, kernel: Kernel) -> Function:
         """The function that a kernel computes, or differentiates."""
-        return next(function for function in self.manifest.functions if function.kernel == (kernel.of or kernel.id))
+        return next(function for function in self.manifest.all_functions if function.kernel == (kernel.of or kernel.id))
 
     def image(self, kernel: Kernel, code: Code) -> KernelImage:
         """The image of a kernel for a CPU level, checked against the manifest; still nothing is mapped.
@@ -105,6 +110,29 @@ class BundleFile:
         check_buffers(self.function_of(kernel), kernel, arguments, what=f"entry {code.blob}")
         return phases, buffers
 
+    def gpu_image(self, kernel: Kernel, code: Code) -> "GpuImage":
+        """The image of a kernel for GPUs, checked against the manifest; no driver is opened.
+
+        Raises:
+            BundleFormatError: it is malformed, or of another kernel than the manifest says.
+            DeviceError: the bundle was made before GPU programs could be launched.
+        """
+        if self.manifest.format < FIRST_LAUNCHED:
+            version = ".".join(map(str, self.manifest.format))
+            raise DeviceError(
+                f"the bundle is of format {version}, whose code for GPUs takes other parameters than later code: "
+                "compile it again"
+            )
+        from pylazy.runtime.gpu_image import GpuImage, GpuKernel
+
+        phases, buffers = self.launch(kernel, code)
+        cubin = self.blob(code.cubin) if code.cubin else b""
+        try:
+            kernels = tuple(GpuKernel(**phase) for phase in phases)
+            return GpuImage(code.target, self.text(code.blob), kernels, buffers, cubin)
+        except (KernelFormatError, TypeError) as error:
+            raise BundleFormatError(f"bundle: entry {code.blob}: {error}") from None
+
 
 def choose_code(kernel: Kernel, host: str, *, few_rows: str = "") -> Code | None:
     """The code of the highest CPU level that the host has, or None; the variant for few rows where there is one."""
@@ -115,6 +143,22 @@ def choose_code(kernel: Kernel, host: str, *, few_rows: str = "") -> Code | None
         for wanted in ("", few_rows):
             best = next((code for code in kernel.code if (code.target, code.few_rows) == (level, wanted)), best)
     return best
+
+
+def choose_gpu_code(kernel: Kernel, capability: tuple[int, int]) -> Code | None:
+    """The code for a GPU of a compute capability, or None: for just that, else PTX for the newest below it.
+
+    Code for "sm_90a" and the like runs on no other architecture, so it is taken where it is just that.
+    """
+    exact = f"sm_{capability[0]}{capability[1]}"
+    usable = []
+    for code in kernel.code:
+        number = code.target.removeprefix("sm_") if code.launch else ""
+        if code.target in (exact, f"{exact}a"):
+            usable.append((2 if code.target == exact else 3, 0, code))
+        elif number.isdigit() and (int(number[:-1]), int(number[-1])) < capability:
+            usable.append((1, int(number), code))
+    return max(usable, key=lambda found: found[:2])[2] if usable else None
 
 
 def write_bundle(manifest: Manifest, entries: Mapping[str, bytes]) -> bytes:
@@ -133,7 +177,11 @@ def write_bundle(manifest: Manifest, entries: Mapping[str, bytes]) -> bytes:
     ]
     text = json.dumps(described, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
     data = write_archive({MANIFEST: text.encode(), **entries})
-    BundleFile(data)
+    file = BundleFile(data)
+    for kernel in file.manifest.kernels:
+        for code in kernel.code:
+            if code.launch:
+                file.launch(kernel, code)
     return data
 
 
@@ -147,27 +195,67 @@ def read_bundle(path: "str | os.PathLike[str]") -> BundleFile:
     return BundleFile(_read_file(path)[0])
 
 
-def read_trusted_bundle(path: "str | os.PathLike[str]", *, trust: bool, sha256: str | None) -> BundleFile:
+def read_trusted_bundle(
+    path: "str | os.PathLike[str]",
+    *,
+    trust: bool = False,
+    sha256: str | None = None,
+    public_key: "str | os.PathLike[str] | None" = None,
+) -> BundleFile:
     """Read and check a file whose code will run.
 
     Args:
         path: the file.
         trust: take it whoever may have written it.
         sha256: the hash that the file must have; then nobody can have changed it.
+        public_key: a file with the Ed25519 key that must have signed it; then nobody else can have changed it.
 
     Raises:
-        UntrustedBundleError: others may have written the file, or it has another hash.
+        UntrustedBundleError: others may have written the file, it has another hash, or it lacks the signature.
         BundleFormatError: a rule of the format is broken.
-        OSError: the file cannot be read.
+        UnsupportedError: the key cannot be used.
+        OSError: a file cannot be read.
     """
     data, status = _read_file(path)
     if sha256 is not None:
         found = hashlib.sha256(data).hexdigest()
         if found != sha256.lower():
             raise UntrustedBundleError(f"{os.fspath(path)} has SHA-256 {found}, expected {sha256}: it is another file")
-    elif not trust:
-        _require_private(os.fspath(path), status)
-    return BundleFile(data)
+    file = BundleFile(data)
+    if public_key is not None:
+        from pylazy.runtime.signature import require_signature
+
+        require_signature(path, file.manifest_text, [public_key])
+    elif sha256 is None and not trust and not _is_private(status):
+        from pylazy.runtime.signature import read_signature, require_signature, trusted_keys
+
+        keys = trusted_keys()
+        if not keys or read_signature(path) is None:
+            _refuse_public(os.fspath(path), status)
+        require_signature(path, file.manifest_text, keys)
+    return file
+
+
+def sign_bundle(path: "str | os.PathLike[str]", private_key: "str | os.PathLike[str]") -> str:
+    """Sign a bundle, in a file beside it.
+
+    Args:
+        path: the bundle.
+        private_key: a file with an Ed25519 private key in PEM.
+
+    Returns:
+        The path of the signature.
+
+    Raises:
+        BundleFormatError: this is no bundle.
+        UnsupportedError: the file has no such key, or the package cryptography is not installed.
+        OSError: a file cannot be read or written.
+    """
+    from pylazy.runtime.signature import sign, signature_path
+
+    signature = sign(read_bundle(path).manifest_text, private_key)
+    save_bundle(signature_path(path), signature)
+    return signature_path(path)
 
 
 def save_bundle(path: "str | os.PathLike[str]", data: bytes) -> None:
@@ -199,12 +287,19 @@ def _read_file(path: "str | os.PathLike[str]") -> tuple[bytes, os.stat_result]:
     return data, status
 
 
-def _require_private(path: str, status: os.stat_result) -> None:
+def _is_private(status: os.stat_result) -> bool:
+    """Whether only this user and root may have written a file."""
     if not hasattr(os, "geteuid"):  # Windows has no such bits
-        return
-    remedy = "a bundle is machine code: pass trust=True if you trust all of them, or sha256= to name the file you mean"
+        return True
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & _WRITABLE_BY_OTHERS
+
+
+def _refuse_public(path: str, status: os.stat_result) -> NoReturn:
+    remedy = (
+        "a bundle is machine code: pass trust=True if you trust all of them, sha256= to name the file you mean, or "
+        "public_key= if it is signed"
+    )
     if status.st_uid not in (os.geteuid(), 0):
         raise UntrustedBundleError(f"{path} belongs to another user (number {status.st_uid}); {remedy}")
-    if status.st_mode & _WRITABLE_BY_OTHERS:
-        mode = stat.filemode(status.st_mode)
-        raise UntrustedBundleError(f"{path} may be written by other users ({mode}); {remedy}, or chmod go-w")
+    mode = stat.filemode(status.st_mode)
+    raise UntrustedBundleError(f"{path} may be written by other users ({mode}); {remedy}, or chmod go-w")

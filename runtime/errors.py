@@ -14,7 +14,7 @@ class DtypeError(PylazyError, TypeError):
 
 
 class DeviceError(PylazyError, ValueError):
-    """Arrays that live on different devices, or on one that cannot be used."""
+    """Arrays that live on different devices, or on one that cannot be used; or a device that fails."""
 
 
 class AxisError(PylazyError, ValueError):

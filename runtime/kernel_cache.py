@@ -1,4 +1,4 @@
-"""Kernel images by key: in memory, then on disk."""
+"""Images of programs for CPUs and GPUs by key: in memory, then on disk."""
 
 import contextlib
 import functools
@@ -13,11 +13,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pylazy.runtime.errors import InternalError, KernelFormatError
 from pylazy.runtime.fork_lock import ForkLock
+from pylazy.runtime.gpu_image import GPU_MAGIC, GpuImage
+from pylazy.runtime.gpu_launch import GpuProgram
 from pylazy.runtime.kernel import FORMAT_VERSION, KernelImage
 from pylazy.runtime.launch import Program
+
+Image = KernelImage | GpuImage
+_Program = TypeVar("_Program", Program, GpuProgram)
 
 DEFAULT_CAPACITY = 1024
 MAX_ENTRY_BYTES = 256 << 20
@@ -29,8 +35,8 @@ _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass
 class _Entry:
-    image: KernelImage
-    program: Program | None = None
+    image: Any
+    program: Program | GpuProgram | None = None
 
 
 class KernelCache:
@@ -54,12 +60,12 @@ class KernelCache:
         self._build_lock = ForkLock()
         self._has_warned = False
 
-    def get(self, key: str) -> KernelImage | None:
+    def get(self, key: str) -> Image | None:
         """The image of `key`, or None."""
         entry = self._find(key)
         return None if entry is None else entry.image
 
-    def put(self, key: str, image: KernelImage) -> None:
+    def put(self, key: str, image: Image) -> None:
         """Keep `image`, in memory and on disk, in place of what was kept before."""
         self._remember(key, _Entry(image))
         if self.directory is None:
@@ -76,19 +82,26 @@ class KernelCache:
             DeviceError: the image is for another processor.
             Exception: whatever `build` raises; nothing is kept then.
         """
+        return self._program(key, build, Program)
+
+    def gpu_program(self, key: str, build: Callable[[], GpuImage]) -> GpuProgram:
+        """The GPU program of `key`, described to the runtime; otherwise as `program`."""
+        return self._program(key, build, GpuProgram)
+
+    def _program(self, key: str, build: Callable[[], Any], load: type[_Program]) -> _Program:
         entry = self._recall(key)
-        if entry is not None and entry.program is not None:
+        if entry is not None and isinstance(entry.program, load):
             return entry.program
         with self._build_lock.held():
             entry = self._find(key)
             if entry is None:
                 image = build()
-                program = Program.load(image)
+                program = load(image)
                 self.put(key, image)
                 self._remember(key, _Entry(image, program))
                 return program
-            if entry.program is None:
-                entry.program = Program.load(entry.image)
+            if not isinstance(entry.program, load):
+                entry.program = load(entry.image)
             return entry.program
 
     def clear_memory(self) -> None:
@@ -146,12 +159,12 @@ def default_cache() -> KernelCache:
     return KernelCache(directory=default_directory())
 
 
-def load(key: str) -> KernelImage | None:
+def load(key: str) -> Image | None:
     """The image of `key` in the cache of this process, or None."""
     return default_cache().get(key)
 
 
-def store(key: str, image: KernelImage) -> None:
+def store(key: str, image: Image) -> None:
     """Keep `image` in the cache of this process."""
     default_cache().put(key, image)
 
@@ -199,7 +212,7 @@ def _entry_head(key: str) -> bytes:
     return _ENTRY_MAGIC + key.encode() + b"\n"
 
 
-def _read_entry(directory: Path, key: str) -> KernelImage | None:
+def _read_entry(directory: Path, key: str) -> Image | None:
     try:
         if not _is_private(directory.stat()):
             return None
@@ -209,8 +222,9 @@ def _read_entry(directory: Path, key: str) -> KernelImage | None:
     head = _entry_head(key)
     if data is None or not data.startswith(head):
         return None
+    content = data[len(head) :]
     try:
-        return KernelImage.from_bytes(data[len(head) :])
+        return GpuImage.from_bytes(content) if content.startswith(GPU_MAGIC) else KernelImage.from_bytes(content)
     except KernelFormatError:
         return None
 
@@ -232,7 +246,7 @@ def _is_private(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
 
 
-def _write_entry(directory: Path, key: str, image: KernelImage) -> None:
+def _write_entry(directory: Path, key: str, image: Image) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_private(directory.stat()):
         raise PermissionError("other users may write to this folder, or own it")

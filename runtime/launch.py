@@ -13,7 +13,7 @@ from pylazy.runtime.native_library import CBuffer, CGeometry, CPhase, check, nat
 from pylazy.runtime.threads import configure_threads
 
 _ROLE_CODES = {"input": 0, "output": 1, "scratch": 2, "table": 3}
-_AXIS_CODES = {"": 0, "i": 1, "j": 2, "ij": 3}
+AXIS_CODES = {"": 0, "i": 1, "j": 2, "ij": 3}
 _X86_LEVELS = CPU_LEVELS[:3]
 
 
@@ -48,7 +48,7 @@ class Program:
         configure_threads()
         library = native_library()
         handle = ctypes.c_void_p()
-        buffers = _c_buffers(image.buffers)
+        buffers = c_buffers(image.buffers)
         phases = _c_phases(image.phases)
         check(
             library.plz_program_create(
@@ -58,7 +58,9 @@ class Program:
         self.image = image
         self._handle = handle.value
         self._plz_run = library.plz_run
+        self._plz_run_one = library.plz_run_one
         self._pack_pointers = struct.Struct(f"{len(image.arguments)}P").pack
+        self._pack_launch = struct.Struct(f"P2q{len(image.arguments)}P").pack
         finalizer = weakref.finalize(self, library.plz_program_destroy, handle.value)
         finalizer.atexit = False  # a daemon thread may still run it while the process ends
 
@@ -96,15 +98,14 @@ class Program:
             InternalError: the arguments do not fit the image.
         """
         try:
-            packed = self._pack_pointers(*pointers)
             if not batch_sizes:
-                status = self._plz_run(self._handle, packed, m, n, 0, None, None)
+                status = self._plz_run_one(self._pack_launch(self._handle, m, n, *pointers))
             else:
                 rank = len(batch_sizes)
                 strides = [stride for of_buffer in batch_strides for stride in of_buffer]
                 status = self._plz_run(
                     self._handle,
-                    packed,
+                    self._pack_pointers(*pointers),
                     m,
                     n,
                     rank,
@@ -140,11 +141,12 @@ def is_runnable(target: str) -> bool:
     return target == host
 
 
-def _c_buffers(buffers: tuple[Buffer, ...]) -> "ctypes.Array[CBuffer]":
+def c_buffers(buffers: tuple[Buffer, ...]) -> "ctypes.Array[CBuffer]":
+    """Describe buffers as the library reads them."""
     found = (CBuffer * len(buffers))()
     for target, source in zip(found, buffers, strict=True):
         target.role = _ROLE_CODES[source.role]
-        target.axis = _AXIS_CODES[source.axis]
+        target.axis = AXIS_CODES[source.axis]
         target.row_bytes = source.row_bytes
         target.per_split = source.per_split
     return found
@@ -158,8 +160,8 @@ def _c_phases(phases: tuple[Phase, ...]) -> "ctypes.Array[CPhase]":
         target.rows_per_tile = source.rows_per_tile
         target.max_columns_per_split = source.max_columns_per_split
         target.cost = source.cost
-        target.rows_axis = _AXIS_CODES[source.rows]
-        target.columns_axis = _AXIS_CODES[source.columns]
+        target.rows_axis = AXIS_CODES[source.rows]
+        target.columns_axis = AXIS_CODES[source.columns]
         target.splittable = source.splittable
         target.merges = source.merges
         target.tile_table = source.tile_table

@@ -4,14 +4,27 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pylazy.runtime.archive import MAX_ARCHIVE_BYTES, MAX_ENTRIES, require
+from pylazy.runtime.archive import MAX_ARCHIVE_BYTES, MAX_ENTRIES, refuse, require
 from pylazy.runtime.errors import BundleFormatError
-from pylazy.runtime.kernel import AXES, CPU_LEVELS, DTYPE_BYTES, MAX_ROW_BYTES, ROLES, Buffer
-from pylazy.runtime.manifest import FORMAT, LAYOUTS, MANIFEST, Argument, Blob, Code, Function, Kernel, Manifest, Result
+from pylazy.runtime.kernel import AXES, BUFFER_AXES, CPU_LEVELS, DTYPE_BYTES, MAX_ROW_BYTES, ROLES, Buffer
+from pylazy.runtime.manifest import (
+    ARGUMENT_AXES,
+    FEATURES,
+    FORMAT,
+    LAYOUTS,
+    MANIFEST,
+    PARTS,
+    Argument,
+    Blob,
+    Code,
+    Function,
+    Kernel,
+    Manifest,
+    Result,
+)
 
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_NESTING = 16
@@ -23,6 +36,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _KERNEL_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")
 _PTX_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,999}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _TEXT = re.compile(r"[^\x00]{0,4096}", re.DOTALL)
 
 _Record = TypeVar("_Record")
@@ -39,19 +53,27 @@ class _Fields:
         self.is_newer = is_newer
 
     def _take(self, name: str) -> Any:
-        require(name in self._found, f"{self.what} has no {name}")
+        if name not in self._found:  # here and below, messages are written where one is needed: this is the way to load
+            refuse(f"{self.what} has no {name}")
         return self._found[name]
 
-    def text(self, name: str, pattern: "re.Pattern[str]" = _TEXT, *, may_be_empty: bool = False) -> str:
-        value = self._take(name)
-        is_right = type(value) is str and (pattern.fullmatch(value) is not None or (may_be_empty and value == ""))
-        require(is_right, f"{name} of {self.what} is {str(value)[:100]!r}, expected {pattern.pattern}")
+    def has(self, name: str) -> bool:
+        return name in self._found
+
+    def text(
+        self, name: str, pattern: "re.Pattern[str]" = _TEXT, *, may_be_empty: bool = False, absent: str | None = None
+    ) -> str:
+        value = self._take(name) if absent is None else self._found.get(name, absent)
+        if type(value) is not str or (pattern.fullmatch(value) is None and not (may_be_empty and value == "")):
+            refuse(f"{name} of {self.what} is {str(value)[:100]!r}, expected {pattern.pattern}")
         return str(value)
 
-    def choice(self, name: str, choices: Sequence[str]) -> str:
-        value = self._take(name)
-        expected = ", ".join(map(repr, choices))
-        require(type(value) is str and value in choices, f"{name} of {self.what} is {value!r}, expected {expected}")
+    def choice(self, name: str, choices: Sequence[str], *, absent: str | None = None) -> str:
+        """One of some texts; `absent` where the file is older than the field."""
+        value = self._take(name) if absent is None else self._found.get(name, absent)
+        if type(value) is not str or value not in choices:
+            expected = ", ".join(map(repr, choices))
+            refuse(f"{name} of {self.what} is {value!r}, expected {expected}")
         return str(value)
 
     def integer(self, name: str, least: int, most: int) -> int:
@@ -59,8 +81,8 @@ class _Fields:
         _check_integer(value, least, most, what=f"{name} of {self.what}")
         return int(value)
 
-    def boolean(self, name: str) -> bool:
-        value = self._take(name)
+    def boolean(self, name: str, *, absent: bool | None = None) -> bool:
+        value = self._take(name) if absent is None else self._found.get(name, absent)
         require(type(value) is bool, f"{name} of {self.what} is not a boolean")
         return bool(value)
 
@@ -103,10 +125,15 @@ class _Fields:
         return MappingProxyType(dict(self._found))
 
     def records(self, name: str, read: "Callable[[_Fields], _Record]", *, most: int = MAX_ITEMS) -> tuple[_Record, ...]:
+        """Records in a list."""
         found = enumerate(self.items(name, most=most))
         return tuple(
             self.record(read, value, what=f"number {index} of {name} of {self.what}") for index, value in found
         )
+
+    def selection(self, name: str) -> tuple[Function, ...]:
+        """The functions of a selection, which have none themselves; none where the file is older than the field."""
+        return self.records(name, _function_of_selection, most=2) if self.has(name) else ()
 
     def record(self, read: "Callable[[_Fields], _Record]", value: object, *, what: str) -> _Record:
         inner = _Fields(value, what=what, is_newer=self.is_newer)
@@ -114,15 +141,17 @@ class _Fields:
         inner.check_unknown(made)
         return made
 
-    def check_unknown(self, made: object) -> None:
+    def check_unknown(self, made: Any) -> None:
         """Refuse fields of no meaning, but in a file of a higher minor version, which may have more."""
-        unknown = sorted(set(self._found) - {item.name for item in fields(made)})  # type: ignore[arg-type]
-        require(self.is_newer or not unknown, f"{self.what} has unknown fields {unknown[:5]}")
+        known = getattr(made, "_fields", None) or made.__dataclass_fields__
+        unknown = self._found.keys() - set(known)
+        if unknown and not self.is_newer:
+            refuse(f"{self.what} has unknown fields {sorted(unknown)[:5]}")
 
 
 def _check_integer(value: object, least: int, most: int, *, what: str) -> None:
-    is_right = type(value) is int and least <= value <= most
-    require(is_right, f"{what} is {str(value)[:100]}, expected an integer from {least} to {most}")
+    if type(value) is not int or not least <= value <= most:
+        refuse(f"{what} is {str(value)[:100]}, expected an integer from {least} to {most}")
 
 
 def read_manifest(data: memoryview) -> Manifest:
@@ -142,7 +171,7 @@ def read_manifest(data: memoryview) -> Manifest:
 
 
 def read_launch(code: Code) -> tuple[tuple[Mapping[str, Any], ...], tuple[Buffer, ...]]:
-    """Read how PTX is launched: its kernels, whose fields its target decides on, and its buffers.
+    """Read how PTX is launched: the fields of its kernels, which `pylazy.runtime.gpu_image` checks, and its buffers.
 
     Raises:
         BundleFormatError: a field breaks its rule; the message names both.
@@ -163,9 +192,10 @@ def _parse_json(data: bytes) -> Any:
 def _check_nesting(data: bytes) -> None:
     """Refuse text that is nested deeply, before a parser that recurses sees it; brackets in strings count as well."""
     depth = 0
-    for found in re.finditer(rb"[\[{\]}]", data):
-        depth += 1 if found.group() in b"[{" else -1
-        require(depth <= MAX_NESTING, f"{MANIFEST} is nested more than {MAX_NESTING} deep")
+    for found in data.translate(None, _NO_BRACKETS):
+        depth += 1 if found in b"[{" else -1
+        if depth > MAX_NESTING:
+            refuse(f"{MANIFEST} is nested more than {MAX_NESTING} deep")
 
 
 def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -190,7 +220,8 @@ def _check_version(found: Any) -> None:
 
 def _manifest(found: _Fields) -> Manifest:
     requires = found.texts("requires")
-    require(not requires, f"a reader must know {', '.join(requires)}, this pylazy does not: a newer one is needed")
+    unknown = [name for name in requires if name not in FEATURES]
+    require(not unknown, f"a reader must know {', '.join(unknown)}, this pylazy does not: a newer one is needed")
     return Manifest(
         format=found.integers("format", 0, 1 << 31),
         requires=requires,
@@ -200,12 +231,22 @@ def _manifest(found: _Fields) -> Manifest:
         functions=found.records("functions", _function),
         kernels=found.records("kernels", _kernel),
         blobs=found.records("blobs", _blob, most=MAX_ENTRIES),
+        header=found.text("header", may_be_empty=True, absent=""),
     )
 
 
 def _function(found: _Fields) -> Function:
+    return _any_function(found, _IDENTIFIER, found.selection("selection"))
+
+
+def _function_of_selection(found: _Fields) -> Function:
+    require(not found.has("selection"), f"{found.what} has a selection itself")
+    return _any_function(found, _KERNEL_ID, ())
+
+
+def _any_function(found: _Fields, name: "re.Pattern[str]", selection: tuple[Function, ...]) -> Function:
     return Function(
-        name=found.text("name", _IDENTIFIER),
+        name=found.text("name", name),
         meaning=found.text("meaning"),
         dtype=found.choice("dtype", ("float32", "float64")),
         reduced=found.choice("reduced", ("i", "j")),
@@ -215,17 +256,22 @@ def _function(found: _Fields) -> Function:
         results=found.records("results", _result, most=256),
         kernel=found.text("kernel", _KERNEL_ID),
         gradients=found.texts("gradients", _KERNEL_ID),
+        ranged=found.boolean("ranged", absent=False),
+        is_complex=found.boolean("is_complex", absent=False),
+        indices=found.choice("indices", ("", "i", "j", "ij"), absent=""),
+        selection=selection,
     )
 
 
 def _argument(found: _Fields) -> Argument:
     argument = Argument(
         name=found.text("name", _IDENTIFIER),
-        axis=found.choice("axis", AXES),
+        axis=found.choice("axis", ARGUMENT_AXES),
         dim=found.integer("dim", 1, MAX_ROW_BYTES // 8),
         layout=found.choice("layout", LAYOUTS),
         place=found.integer("place", 0, 255),
         default=found.text("default"),
+        part=found.choice("part", PARTS, absent=""),
     )
     if argument.default:
         require(argument.axis == "" and argument.dim == 1, f"{found.what} is no number and has a default")
@@ -268,14 +314,15 @@ def _code(found: _Fields) -> Code:
         few_rows=found.choice("few_rows", AXES),
         blob=found.text("blob"),
         launch=found.mapping("launch"),
+        cubin=found.text("cubin", may_be_empty=True, absent=""),
     )
     is_gpu = code.target not in CPU_LEVELS
+    require(is_gpu or not code.cubin, f"{found.what} is for {code.target} and has a cubin")
     require(is_gpu == bool(code.launch), f"{found.what} is for {code.target} and has {'no ' * is_gpu}launch")
     return code
 
 
-@dataclass(frozen=True)
-class _PtxKernel:
+class _PtxKernel(NamedTuple):
     """Fields of a kernel of PTX, which its target decides on."""
 
     values: Mapping[str, Any]
@@ -292,7 +339,7 @@ def _buffer(found: _Fields) -> Buffer:
     return Buffer(
         name=found.text("name"),
         role=found.choice("role", ROLES),
-        axis=found.choice("axis", AXES),
+        axis=found.choice("axis", BUFFER_AXES),
         dtype=found.choice("dtype", tuple(DTYPE_BYTES)),
         dim=found.integer("dim", 1, MAX_ROW_BYTES // 8),
         per_split=found.boolean("per_split"),

@@ -3,6 +3,7 @@
 python tests/fuzz_bundles.py 100000
 """
 
+import functools
 import hashlib
 import json
 import random
@@ -12,34 +13,44 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pylazy.bundled_functions import LoadedBundle
-from pylazy.runtime import launch
+from pylazy.bundling.bundled_functions import LoadedBundle
+from pylazy.runtime import gpu_launch, launch
 from pylazy.runtime.archive import read_archive, write_archive
-from pylazy.runtime.bundle import BundleFile
+from pylazy.runtime.bundle import FIRST_LAUNCHED, BundleFile
 from pylazy.runtime.errors import BundleFormatError
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.manifest import MANIFEST
 
 FROZEN = Path(__file__).parent / "data" / "frozen-0.1.plzb"
+FROZEN_1_1 = FROZEN.with_name("frozen-0.1-format-1.1.plzb")
 VALUES = (
     None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**400, 0.5, -0.0, "", "x", "i", "j", "..", "../x", "/etc/p",
     "\x00", "MANIFEST.json", "a" * 300, "\ud800", [], {}, [[]], [0], ["x"], {"x": 1}, "sm_80", "x86-64", "int64", "nan",
+    "ij", "ji", "real", "imag", "ranges", "selection", "sum", "kmin", "argkmin",
 )  # fmt: skip
 
 
-def small_seed() -> bytes:
-    """The frozen bundle without most of its gradients, so that reading one takes a fraction of a millisecond."""
-    entries = {name: bytes(data) for name, data in read_archive(FROZEN.read_bytes()).items()}
+@functools.cache
+def small_seed(path: Path = FROZEN) -> bytes:
+    """A frozen bundle without most of its gradients, so that reading one takes a fraction of a millisecond."""
+    entries = {name: bytes(data) for name, data in read_archive(path.read_bytes()).items()}
     manifest = json.loads(entries.pop(MANIFEST))
-    kept = {"gaussian", "gaussian.gradient.0", "two_nearest"}
+    for function in list(_functions(manifest)):
+        function["gradients"] = function["gradients"][-1:]
+    kept = {name for found in _functions(manifest) for name in (found["kernel"], *found["gradients"])}
     manifest["kernels"] = [kernel for kernel in manifest["kernels"] if kernel["id"] in kept]
-    for function in manifest["functions"]:
-        function["gradients"] = [name for name in function["gradients"] if name in kept]
     for kernel in manifest["kernels"]:
         kernel["code"] = [code for code in kernel["code"] if not code["few_rows"]]
     used = {path for kernel in manifest["kernels"] for path in (kernel["formula"], kernel["kernel"])}
-    used |= {code["blob"] for kernel in manifest["kernels"] for code in kernel["code"]}
+    codes = [code for kernel in manifest["kernels"] for code in kernel["code"]]
+    used |= {path for code in codes for path in (code["blob"], code.get("cubin", ""))} | {manifest.get("header", "")}
     return rebuilt(manifest, {name: data for name, data in entries.items() if name in used})
+
+
+def _functions(manifest: Any) -> Any:
+    for function in manifest["functions"]:
+        yield function
+        yield from function.get("selection", ())
 
 
 def rebuilt(manifest: Any, entries: dict[str, bytes], *, seal: bool = True) -> bytes:
@@ -148,21 +159,26 @@ def read_all(data: bytes) -> None:
         for code in kernel.code:
             if code.target in CPU_LEVELS:
                 file.image(kernel, code)
+            elif file.manifest.format >= FIRST_LAUNCHED:
+                file.gpu_image(kernel, code)
 
 
 def fuzz(count: int, *, seed: int) -> Counter[str]:
-    """Read `count` damaged bundles.
+    """Read `count` damaged bundles, half of them of each format.
 
     Returns:
         How many were refused by which rule, by the first words of the message; "read" for those that were not refused.
     """
     chance = random.Random(seed)
-    data = small_seed()
-    read_all(data)
+    seeds = [small_seed(path) for path in (FROZEN, FROZEN_1_1)]
+    for data in seeds:
+        read_all(data)
     outcomes: Counter[str] = Counter()
-    with mock.patch.object(launch.Program, "__init__", side_effect=AssertionError("code was put into memory")):
-        for _ in range(count):
-            damaged = chance.choice(MUTATIONS)(data, chance)
+    refuse = mock.patch.object(launch.Program, "__init__", side_effect=AssertionError("code was put into memory"))
+    refuse_gpu = mock.patch.object(gpu_launch.GpuProgram, "__init__", side_effect=AssertionError("a driver was opened"))
+    with refuse, refuse_gpu:
+        for number in range(count):
+            damaged = chance.choice(MUTATIONS)(seeds[number % 2], chance)
             try:
                 read_all(damaged)
                 outcomes["read"] += 1

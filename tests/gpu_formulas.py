@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pylazy import LazyTensor, Pm, Vi, Vj
+from pylazy import LazyTensor, Pm, Vi, Vij, Vj
 from pylazy.reductions import gradient_request
 from pylazy.trace import Traced, trace
 from reference import evaluate_dense, reduce_dense
@@ -90,6 +90,12 @@ def concatenated(v: Variables) -> Any:
     return (v.x(3).concat(v.y(40)) * v.y(1)).sum(axis=1, call=False)
 
 
+def long_products(v: Variables) -> Any:
+    """Make a long result with factors of the row, of the pair and of the column, and a seam between its elements."""
+    vectors = v.y(36).concat(v.y(64)) * v.y(1)
+    return (-2.5 * v.x(1) * (-v.x(3).sqdist(v.y(3))).exp() * vectors).sum(axis=1, call=False)
+
+
 def dot_of_long(v: Variables) -> Any:
     """Make a formula whose column is too long to be staged."""
     return ((v.x(2000) | v.y(2000)) * v.y(2)).sum(axis=1, call=False)
@@ -116,6 +122,9 @@ FORMULAS: Mapping[str, Formula] = {
     "with_parameter": with_parameter,
     "with_number": with_number,
     "concatenated": concatenated,
+    "long_products": long_products,
+    "min_argmin_d20": _distances(lambda d: d.min_argmin(axis=1, call=False), 20),
+    "logsumexp_d20": logsumexp(20),
     "dot_of_long": dot_of_long,
 }
 DIFFERENTIABLE = (
@@ -159,7 +168,55 @@ def expected(reduction: Any) -> list[Array]:
     job = reduction._job
     values = [evaluate_dense(expression) for expression in job.expressions]
     results = []
-    for kind, operands, k, _ in job.wanted:
+    for kind, operands, k, *_ in job.wanted:
         dense = reduce_dense(kind, [values[operand] for operand in operands], axis=job.reduced, k=k)
         results.append(dense.reshape(dense.shape[0], -1))
     return results
+
+
+def _distance(v: Variables) -> LazyTensor:
+    return v.x(3).sqdist(v.y(3))
+
+
+def _summed(**options: Any) -> Formula:
+    return lambda v: _distance(v).sum(axis=1, call=False, **options)
+
+
+def _ranged(reduce: Callable[..., Any]) -> Formula:
+    """Reduce over all pairs, as two intervals of one block."""
+
+    def build(v: Variables) -> Any:
+        edges = np.array([[0, 2], [2, v.columns]])
+        block, none = (np.array([[0, v.rows]]), np.array([2]), edges), (np.zeros((0, 2), int), np.zeros(0, int))
+        return reduce(_distance(v), axis=1, ranges=(*block, *none, np.zeros((0, 2), int)), call=False)
+
+    return build
+
+
+def _product_of_pairs(v: Variables) -> Any:
+    dense = Vij(np.ones((v.rows, v.columns, 3), v.dtype))
+    return ((dense * v.y(3)).sum(-1).sin() * v.x(2)).sum(axis=1, call=False)
+
+
+def _soft_dtw(n: int, m: int) -> Formula:
+    return lambda v: v.x(n).softdtw_sqdist(v.y(m), 0.3).sum(axis=1, call=False)
+
+
+#: What kernels have beyond the formula.
+FEATURES: Mapping[str, Formula] = {
+    "kahan": _summed(sum_scheme="kahan_scheme"),
+    "wide": _summed(dtype_acc="float64"),
+    "direct": _summed(sum_scheme="direct_sum"),
+    "wide_logsumexp": lambda v: _distance(v).logsumexp(axis=1, call=False, dtype_acc="float64"),
+    "long_kahan": lambda v: (v.x(64) * v.y(64)).sum(axis=1, call=False, sum_scheme="kahan_scheme"),
+    "long_selection": lambda v: ((v.x(3) - v.y(3)) ** 2).argKmin(20, axis=1, call=False),
+    "ranged_gaussian": _ranged(lambda d, **o: (-d).exp().sum(**o)),
+    "ranged_argmin": _ranged(lambda d, **o: d.argmin(**o)),
+    "ranged_logsumexp": _ranged(lambda d, **o: d.logsumexp(**o)),
+    "ranged_selection": _ranged(lambda d, **o: d.Kmin_argKmin(10, **o)),
+    "product_of_pairs": _product_of_pairs,
+    "soft_dtw": _soft_dtw(20, 17),
+    "short_soft_dtw": _soft_dtw(6, 5),
+}
+#: Those of which the gradient is another kind of kernel.
+GRADIENT_FEATURES = ("product_of_pairs", "short_soft_dtw")

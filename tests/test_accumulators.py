@@ -200,10 +200,3 @@ def test_contradictions_are_refused_at_the_users_line(name):
     with pytest.raises(error, match=message) as caught:
         k.sum(axis=1, **options)
     assert __file__ in str(caught.value)
-
-
-def test_gpus_refuse_what_they_do_not_have():
-    for options, attribute in ((DOUBLE, "accumulator = f64"), (KAHAN, "scheme = .kahan"), (DIRECT, "scheme = .direct")):
-        reduction = (Vi(ONES) * Vj(ONES)).sum(axis=1, call=False, **options)
-        with pytest.raises(UnsupportedError, match=f"reduction.accumulate of kind sum with {attribute}.* sm_90"):
-            reduction.as_text("ptx")

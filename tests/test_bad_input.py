@@ -112,7 +112,7 @@ CASES = {
     "product of vectors": (lambda: (Vi(X) - Vj(Y)) @ Y, ShapeError, "needs a K of inner dimension 1, found 3"),
     "unknown option": (lambda: K.sum(axis=1, bakend="CPU"), TypeError, "no argument 'bakend'"),
     "unknown backend": (lambda: K.sum(axis=1, backend="TPU"), DeviceError, "backend is 'TPU', expected one of auto"),
-    "backend GPU": (lambda: K.sum(axis=1, backend="GPU_1D"), UnsupportedError, "launch on GPUs is not there yet"),
+    "device_id": (lambda: K.sum(axis=1, device_id="0"), DeviceError, "device_id is '0', expected the number of a GPU"),
     "ranges": (lambda: K.sum(axis=1, ranges=(1,) * 6), DtypeError, "ranges_i of ranges is of type int"),
     "scheme": (lambda: K.sum(axis=1, sum_scheme="pairwise"), UnsupportedError, "sum_scheme is 'pairwise', expected"),
     "accumulator": (lambda: K.sum(axis=1, dtype_acc="float16"), DtypeError, "dtype_acc is 'float16', expected one of"),

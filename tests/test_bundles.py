@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import pylazy
-from fuzz_bundles import FROZEN
+from fuzz_bundles import FROZEN, FROZEN_1_1
 from pylazy import LazyTensor, Pm, Vi, Vj
-from pylazy.bundled_functions import LEVEL_VARIABLE, BundledExecutable
-from pylazy.programs import host_target
+from pylazy.bundling.bundled_programs import LEVEL_VARIABLE, BundledExecutable
+from pylazy.execution.programs import host_target
 from pylazy.runtime import launch
 from pylazy.runtime.bundle import BundleFile
 from pylazy.runtime.errors import (
@@ -29,6 +29,7 @@ from pylazy.runtime.errors import (
 )
 
 FROZEN_SHA256 = "c379221a1d732ed9e03139d220c5afdf1a78596de2cb15946c10d60794787f32"
+FROZEN_1_1_SHA256 = "110b55339f7727c0c3d9335dfcfc9a84afd20e63c4114b73cb15a2e1dccd3da3"
 TARGETS = tuple(dict.fromkeys(("x86-64", host_target())))
 random = np.random.default_rng(0)
 
@@ -321,7 +322,7 @@ def test_symbolic_variables_are_arguments_in_the_order_of_their_indices(tmp_path
     made.compile(TARGETS).save(tmp_path / "k.plzb")
     function = pylazy.load_bundle(tmp_path / "k.plzb").g
     half = np.array([0.5], np.float32)
-    assert str(inspect.signature(function)) == "(width, b, x, y, *, out=None)"
+    assert str(inspect.signature(function)) == "(width, b, x, y, *, out=None, backend=None, device_id=-1)"
     same(function(half, B, X, Y), reduction(half, B, X, Y))
     same(function(0.5, B, X, Y), reduction(half, B, X, Y))
     gradients = []
@@ -341,13 +342,13 @@ def test_signature_and_documentation_name_the_arguments(tmp_path: Path) -> None:
     made.add(gaussian(X, Y, B, call=False), name="g", gradients=False, arguments=("x", "y", "b"))
     made.compile(["x86-64"]).save(tmp_path / "k.plzb")
     function = pylazy.load_bundle(tmp_path / "k.plzb").g
-    assert str(inspect.signature(function)) == "(x, y, b, *, p2=0.5, out=None)"
+    assert str(inspect.signature(function)) == "(x, y, b, *, p2=0.5, out=None, backend=None, device_id=-1)"
     assert re.search(r"sum of f over j.*\n.*\n.*\n +x: array of shape \(M, 3\)", function.__doc__ or "")
     same(function(b=B, y=Y, x=X), function(X, Y, B))
 
 
 def test_repr_lists_the_functions(loaded: Any) -> None:
-    assert "gaussian(x0, y1, y3, *, p2=0.5, out=None)" in repr(loaded)
+    assert "gaussian(x0, y1, y3, *, p2=0.5, out=None, backend=None, device_id=-1)" in repr(loaded)
     assert {"gaussian", "nearest"} <= set(dir(loaded))
     assert list(loaded) == list(REDUCTIONS)
 
@@ -374,7 +375,8 @@ def test_ptx_is_kept_with_its_launch(tmp_path: Path) -> None:
     made.add(gaussian(X, Y, B, call=False), name="g")
     file = BundleFile(made.compile(["sm_80"]).to_bytes())
     for kernel in file.manifest.kernels:
-        (code,) = kernel.code
+        code, floor = kernel.code
+        assert floor.target == "sm_75"
         phases, buffers = file.launch(kernel, code)
         text = file.text(code.blob)
         assert ".target sm_80" in text
@@ -382,7 +384,7 @@ def test_ptx_is_kept_with_its_launch(tmp_path: Path) -> None:
         assert all(f".entry {phase['name']}(" in text for phase in phases)
         assert buffers[0].role == "input"
     (tmp_path / "k.plzb").write_bytes(file.data)
-    with pytest.raises(DeviceError, match=f"the bundle has g for sm_80, this processor is {host_target()}"):
+    with pytest.raises(DeviceError, match=f"the bundle has g for sm_75, sm_80, this processor is {host_target()}"):
         pylazy.load_bundle(tmp_path / "k.plzb").g(X, Y, B)
 
 
@@ -481,6 +483,43 @@ def test_frozen_bundle_of_version_0_1_runs_without_mlir_and_llvm() -> None:
     assert done.stdout == "ran\n"
 
 
+NEWER_KINDS = """
+import sys
+for name in ("mlir", "torch_mlir", "llvmlite"):
+    sys.modules[name] = None
+import numpy as np
+import torch
+import pylazy
+functions = pylazy.load_bundle(sys.argv[1], sha256=sys.argv[2])
+x = torch.arange(21, dtype=torch.float32).reshape(7, 3).div(21).requires_grad_()
+y = torch.arange(15, dtype=torch.float32).reshape(5, 3).div(15)
+squared = (x[:, None] - y).square().sum(-1)
+b = torch.complex(y[:, :1], y[:, 1:2])
+close = torch.testing.assert_close
+close(functions.gaussian(x.detach(), y, y[:, :1]), (-squared / 0.5).exp().detach() @ y[:, :1])
+(found,) = torch.autograd.grad(functions.least(x, y).sum(), x)
+(expected,) = torch.autograd.grad(squared.min(1).values.sum(), x, retain_graph=True)
+close(found, expected)
+half = ([[0, 4], [4, 7]], [1, 2], [[0, 2], [2, 5]])
+other = ([[0, 2], [2, 5]], [1, 2], [[0, 4], [4, 7]])
+mask = torch.zeros(7, 5)
+mask[:4, :2] = mask[4:, 2:] = 1
+found = functions.blocks(x, y, ranges=tuple(map(np.array, half + other)))
+close(found[:, 0], (squared * mask).sum(1))
+close(torch.autograd.grad(found.sum(), x), torch.autograd.grad((squared * mask).sum(), x, retain_graph=True))
+close(functions.waves(x.detach(), y, b), 1j * squared.detach().to(b.dtype) @ b)
+close(functions.costs(squared.detach())[:, 0], squared.detach().max(1).values)
+print("ran")
+"""
+
+
+def test_frozen_bundle_of_format_1_1_runs_without_mlir_and_llvm() -> None:
+    command = [sys.executable, "-c", NEWER_KINDS, str(FROZEN_1_1), FROZEN_1_1_SHA256]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == "ran\n"
+
+
 def test_new_bundle_runs_without_mlir_and_llvm(tmp_path: Path) -> None:
     made = pylazy.Bundle()
     made.add(gaussian(X, Y, B, call=False), name="gaussian", arguments=("x", "y", "b"))
@@ -494,4 +533,4 @@ def test_composed_gradient_runs_one_program_for_each_argument(loaded: Any) -> No
     assert isinstance(executable, BundledExecutable)
     assert executable.differentiable == {0, 1, 3}
     with pytest.raises(UnsupportedError, match="no gradient of gaussian with respect to p2 alone"):
-        executable.gradient((0, 2))
+        executable.gradient_steps((0, 2))

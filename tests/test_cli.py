@@ -13,7 +13,7 @@ import pytest
 import pylazy
 from fuzz_bundles import FROZEN
 from pylazy import cli
-from pylazy.programs import host_target
+from pylazy.execution.programs import host_target
 from pylazy.runtime import launch
 from pylazy.runtime.kernel_cache import KernelCache
 
@@ -134,7 +134,7 @@ def test_inspect_maps_no_code(
     text = capsys.readouterr().out
     assert "gaussian(x: (M, 3), y: (N, 3), b: (N, 1), s: (1,))" in text
     assert f"{host_target()}" in text
-    assert "every hash, image and signature is as the manifest says" in text
+    assert "every hash, image and launch is as the manifest says" in text
     assert "\x1b" not in text
 
 
@@ -175,6 +175,24 @@ def test_run_writes_the_result(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert cli.main(command) == 0
     assert "shape [7, 1], dtype float32" in capsys.readouterr().out
     np.testing.assert_allclose(np.load(output), gaussian(), rtol=1e-5)
+
+
+def test_run_reads_ranges_from_an_archive(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "[blocks]\nformula = 'SqDist(x, y)'\nvariables = ['x = Vi(3)', 'y = Vj(3)']\nranges = true\n"
+    (tmp_path / "f.toml").write_text(text, encoding="utf-8")
+    bundle = str(tmp_path / "k.plzb")
+    assert cli.main(["compile", str(tmp_path / "f.toml"), "-t", "x86-64", "-o", bundle]) == 0
+    half = ([[0, 4], [4, 7]], [1, 2], [[0, 2], [2, 5]])
+    np.savez(tmp_path / "ranges.npz", *map(np.array, (*half, half[2], half[1], half[0])))
+    arrays = [word for name in "xy" for word in ("--arg", f"{name}={folder / name}.npy")]
+    output = tmp_path / "a.npy"
+    command = ["run", bundle, *arrays, "-o", str(output)]
+    assert cli.main(command) == 1
+    assert "was not given 'ranges'" in capsys.readouterr().err
+    assert cli.main([*command, "--arg", f"ranges={tmp_path / 'ranges.npz'}"]) == 0
+    squared = ((X[:, None].astype(float) - Y) ** 2).sum(-1)
+    squared[:4, 2:], squared[4:, :2] = 0, 0
+    np.testing.assert_allclose(np.load(output), squared.sum(1)[:, None], rtol=1e-5)
 
 
 def test_run_refuses_what_it_cannot_use(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

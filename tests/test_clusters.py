@@ -211,7 +211,7 @@ def test_close_pairs_are_those_of_the_dense_matrix(make, dim, distance):
 
 
 def test_many_candidates_are_compared_in_blocks(monkeypatch):
-    from pylazy import cluster_pairs
+    from pylazy.block_sparse import cluster_pairs
 
     monkeypatch.setattr(cluster_pairs, "_BLOCK_PAIRS", 7)
     x = np.random.default_rng(0).random((40, 2))

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from pylazy import (
-    Bundle,
     ComplexLazyTensor,
     DtypeError,
     Genred,
@@ -516,11 +515,6 @@ def test_what_has_no_meaning_is_refused_at_the_users_line(x, y, misuse):
     with pytest.raises(UnsupportedError, match="complex") as refusal:
         misuse(Vi(x) + Vj(y))
     assert __file__ in str(refusal.value)
-
-
-def test_bundles_refuse_complex_reductions(x, y):
-    with pytest.raises(UnsupportedError, match=r"add reductions of z\.real and z\.imag"):
-        Bundle().add((Vi(x) * Vj(y)).sum(axis=1, call=False), name="z")
 
 
 def test_dtypes_and_sizes_are_checked(x):

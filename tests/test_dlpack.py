@@ -107,12 +107,20 @@ def test_genred_and_bundles_take_them(make, tmp_path):
     run = Genred("Exp(-p * SqDist(x, y))", ["x = Vi(3)", "y = Vj(3)", "p = Pm(1)"], "Sum", axis=1)
     bundle = pylazy.Bundle()
     bundle.add(gaussian(X, Y).sum(axis=1, call=False), name="gaussian", arguments=("x", "y"), gradients=False)
-    bundle.compile(targets=[pylazy.programs.host_target()]).save(tmp_path / "k.plzb")
+    bundle.compile(targets=[pylazy.execution.programs.host_target()]).save(tmp_path / "k.plzb")
     loaded = pylazy.load_bundle(tmp_path / "k.plzb").gaussian
     for _ in range(2):
         for found in (run(make(X), make(Y), 0.5), loaded(make(X), Y)):
             assert isinstance(found, Foreign if make is Foreign else np.ndarray)
             assert_close(getattr(found, "array", found), EXPECTED, dtype=np.float32, columns=N)
+
+
+def test_solutions_of_arrays_with_a_namespace_are_theirs():
+    expected = gaussian(X, X).solve(B[:M, None], alpha=0.5)
+    for x, b in ((Foreign(X), Foreign(B[:M, None])), (X, Foreign(B[:M, None])), (Foreign(X), B[:M, None])):
+        found = gaussian(x, x).solve(b, alpha=0.5)
+        assert isinstance(found, Foreign)
+        np.testing.assert_array_equal(found.array, expected)
 
 
 def test_every_dtype_is_read():
@@ -139,8 +147,8 @@ def test_two_libraries_are_refused():
 
 def test_arrays_on_other_devices_are_refused():
     for read in (Vi, LazyTensor, lambda x: gaussian(X, Y) @ x, lambda x: gaussian(X, Y) * x):
-        with pytest.raises(DeviceError, match="type Foreign lies on the DLPack device 2, expected the CPU") as caught:
-            read(Foreign(X, device=(2, 0)))
+        with pytest.raises(DeviceError, match="type Foreign lies on the DLPack device 10, expected the CPU") as caught:
+            read(Foreign(X, device=(10, 0)))
         assert __file__ in str(caught.value)
 
 
@@ -175,6 +183,29 @@ def test_jax_arrays_give_jax_arrays(jnp):
     np.testing.assert_array_equal(k.argmin(axis=1), gaussian(X, Y).argmin(axis=1))
     empty = gaussian(x[:0], y).sum(axis=1)
     assert (empty.shape, isinstance(empty, jnp.ndarray)) == ((0, 1), True)
+
+
+RESULTS_OF_X = {
+    "spread": lambda x, b: gaussian(x, x).var(axis=1),
+    "later": lambda x, b: gaussian(x, x).std(axis=0, call=False)(),
+    "dense": lambda x, b: gaussian(x, x).dense(),
+    "diagonal": lambda x, b: gaussian(x, x).diagonal(),
+    "entries": lambda x, b: gaussian(x, x)[1:3, [0, 2]].dense(),
+    "solution": lambda x, b: gaussian(x, x).solve(b, alpha=0.5),
+    "of a formula": lambda x, b: gaussian(x, x).solve(Vi(b[:, None]), alpha=0.5, preconditioner="jacobi"),
+    "of an operator": lambda x, b: (gaussian(x, x) + gaussian(x, x) + 0.5 * pylazy.identity()).solve(b),
+    "image": lambda x, b: (gaussian(x, x) + 0.5 * pylazy.identity()) @ b,
+    "of KernelSolve": lambda x, b: pylazy.KernelSolve(
+        "Exp(-SqDist(x, y)) * b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)"], "b", axis=1
+    )(x, x, b[:, None], alpha=0.5),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS_OF_X)
+def test_jax_arrays_give_jax_arrays_of_all_else(jnp, name):
+    found = RESULTS_OF_X[name](jnp.asarray(X), jnp.asarray(B[:M]))
+    assert isinstance(found, jnp.ndarray)
+    np.testing.assert_allclose(found, RESULTS_OF_X[name](X, B[:M]), rtol=1e-5, atol=1e-6)
 
 
 def test_jax_arrays_of_16_bits_and_integers(jnp):

@@ -208,7 +208,7 @@ def test_bundles_of_float32_read_narrower_dtypes(tmp_path):
     x, y = numpy_array("float16", M, D), numpy_array("int8", N, D)
     bundle = pylazy.Bundle()
     bundle.add(sqdist(x, y).sum(axis=1, call=False), name="distance", arguments=("x", "y"), gradients=False)
-    bundle.compile(targets=[pylazy.programs.host_target()]).save(tmp_path / "k.plzb")
+    bundle.compile(targets=[pylazy.execution.programs.host_target()]).save(tmp_path / "k.plzb")
     distance = pylazy.load_bundle(tmp_path / "k.plzb").distance
     for _ in range(2):
         np.testing.assert_array_equal(distance(x, y), sqdist(x, y).sum(axis=1).astype(np.float32))

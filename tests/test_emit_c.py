@@ -15,7 +15,7 @@ import torch
 import pylazy
 from pylazy import Pm, Vi, Vj, cli
 from pylazy.commands.emit_c import emit_c
-from pylazy.programs import host_target
+from pylazy.execution.programs import host_target
 from pylazy.runtime.bundle import BundleFile
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.threads import get_num_threads, set_num_threads
@@ -70,6 +70,7 @@ def symbolic() -> dict[str, Any]:
         "two": x0.sqdist(y1).Kmin_argKmin(2, axis=1),
         "nearest": x0.sqdist(y1).argmin(axis=1),
         "over_i": (x0 - y1).square().max(axis=0),
+        "soft": (-x0.sqdist(y1)).sumsoftmaxweight(Vj(2, 1), axis=1),
     }
 
 
@@ -78,7 +79,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("c")
     made = pylazy.Bundle()
     for name, reduction in symbolic().items():
-        names = ("width", "b", "x", "y") if name == "gaussian" else ("x", "y")
+        names = {"gaussian": ("width", "b", "x", "y"), "soft": ("x", "y", "b")}.get(name, ("x", "y"))
         made.add(reduction, name=name, dtype="float64" if name == "average" else "float32", arguments=names)
     made.compile(tuple(dict.fromkeys(("x86-64", host_target()))))
     emit_c(BundleFile(made.to_bytes()), folder / "k", ("header", "source"))
@@ -136,6 +137,12 @@ def test_gradients_are_those_of_the_live_reduction(library: Any) -> None:
     given = (inputs[2], inputs[3], lse.detach().numpy(), cotangent)
     assert call(library, "lse_gradient_x", given, (found,), 70, 50) == OK
     np.testing.assert_allclose(found, x.grad, rtol=1e-5, atol=1e-7)
+    x.grad = None
+    soft = symbolic()["soft"](x, y, torch.from_numpy(inputs[1]))
+    soft.backward(torch.from_numpy(cotangent))
+    given = (inputs[2], inputs[3], inputs[1], soft.detach().numpy(), cotangent)
+    assert call(library, "soft_gradient_x", given, (found,), 70, 50) == OK
+    np.testing.assert_allclose(found, x.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_threads_of_the_runtime_do_not_change_the_bits(library: Any) -> None:
@@ -278,6 +285,22 @@ def test_code_is_right_on_windows_under_emulation(tmp_path: Path) -> None:
     assert "refused: plz_gaussian: y has rows of 2 elements, expected 3" in done.stdout
 
 
+def test_bundle_has_the_header_of_what_c_has(tmp_path: Path) -> None:
+    made = pylazy.Bundle()
+    x, y = Vi(0, 3), Vj(1, 3)
+    made.add(x.sqdist(y).sum(axis=1), name="plain")
+    made.add(x.sqdist(y).sum(axis=1), name="blocks", ranged=True, gradients=False)
+    file = BundleFile(made.compile(["x86-64", "sm_75"]).to_bytes())
+    text = file.text(file.manifest.header)
+    assert "int32_t plz_plain(const DLTensor *x0, const DLTensor *y1, DLTensor *result" in text
+    assert "plz_plain_gradient_x0_y1(" in text
+    assert "plz_blocks" not in text
+    (tmp_path / "kernels.h").write_text(text, encoding="utf-8")
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    subprocess.run([str(COMPILER), *flags, str(tmp_path / "kernels.h")], check=True)
+    assert not BundleFile(made.compile(["sm_75"]).to_bytes()).manifest.header
+
+
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
@@ -295,4 +318,11 @@ def test_c_is_refused_where_it_cannot_be(tmp_path: Path) -> None:
         emit_c(file, tmp_path / "k", ("header",))
     with pytest.raises(UnsupportedError, match="expected a C identifier"):
         emit_c(file, tmp_path / "a-b", ("header",))
+    waves = (Vi(rows(3, 2)) * Vj(rows(4, 2) * 1j)).sum(axis=1, call=False)
+    for what, formula, ranged in (("ranges", reduction, True), ("complex numbers", waves, False)):
+        made = pylazy.Bundle()
+        made.add(formula, name="f", gradients=False, ranged=ranged)
+        file = BundleFile(made.compile(["x86-64"]).to_bytes())
+        with pytest.raises(UnsupportedError, match=f"f has {what}, which the C interface does not"):
+            emit_c(file, tmp_path / "k", ("header",))
     assert not list(tmp_path.iterdir())

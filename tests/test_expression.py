@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pylazy import LazyTensor, Pm, Vi, Vj
-from pylazy.expression import Flattened, apply, constant, resolve
+from pylazy import LazyTensor, Pm, Vi, Vj, forms
+from pylazy.canonical_form import Flattened
+from pylazy.expression import apply, constant
 from pylazy.operations import OPERATIONS, broadcast_dim, soft_dtw_derivative_dim, soft_dtw_dim
+from pylazy.user_positions import resolve
 
 X, Y = np.ones((7, 3)), np.zeros((5, 3))
 
@@ -60,6 +62,40 @@ def test_key_tells_axes_inner_dimensions_and_operand_order_apart():
 def test_equal_subexpressions_share_one_entry():
     repeated = (Vi(X) - Vj(Y)).sqnorm2() + (Vi(X) - Vj(Y)).sqnorm2()
     assert [entry[0] for entry in entries_of(repeated)] == ["var", "var", "sub", "sqnorm2", "add"]
+
+
+def test_formula_that_is_built_again_has_the_form_of_the_first_time():
+    assert gaussian(X, Y)._expression.form is gaussian(X + 1, Y[:2])._expression.form is not None
+
+
+def test_forms_tell_apart_what_keys_tell_apart():
+    formulas = [
+        Vi(X) - Vj(Y), Vj(Y) - Vi(X), Vi(X) - Vi(X), Vi(X) - Vi(X + 1), Vi(X[:, :1]) - Vj(Y), Vi(X) - Pm(Y[0]),
+        Vi(X) * 2, Vi(X) * 3, Vi(X) * 2.0, Vi(X).where(Vi(X), Vj(Y)), Vi(X).where(Vj(Y), Vi(X)),
+        Vi(X).where(Vj(Y), Vj(Y)), Vi(X.astype(np.float32)) - Vj(Y), Vi(X) + Vi(X).row_index(),
+        Vi(X) + Vi(X).column_index(),
+    ]  # fmt: skip
+    assert len({id(formula._expression.form) for formula in formulas}) == len(formulas)
+
+
+def test_results_of_one_form_are_those_of_their_own_data():
+    for x, y in ((X, Y), (X + 1, Y), (X, X), (Y, X)):
+        np.testing.assert_allclose(gaussian(x, y).sum(1)[:, 0], np.exp(-((x[:, None] - y) ** 2).sum(-1)).sum(1))
+        weighted = (Vi(x) * Vj(y)).sum(-1).logsumexp(1, weight=Vj(y + 3))
+        np.testing.assert_allclose(weighted, np.log(np.exp(x @ y.T) @ (y + 3)))
+
+
+def test_formula_of_many_arrays_has_no_form_and_the_right_result():
+    arrays = [X + number for number in range(40)]
+    total = sum(Vi(array) for array in arrays)
+    assert total._expression.form is None
+    np.testing.assert_allclose(total.sum(0), np.sum(arrays, axis=0).sum(0)[None])
+
+
+def test_forms_are_found_anew_after_the_table_was_emptied(monkeypatch):
+    monkeypatch.setattr(forms, "_MAX_FORMS", 3)
+    K = gaussian(X, Y)
+    np.testing.assert_allclose((K + K.sqrt()).sum(1), (gaussian(X, Y) + gaussian(X, Y).sqrt()).sum(1))
 
 
 def test_one_array_as_two_variables_is_one_input_for_each_axis():

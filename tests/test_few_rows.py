@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pylazy import LazyTensor, Vi, Vj, get_num_threads, set_num_threads
-from pylazy.programs import Extents, few_rows
+from pylazy import LazyTensor, Pm, Vi, Vj, get_num_threads, set_num_threads
+from pylazy.execution import programs
+from pylazy.execution.programs import Extents, few_rows
 
 Array = np.ndarray[Any, Any]
 
@@ -117,6 +118,110 @@ def test_choice_of_the_few_depends_on_both_extents() -> None:
     assert few_rows(Extents((), 10_000, 1), "float32") == "j"
     assert few_rows(Extents((), 1, 10), "float32") == ""
     assert few_rows(Extents((), 10_000, 10_000), "float64") == ""
+
+
+def test_rows_that_fill_vectors_are_not_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "host_target", lambda: "x86-64-v3")  # 16 lanes of float32
+    few = [rows for rows in range(1, 60) if few_rows(Extents((), rows, 10_000), "float32")]
+    assert few == [*range(1, 13), *range(17, 25)]
+
+
+# Columns that all rows share
+
+
+def sums(x: Array, y: Array) -> tuple[Array, Array]:
+    """Give the sum and the logsumexp over the columns, from one sweep."""
+    minus = -((Vi(x) - Vj(y)) ** 2).sum(-1)
+    return minus.exp().sum(axis=1)[:, 0], minus.logsumexp(axis=1)[:, 0]
+
+
+@pytest.mark.parametrize(("dim", "rows", "columns"), [
+    (3, 2, 1023), (3, 7, 1025), (3, 12, 5003), (3, 17, 2049), (3, 24, 257),
+    (8, 5, 1100), (9, 5, 1100), (13, 11, 777), (64, 3, 401), (64, 20, 300),
+])  # fmt: skip
+def test_any_number_of_few_rows_on_ragged_columns_matches_dense(dim: int, rows: int, columns: int) -> None:
+    x, y = clouds(rows, columns, "float32", dim)
+    d = distances(x / dim, y / dim)
+    found, logarithm = sums((x / dim).astype("float32"), (y / dim).astype("float32"))
+    np.testing.assert_allclose(found, np.exp(-d).sum(1), rtol=2e-6)
+    np.testing.assert_allclose(logarithm, np.log(np.exp(-d).sum(1)), rtol=2e-6)
+
+
+def test_values_of_a_column_alone_are_right_where_rows_are_few() -> None:
+    x, y = clouds(6, 900, "float64")
+    lazy = ((Vi(x) * 0.5 - (Vj(y) * 0.7).sin()) ** 2).sum(-1)
+    dense = ((x[:, None] * 0.5 - np.sin(y * 0.7)[None]) ** 2).sum(-1)
+    np.testing.assert_allclose((-lazy).exp().sum(axis=1)[:, 0], np.exp(-dense).sum(1), rtol=1e-12)
+    one = Pm(x[0])  # no row at all
+    np.testing.assert_allclose(
+        ((one * 0.5 - (Vj(y) * 0.7).sin()) ** 2).sum(-1).sum(axis=1).item(), dense[0].sum(), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("dim", [3, 12])
+def test_batches_of_few_rows_match_dense(dim: int) -> None:
+    generator = np.random.default_rng(dim)
+    x, y = generator.random((3, 5, 1, dim)), generator.random((3, 1, 1030, dim))
+    lazy = (-((LazyTensor(x) - LazyTensor(y)) ** 2).sum(-1)).exp()
+    dense = np.exp(-((x - y) ** 2).sum(-1))
+    np.testing.assert_allclose(lazy.sum(axis=2)[..., 0], dense.sum(2), rtol=1e-12)
+    np.testing.assert_array_equal(lazy.argmax(axis=2)[..., 0], dense.argmax(2))
+
+
+def test_ranges_of_few_rows_match_dense() -> None:
+    x, y = clouds(4, 600, "float64")
+    lazy = (-((Vi(x) - Vj(y)) ** 2).sum(-1)).exp()
+    rows, slices = np.array([[0, 1], [1, 4]]), np.array([1, 3])
+    columns = np.array([[17, 311], [0, 5], [300, 600]])
+    lazy.ranges = (rows, slices, columns, columns[:1], np.array([1]), rows[:1])
+    dense = np.exp(-distances(x, y))
+    expected = [dense[0, 17:311].sum(), *(dense[1:, :5].sum(1) + dense[1:, 300:].sum(1))]
+    np.testing.assert_allclose(lazy.sum(axis=1)[:, 0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dim", "rows", "columns"), [(3, 5, 300_001), (3, 1, 300_001), (20, 21, 30_011)])
+def test_splits_of_shared_columns_give_the_same_bits_for_any_number_of_threads(
+    dim: int, rows: int, columns: int
+) -> None:
+    x, y = clouds(rows, columns, "float32", dim)
+    before = get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 7):
+            set_num_threads(threads)
+            results.append(np.stack(sums(x, y)))
+    finally:
+        set_num_threads(before)
+    assert len({result.tobytes() for result in results}) == 1
+    np.testing.assert_allclose(results[0][0], np.exp(-distances(x, y)).sum(1), rtol=1e-5, atol=1e-30)
+
+
+def test_first_column_wins_a_tie_between_chunks_whichever_row_it_is() -> None:
+    x, y = np.zeros((5, 1)), np.ones((50_000, 1))
+    y[[1029, 1030, 49_999]] = 0
+    lazy = (Vi(x) - Vj(y)).abs()
+    np.testing.assert_array_equal(lazy.argmin(axis=1), np.full((5, 1), 1029))
+
+
+# Few columns for many rows
+
+
+@pytest.mark.parametrize("dim", [1, 3, 9, 20])
+@pytest.mark.parametrize("columns", [1, 2, 3, 11, 19])
+def test_short_columns_match_dense(dim: int, columns: int) -> None:
+    x, y = clouds(columns, 301, "float32", dim)
+    x, y = y / dim, x / dim  # 301 rows: whole tiles, and one that is not
+    d = distances(x, y)
+    found, logarithm = sums(x, y)
+    np.testing.assert_allclose(found, np.exp(-d).sum(1), rtol=2e-6)
+    np.testing.assert_allclose(logarithm, np.log(np.exp(-d).sum(1)), rtol=2e-6, atol=2e-6)
+    lazy = ((Vi(x) - Vj(y)) ** 2).sum(-1)
+    np.testing.assert_array_equal(d[np.arange(301), lazy.argmin(axis=1)[:, 0]] <= d.min(1) * (1 + 1e-6), True)
+    np.testing.assert_allclose((lazy * (Vi(x) - Vj(y))).sum(axis=1), _weighted(x, y, d), rtol=1e-4, atol=1e-5)
+
+
+def _weighted(x: Array, y: Array, d: Array) -> Array:
+    return (d[:, :, None] * (x[:, None].astype(np.float64) - y[None])).sum(1)
 
 
 def test_formula_that_is_its_own_weight_is_right_where_columns_do_not_fill_a_vector() -> None:

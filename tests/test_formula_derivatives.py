@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pylazy import DtypeError, Genred, LazyTensor, Pm, ShapeError, UnsupportedError, Vi, Vj
-from pylazy.expression import Flattened
+from pylazy.canonical_form import Flattened
 from reference import assert_close, evaluate_dense, reduce_dense
 
 M, N = 4, 3

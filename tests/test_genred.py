@@ -25,7 +25,7 @@ from pylazy import (
     generic_logsumexp,
     generic_sum,
 )
-from pylazy.genred import REDUCTION_OPS
+from pylazy.formula_texts.reduction_texts import REDUCTION_OPS
 from pylazy.reductions import REDUCTIONS
 from reference import assert_close, evaluate_dense, reduce_dense
 

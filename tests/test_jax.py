@@ -25,6 +25,12 @@ LAZY = {
     "logsumexp": SCORES.logsumexp(axis=1, weight=Vj(2, 2)),
     "softmax": SCORES.sumsoftmaxweight(Vj(2, 2), axis=1),
     "prod": (SCORES.exp() + Vj(2, 2)).prod(axis=1),
+    "min": (SCORES * Vj(2, 2)).min(axis=1),
+    "max": (SCORES * Vj(2, 2)).max(axis=0),
+    "Kmin": (SCORES * Vj(2, 2)).Kmin(3, axis=1),
+    "KMax": (SCORES.exp() * Vj(2, 2)).KMax(2, axis=1),
+    "var": (SCORES.exp() * Vj(2, 2)).var(axis=1),
+    "std": (SCORES.exp() + Vj(2, 2)).std(axis=0, ddof=1),
 }
 
 
@@ -42,6 +48,12 @@ DENSE = {
     "logsumexp": dense(lambda s, b: jnp.log((jnp.exp(s) * b).sum(-2))),
     "softmax": dense(lambda s, b: (jax.nn.softmax(s, -2) * b).sum(-2)),
     "prod": dense(lambda s, b: (jnp.exp(s) + b).prod(-2)),
+    "min": dense(lambda s, b: (s * b).min(-2)),
+    "max": dense(lambda s, b: (s * b).max(-3)),
+    "Kmin": dense(lambda s, b: jnp.sort(s * b, axis=-2)[..., :3, :]),
+    "KMax": dense(lambda s, b: jnp.sort(jnp.exp(s) * b, axis=-2)[..., :-3:-1, :]),
+    "var": dense(lambda s, b: (jnp.exp(s) * b).var(-2)),
+    "std": dense(lambda s, b: (jnp.exp(s) + b).std(-3, ddof=1)),
 }
 
 
@@ -83,7 +95,7 @@ def test_forward_mode_matches_dense_jax(name):
     assert_trees_close(jax.jvp(lazy, arrays(), tangents), jax.jvp(reference, arrays(), tangents))
 
 
-@pytest.mark.parametrize("name", ["logsumexp"])
+@pytest.mark.parametrize("name", ["logsumexp", "min"])
 def test_second_derivatives_match_dense_jax_in_every_mode(name):
     lazy, reference = both(name)
 
@@ -109,9 +121,12 @@ def test_third_derivative_matches_dense_jax():
     assert_trees_close(third(lazy), third(reference))
 
 
-@pytest.mark.parametrize("in_axes", [(0, None, None, None), (None, 1, 2, 0)])
-def test_vmap_makes_a_batch_dimension(in_axes):
-    lazy, reference = both("logsumexp")
+@pytest.mark.parametrize(
+    ("name", "in_axes"),
+    [*(("logsumexp", axes) for axes in ((0, None, None, None), (None, 1, 2, 0))), ("min", (0, None, 2, None))],
+)
+def test_vmap_makes_a_batch_dimension(name, in_axes):
+    lazy, reference = both(name)
     stacked = tuple(
         array if axis is None else jnp.stack([array, array / 2, array * 2], axis=axis)
         for array, axis in zip(arrays(), in_axes, strict=True)
@@ -190,11 +205,27 @@ def test_odd_sizes(sizes):
     assert_trees_close(transform(x, y, b, jnp.asarray(P)), expected)
 
 
-def test_selections_are_refused_when_they_are_differentiated():
+def test_values_with_positions_have_derivatives_and_positions_are_integers():
     x, y, _, _ = arrays()
+    both = jax_function(Vi(0, 3).sqdist(Vj(1, 3)).min_argmin(axis=1))
+    positions = jax_function(Vi(0, 3).sqdist(Vj(1, 3)).argKmin(2, axis=1))
+
+    def total(x):
+        smallest, found = both(x, y)
+        return (smallest * (found + 1)).sum() + positions(x, y).sum()
+
+    squared = ((x[:, None] - y[None]) ** 2).sum(-1)
+    nearest = squared.argmin(1)
+    for transform in (jax.grad(total), jax.jit(jax.grad(total))):
+        np.testing.assert_allclose(transform(x), 2 * (x - y[nearest]) * (nearest + 1)[:, None], rtol=1e-12)
+
+
+def test_selections_and_spreads_over_nothing():
     smallest = jax_function(Vi(0, 3).sqdist(Vj(1, 3)).min(axis=1))
-    with pytest.raises(UnsupportedError, match=r"min has no derivative in JAX"):
-        jax.grad(lambda x: smallest(x, y).sum())(x)
+    assert_trees_close(smallest(jnp.ones((2, 3)), jnp.ones((0, 3))), jnp.full((2, 1), jnp.inf))
+    assert_trees_close(jax.grad(lambda x: smallest(x, x[:0]).sum())(jnp.ones((2, 3))), jnp.zeros((2, 3)))
+    spread = jax_function(Vi(0, 3).sqdist(Vj(1, 3)).var(axis=1))
+    assert jnp.isnan(spread(jnp.ones((2, 3)), jnp.ones((0, 3)))).all()
 
 
 def test_wrong_arguments_are_refused_at_the_users_line():
@@ -210,6 +241,7 @@ def test_wrong_arguments_are_refused_at_the_users_line():
         (lambda: jax.jit(called)(x, y, b[1:], p), ShapeError, "arrays of axis j have one size"),
         (lambda: jax_function((Vi(X) * Vj(Y)).sum(axis=1, call=False)), UnsupportedError, "has its data"),
         (lambda: jax_function((Vi(0, 1) * 1j).sum(axis=1)), UnsupportedError, "has complex numbers"),
+        (lambda: jax_function((Vi(X) * Vj(Y)).var(axis=1, call=False)), UnsupportedError, "has its data"),
     ):
         with pytest.raises(error, match=message) as raised:
             call()

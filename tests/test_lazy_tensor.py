@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+import pickle
 import threading
 
 import numpy as np
 import pytest
 
 import pylazy
-from pylazy import LazyTensor, Pm, Reduction, UnsupportedError, Var, Vi, Vj
+from pylazy import ComplexLazyTensor, LazyTensor, Pm, Reduction, UnsupportedError, Var, Vi, Vj
+from pylazy.compat.keops.front_end import find_name
 from reference import assert_close, evaluate_dense, reduce_dense
 
 M, N, D, E = 7, 5, 3, 2
@@ -377,3 +380,90 @@ def test_public_names_exist():
     assert set(pylazy.__all__) <= set(dir(pylazy))
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         _ = pylazy.absent
+
+
+class GaussianKernel(LazyTensor):
+    """As a program may write its own kernels: with arguments and attributes of its own."""
+
+    def __init__(self, x, y, *, scale):
+        self.scale = scale
+        super().__init__((-((Vi(x) - Vj(y)) ** 2).sum(-1) * scale).exp())
+
+
+class Rows(LazyTensor):
+    def __init__(self, x, axis=0):
+        super().__init__(x, axis)
+
+
+class RowsOfNumbers(Rows):
+    pass
+
+
+class ComplexRows(ComplexLazyTensor):
+    def __init__(self, x, name):
+        super().__init__(x, axis=0)
+        self.name = name
+
+
+def test_subclass_may_have_an_init_with_arguments_of_its_own(x, y, rng):
+    b = rng.standard_normal((N, E))
+    K = GaussianKernel(x, y, scale=0.5)
+    assert K.scale == 0.5
+    assert isinstance(K, LazyTensor)
+    assert_close(K @ b, dense_kernel(x, y) @ b, dtype=np.float64, columns=N)
+    assert_close((2 * K) @ b, 2 * dense_kernel(x, y) @ b, dtype=np.float64, columns=N)
+    assert_close(K.T @ b[:1].repeat(M, 0), dense_kernel(x, y).T @ b[:1].repeat(M, 0), dtype=np.float64, columns=M)
+
+
+@pytest.mark.parametrize("cls", [Rows, RowsOfNumbers])
+def test_subclass_reads_data_as_the_class_does(cls, x, y):
+    found = ((cls(x) - Vj(y)) ** 2).sum(-1).sum(axis=1)
+    assert_close(found, ((x[:, None] - y[None]) ** 2).sum((-1, -2))[:, None], dtype=np.float64, columns=N)
+    assert isinstance(cls(x), cls)
+    assert cls((0, D, 0), axis=None).shape == Var(0, D, 0).shape
+
+
+def test_formulas_made_of_those_of_a_subclass_with_an_init_are_plain(x, y):
+    K = GaussianKernel(x, y, scale=0.5)
+    assert {type(made) for made in (K + 1, 1 - K, K.exp(), K.T, K * K)} == {LazyTensor}
+    Plain = type("Plain", (LazyTensor,), {"__slots__": ()})
+    assert type(Plain(x, 0) + 1) is Plain
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda K: pickle.loads(pickle.dumps(K))])
+def test_copies_of_a_subclass_keep_its_attributes(again, x, y):
+    for K in (GaussianKernel(x, y, scale=0.5), ComplexRows(x + 1j, "a")):
+        made = again(K)
+        assert type(made) is type(K)
+        assert vars(made) == vars(K)
+        assert made.shape == K.shape
+
+
+def test_subclass_of_complex_formulas_may_have_an_init(x, y):
+    z = ComplexRows(x + 1j, "a")
+    assert z.name == "a"
+    found = (z * Vj(y)).sum(-1).sum(axis=1)
+    assert_close(found.imag, np.full((M, 1), y.sum()), dtype=np.float64, columns=N)
+
+
+def test_programs_for_pykeops_derive_from_the_same_class():
+    assert find_name("LazyTensor", "pykeops.numpy") is find_name("LazyTensor", "pykeops.torch") is LazyTensor
+
+
+def test_real_subclass_refuses_complex_data(x):
+    with pytest.raises(pylazy.DtypeError, match="Rows is given complex data, expected real data") as caught:
+        Rows(x + 1j)
+    assert "super().__init__(x, axis)" in str(caught.value)
+
+
+def test_subclass_with_new_and_init_is_made_by_its_new(x):
+    class Named(LazyTensor):
+        def __new__(cls, x, name):
+            return super().__new__(cls, x, 0)
+
+        def __init__(self, x, name):
+            super().__init__(x)
+            self.name = name
+
+    assert Named(x, "a").name == "a"
+    assert Named(x, "a").shape == Vi(x).shape

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-import pylazy
 from pylazy import (
     DtypeError,
     Genred,
@@ -22,11 +21,11 @@ from pylazy import (
     Vi,
     Vj,
     get_num_threads,
-    ranges,
     set_num_threads,
 )
+from pylazy.block_sparse import ranges
 from pylazy.compiler.compile import compile_cpu
-from pylazy.execute import launch
+from pylazy.execution.cpu_launch import launch
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.launch import Program, is_runnable
@@ -442,17 +441,6 @@ def test_position_of_nothing_is_refused() -> None:
     small = formula(*map(LazyTensor, clouds(SMALL)))[0]
     with pytest.raises(ShapeError, match="ranges leave 2 elements of axis j to row 2 of axis i: kmin needs at least 3"):
         small.Kmin(3, axis=1, ranges=SMALL_SORTED)
-
-
-def test_gpu_targets_and_bundles_refuse_ranges() -> None:
-    reduction = small_sum()[0].sum(axis=1, ranges=SMALL_SORTED, call=False)
-    with pytest.raises(UnsupportedError, match="ranges are not there on sm_90"):
-        reduction.as_text("ptx")
-    with pytest.raises(UnsupportedError, match="a bundle takes no reduction with ranges"):
-        pylazy.Bundle().add(reduction, name="ranged")
-    symbolic = (Vi(0, 2) - Vj(1, 2)).sum(axis=1, ranges=SMALL_SORTED)
-    with pytest.raises(UnsupportedError, match="a bundle takes no reduction with ranges"):
-        pylazy.Bundle().add(symbolic, name="ranged")
 
 
 # Gradients

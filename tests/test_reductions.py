@@ -149,18 +149,34 @@ def test_variance_is_accurate_whatever_the_mean(mean, rng):
     np.testing.assert_allclose(Vj(x).std(axis=1), [[x.astype(np.float64).std()]], rtol=2e-6)
 
 
-def test_variance_writes_into_out_and_needs_its_data(rng):
+def test_variance_writes_into_out(rng):
     formula = values(rng, np.float64)
     out = np.empty((M, D))
     assert formula.var(axis=1, out=out) is out
     np.testing.assert_array_equal(out, formula.var(axis=1))
     with pytest.raises(ShapeError, match="out has shape"):
         formula.var(axis=1, out=np.empty((M, 2 * D)))
-    with pytest.raises(UnsupportedError, match="call=False is not there for var"):
-        formula.var(axis=1, call=False)
-    with pytest.raises(UnsupportedError, match="symbolic"):
-        Vi(0, 3).var(axis=1)
+    with pytest.raises(UnsupportedError, match="out is given to var or std, which is called later"):
+        formula.var(axis=1, call=False, out=out)
     assert np.isnan(formula.var(axis=1, ddof=N)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_spreads_can_be_called_later_and_on_data_that_comes_later(rng, dtype):
+    x, y = (rng.random(shape).astype(dtype) for shape in ((M, D), (N, D)))
+    symbolic = (Vi(0, D) * Vj(1, D)).std(axis=1, ddof=1, keepdim=True)
+    expected = (Vi(x) * Vj(y)).std(axis=1, ddof=1, keepdim=True)
+    assert symbolic(x, y).dtype == dtype
+    np.testing.assert_array_equal(symbolic(x, y), expected)
+    out = np.empty_like(expected)
+    assert symbolic(x, y, out=out) is out
+    later = (Vi(x) * Vj(y)).std(axis=1, ddof=1, keepdim=True, call=False)
+    np.testing.assert_array_equal(later(), expected)
+    np.testing.assert_array_equal(out, expected)
+    assert "std with ddof=1" in repr(later)
+    ranges = ([[0, M]], [1], [[0, 2]], [[0, 2]], [1], [[0, M]])
+    partial = symbolic(x, y, ranges=tuple(np.array(part) for part in ranges))
+    np.testing.assert_allclose(partial, (Vi(x) * Vj(y[:2])).std(axis=1, ddof=1, keepdim=True), rtol=4e-3)
 
 
 def test_several_weights_share_a_sweep(rng):

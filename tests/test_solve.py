@@ -323,6 +323,15 @@ def test_symbolic_system_is_called_with_its_data():
         K.solve(Vi(2, E))(x, b)
 
 
+def test_kernel_solve_sums_over_ranges():
+    x, b = points(6)
+    solve = KernelSolve("Exp(-SqDist(x, y)) * a", ["x = Vi(3)", "y = Vj(3)", "a = Vj(2)"], "a", axis=1)
+    blocks = np.array([[0, 2], [2, 6]])
+    found = solve(x, x, b, alpha=ALPHA, ranges=(blocks, np.array([1, 2]), blocks) * 2)
+    expected = np.concatenate([dense_solution(x[first:last], b[first:last]) for first, last in blocks])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_kernel_solve_matches_dense_solver():
     x, b = points()
     made = KernelSolve("Exp(-SqDist(x, y)) * a", ["x = Vi(3)", "y = Vj(3)", "a = Vj(2)"], "a", axis=1)
@@ -403,3 +412,74 @@ def test_tensors_without_gradients_give_a_tensor():
     with torch.no_grad():
         found = gaussian(torch.tensor(x, requires_grad=True)).solve(torch.tensor(b), alpha=ALPHA)
     assert not found.requires_grad
+
+
+# Transformations of torch.func --------------------------------------------------------------------------------------
+
+
+def lazy_solutions():
+    """Three ways to write the sum of the squared solution of (K(x) + a) z = b."""
+    solver = KernelSolve("Exp(-SqDist(x, y)) * b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"], "b", axis=1)
+
+    def kernel(x):
+        return (-Vi(x).sqdist(Vj(x))).exp()
+
+    return {
+        "solve": lambda x, b, a: (kernel(x).solve(b, alpha=a, eps=1e-13) ** 2).sum(),
+        "operator": lambda x, b, a: ((kernel(x) + a * identity() + 0 * kernel(x)).solve(b, eps=1e-13) ** 2).sum(),
+        "KernelSolve": lambda x, b, a: (solver(x, x, b, alpha=a, eps=1e-13) ** 2).sum(),
+    }
+
+
+def dense_square(x, b, a):
+    matrix = torch.exp(-((x[:, None, :] - x[None]) ** 2).sum(-1)) + a * torch.eye(len(x), dtype=x.dtype)
+    return (torch.linalg.solve(matrix, b) ** 2).sum()
+
+
+def nested_gradient(f):
+    return lambda x, b, a: torch.func.grad(lambda x: torch.func.grad(f)(x, b, a).square().sum())(x)
+
+
+TRANSFORMS = {
+    "grad": lambda f: torch.func.grad(f, (0, 1, 2)),
+    "grad of grad": nested_gradient,
+    "jvp": lambda f: lambda x, b, a: torch.func.jvp(f, (x, b, a), (x, 2 * b, a)),
+    "hessian": lambda f: torch.func.hessian(f, (0, 2)),
+    "vmap": lambda f: (
+        lambda x, b, a: torch.vmap(f, (0, 1, None))(torch.stack([x, 2 * x]), torch.stack([b, 3 * b], 1), a)
+    ),
+    "vmap of vmap": lambda f: (
+        lambda x, b, a: torch.vmap(torch.vmap(f, (0, None, None)), (None, 0, None))(
+            torch.stack([x, 2 * x]), torch.stack([b, 3 * b, b]), a
+        )
+    ),
+    "vmap of grad": lambda f: (
+        lambda x, b, a: torch.vmap(torch.func.grad(f, (0, 2)), (0, None, None))(torch.stack([x, 2 * x]), b, a)
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("name", lazy_solutions())
+def test_transformations_match_those_of_dense_torch(name, transform):
+    random = torch.Generator().manual_seed(0)
+    x, b = (torch.rand(shape, generator=random, dtype=torch.float64) for shape in ((6, 3), (6, 2)))
+    a = torch.tensor(0.5, dtype=torch.float64)
+    found = TRANSFORMS[transform](lazy_solutions()[name])(x, b, a)
+    torch.testing.assert_close(found, TRANSFORMS[transform](dense_square)(x, b, a), rtol=1e-6, atol=1e-8)
+
+
+def test_solutions_pass_gradcheck_in_both_modes():
+    x, b = (torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in ((4, 2), (4, 1)))
+
+    def f(x, b):
+        return (-Vi(x).sqdist(Vj(x))).exp().solve(b, alpha=0.5, eps=1e-13)
+
+    assert torch.autograd.gradcheck(f, (x, b), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, (x, b))
+
+
+def test_named_preconditioners_are_refused_in_transformations():
+    x = torch.rand(4, 2, dtype=torch.float64)
+    with pytest.raises(UnsupportedError, match="the preconditioner 'jacobi' is not there in transformations"):
+        torch.func.grad(lambda x: (-Vi(x).sqdist(Vj(x))).exp().solve(x, preconditioner="jacobi", alpha=1).sum())(x)

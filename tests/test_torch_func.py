@@ -7,7 +7,8 @@ torch = pytest.importorskip("torch")
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
 from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 
-from pylazy import LazyTensor, Vi, Vj, torch_ops  # noqa: E402
+from pylazy import LazyTensor, Vi, Vj  # noqa: E402
+from pylazy.pytorch import torch_ops  # noqa: E402
 from torch_formulas import REDUCTIONS, tensors  # noqa: E402
 
 ALL = (0, 1, 2, 3)

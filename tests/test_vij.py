@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pylazy import AxisError, DtypeError, LazyTensor, ShapeError, UnsupportedError, Vi, Vij, Vj
-from pylazy.bundles import Bundle
+from pylazy import AxisError, DtypeError, LazyTensor, ShapeError, Vi, Vij, Vj
 from pylazy.clusters import from_matrix
 from reference import assert_close, evaluate_dense, reduce_dense
 
@@ -121,11 +120,6 @@ def test_what_does_not_fit_is_refused_at_the_line_of_the_user(name: str) -> None
     with pytest.raises(error, match=message) as raised:
         run()
     assert "test_vij.py" in str(raised.value)
-
-
-def test_bundle_takes_no_pairs() -> None:
-    with pytest.raises(UnsupportedError, match="value for each pair"):
-        Bundle().add(Vij(make(3, 4)).sum(axis=1, call=False), name="f")
 
 
 def torch_formula(

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,99 +30,6 @@ PTX_VERSIONS: Mapping[str, int] = {
 }
 
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class PtxKernel:
-    """One kernel of a PTX module, and how to launch it.
-
-    Its parameters are the pointers of all buffers of the program, then, as int64, rows, columns, columns of a split,
-    and splits; `launch_geometry` says which. Blocks have `block_threads` threads along x; workgroup memory is static.
-
-    Attributes:
-        name: of the entry.
-        rows: "i", "j" or "": the extent that is cut into blocks.
-        columns: "i", "j" or "": the extent that is reduced; "" for a map.
-        rows_per_block: rows of one block.
-        tile_columns: columns that pass through workgroup memory at once: splits are multiples of them.
-        block_threads: threads of one block.
-        blocks_per_processor: blocks that fit on a multiprocessor at once.
-        splittable: whether the columns may be cut into splits; the next kernel then merges them.
-        merges: whether this kernel merges the splits of the one before; not launched when there is one split.
-        workgroup_bytes: static workgroup memory of a block, for information.
-    """
-
-    name: str
-    rows: str
-    columns: str
-    rows_per_block: int
-    tile_columns: int
-    block_threads: int
-    blocks_per_processor: int
-    splittable: bool
-    merges: bool
-    workgroup_bytes: int
-
-
-@dataclass(frozen=True)
-class PtxModule:
-    """The kernels of a program, in the order in which they have to run, over one list of buffers."""
-
-    arch: str
-    text: str
-    kernels: tuple[PtxKernel, ...]
-    buffers: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """One launch: blocks along x and y (rows and splits), and how the columns are cut."""
-
-    grid: tuple[int, int]
-    columns_per_split: int
-    splits: int
-
-
-#: Fewer tiles than this are not worth a split of their own: its state has to be written, read and merged.
-_LEAST_TILES_OF_A_SPLIT = 2
-#: Splits that a merge kernel goes through; a grid could have 65535.
-_MOST_SPLITS = 1024
-#: Column numbers inside of a split are 32-bit integers.
-_MOST_COLUMNS_OF_A_SPLIT = 1 << 30
-
-
-def launch_geometry(
-    kernels: Sequence[PtxKernel], extents: Mapping[str, int], *, processors: int
-) -> tuple[Geometry, ...]:
-    """Choose how the kernels of a program are launched, in their order: as many splits as fill the processors.
-
-    Args:
-        kernels: of a `PtxModule`.
-        extents: rows of each axis: "i", "j", and 1 for "".
-        processors: multiprocessors of the device.
-
-    Returns:
-        One geometry for each kernel; its grid is empty where nothing is to be launched. Scratch with `per_split` has
-        room for the states of the most splits of any kernel, and none is needed if that is one.
-    """
-    chosen: list[Geometry] = []
-    for kernel in kernels:
-        rows, columns = extents[kernel.rows], extents[kernel.columns] if kernel.columns else 0
-        row_blocks = -(-rows // kernel.rows_per_block)
-        if kernel.merges:
-            before = chosen[-1]
-            grid = (row_blocks, 1 if before.splits > 1 and row_blocks else 0)
-            chosen.append(Geometry(grid, before.columns_per_split, before.splits))
-        else:
-            per_split = max(columns, 1)
-            if kernel.splittable:
-                wanted = min(processors * kernel.blocks_per_processor // max(row_blocks, 1), _MOST_SPLITS)
-                tiles = -(-columns // kernel.tile_columns)
-                share = max(-(-tiles // max(wanted, 1)), _LEAST_TILES_OF_A_SPLIT)
-                per_split = min(share * kernel.tile_columns, max(columns, 1), _MOST_COLUMNS_OF_A_SPLIT)
-            splits = max(-(-columns // per_split), 1)
-            chosen.append(Geometry((row_blocks, splits), per_split, splits))
-    return tuple(chosen)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Functions of f32 that NVIDIA's special function units compute; exponentials of f64 in few instructions.
 
-Errors are those of the PTX ISA manual: ex2.approx 2 ulp, rsqrt.approx 2^-22.9 relative, lg2.approx 2^-22 absolute near
-1 and 2^-22.6 relative elsewhere. Numbers below the normal ones count as 0 in ex2 and are scaled up for lg2 and rsqrt.
+Errors are those of the PTX ISA manual, relative ones: ex2.approx 2 ulp, sqrt.approx 2^-23, rsqrt.approx 2^-22.9,
+lg2.approx 2^-22.6, and 2^-22 absolute from 1/2 to 2. Numbers below the normal ones count as 0 in ex2 only.
 Exponentials of f64 are polynomials of degree 11 through the Chebyshev nodes of half an octave around 0 (error 2e-17),
 with the exponent added to the bits of the result; results below the normal numbers are 0.
 """
@@ -10,6 +10,7 @@ from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
 __all__ = [
+    "emit_div",
     "emit_exp",
     "emit_exp2",
     "emit_exp2_f64",
@@ -18,6 +19,7 @@ __all__ = [
     "emit_log2",
     "emit_log10",
     "emit_rsqrt",
+    "emit_sqrt",
 ]
 
 _LOG2_E = 1.4426950408889634
@@ -47,7 +49,7 @@ def emit_exp2(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_exp(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Return e^x; the rounding of the argument adds |x| * 2^-24 to the relative error."""
+    """Return e^x; rounding x log2(e), and log2(e), adds at most |x| * 2^-23.7 to the relative error."""
     return emit_exp2(m, m.mul(x, m.const(_LOG2_E)))
 
 
@@ -69,6 +71,16 @@ def emit_log10(m: VectorMath, x: ir.Value) -> ir.Value:
 def emit_rsqrt(m: VectorMath, x: ir.Value) -> ir.Value:
     """Return 1 / sqrt(x)."""
     return m.call_intrinsic("llvm.nvvm.rsqrt.approx.f", [x])
+
+
+def emit_div(m: VectorMath, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Return x / y within 2 ulp for |y| from 2^-126 to 2^126; beyond, 0 for finite x, and NaN for infinite ones."""
+    return m.call_intrinsic("llvm.nvvm.div.approx.f", [x, y])
+
+
+def emit_sqrt(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return sqrt(x), without branches: half the instructions of a Laplacian kernel."""
+    return m.call_intrinsic("llvm.nvvm.sqrt.approx.f", [x])
 
 
 def emit_exp_f64(m: VectorMath, x: ir.Value) -> ir.Value:

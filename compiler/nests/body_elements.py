@@ -9,34 +9,15 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
+from pylazy.compiler.nests.body_values import LOADS, BodyAxes, Position, element_of, inner_dim
+from pylazy.compiler.nests.contraction import contraction_of, emit_contraction
+from pylazy.compiler.nests.inner_folds import INNER_FOLDS, Fold, position_number
 from pylazy.runtime.errors import InternalError
-
-
-class Position(NamedTuple):
-    """Which element of an inner vector: `base + offset`; `lowest` bounds it from below where `base` is an index.
-
-    Loops over an inner dimension stop at seams, so all elements of a turn lie on one side. A position with `highest`
-    may lie anywhere between the two bounds.
-    """
-
-    offset: int
-    base: "ir.Value | None" = None
-    lowest: int = 0
-    highest: int | None = None
-
-    def shifted(self, by: int) -> "Position":
-        """Give the position `by` elements further."""
-        highest = None if self.highest is None else self.highest + by
-        return Position(self.offset + by, self.base, self.lowest + by, highest)
-
-    def straddles(self, seam: int) -> bool:
-        """Tell whether the element may lie on either side of a seam."""
-        return self.highest is not None and self.lowest < seam <= self.highest
 
 
 @dataclass(frozen=True)
@@ -48,58 +29,23 @@ class Block:
     unroll_limit: int
     inner_step: int
 
+    @classmethod
+    def of(cls, operation: Any, row_vectors: int) -> "Block":
+        """Give the block that the schedule chose for a kernel op."""
+        return cls(
+            row_vectors,
+            attribute(operation, "column_step", 1),
+            attribute(operation, "unroll_limit", 16),
+            attribute(operation, "inner_step", 8),
+        )
 
-#: Ops of the body whose elements the nest brings: from memory, or from its loops.
-LOADS = frozenset({"reduction.load", "reduction.load_pair", "reduction.index_value"})
+
 _LEAVES = LOADS | {"", "reduction.positions", "arith.constant"}
 #: Ops whose elements are all of one kind, however their operands were put together.
 _SEAMLESS = _LEAVES | {"reduction.contract_rows", "reduction.soft_dtw_rows"}
 
 #: Emit one element of one of `LOADS`: the op, the position, the row vector and the column within the block.
 LoadElement = Callable[[Any, Position, int, int], ir.Value]
-
-
-def element_of(value_type: ir.Type) -> ir.Type:
-    """Give the type of one element: `vector<3x16xf32>` -> `vector<16xf32>`, `vector<3x1xf32>` -> `f32`."""
-    vector = ir.VectorType(value_type)
-    lanes = vector.shape[1:]
-    if not lanes or lanes == [1]:
-        return vector.element_type
-    return ir.VectorType.get(lanes, vector.element_type)
-
-
-def inner_dim(value: ir.Value) -> int:
-    """Give the inner dimension of a body value."""
-    return int(ir.VectorType(value.type).shape[0])
-
-
-class BodyAxes:
-    """What the values of a body vary with: "", "r" (row), "c" (column) or "rc"."""
-
-    def __init__(self, body: Any) -> None:
-        self._arguments = list(body.arguments)
-        self._known: dict[ir.Value, str] = {}
-        for operation in body.operations:  # operands come before results, so that no question goes deep
-            for result in operation.results:
-                self.of(result)
-
-    def of(self, value: ir.Value) -> str:
-        """Name the axes of one value."""
-        found = self._known.get(value)
-        if found is None:
-            owner = value.owner
-            if isinstance(owner, ir.Block):
-                position = self._arguments.index(value) if value in self._arguments else -1
-                found = "rc"[position] if position >= 0 else ""
-            else:
-                found = self.of_operation(owner)
-            self._known[value] = found
-        return found
-
-    def of_operation(self, operation: Any) -> str:
-        """Name the axes of all operands of an op together."""
-        used = {self.of(operand) for operand in operation.operands}
-        return "".join(axis for axis in "rc" if any(axis in some for some in used))
 
 
 class BodyElements:
@@ -110,6 +56,8 @@ class BodyElements:
         self.axes = BodyAxes(body).of
         #: Applied to each element on its way into an accumulator, with its role there, "formula" or "weight".
         self.on_accumulate: Callable[[str, ir.Value], ir.Value] | None = None
+        #: For an op with a table, what makes room for it; None where that is the stack.
+        self.numbers_of: Callable[[Any], Any] | None = None
         self._body = body
         self._load_element = load_element
         self._seams: dict[ir.Value, set[int]] = {}
@@ -230,7 +178,7 @@ class BodyElements:
         if name == "arith.constant":
             return _constant_element(operation, value, at)
         if name == "reduction.positions":
-            return _position_number(at, element_of(value.type))
+            return position_number(at, element_of(value.type))
         if name == "reduction.concat_rows":
             seam = inner_dim(operands[0])
             if at.straddles(seam):
@@ -278,8 +226,6 @@ class BodyElements:
 
     def _contract_block(self, operation: Any, at: Position) -> None:
         """Emit one element of a contraction for every row vector and column of the block at once, sharing loops."""
-        from pylazy.compiler.nests.contraction import emit_contraction
-
         result = operation.results[0]
         pairs = self._pairs(result)
         elements = emit_contraction(self, operation, at, pairs)
@@ -300,7 +246,7 @@ class BodyElements:
         """Emit an inner reduction for every row vector and column of the block at once, sharing loads."""
         value, result = operation.operands[0], operation.results[0]
         pairs = self._pairs(result)
-        fold = _INNER_FOLDS[attribute(operation, "kind")]
+        fold = INNER_FOLDS[attribute(operation, "kind")]
         dim = inner_dim(value)
         if dim <= self.block.unroll_limit:
             states = [fold.first(self.element(value, Position(0), *pair)) for pair in pairs]
@@ -315,7 +261,7 @@ class BodyElements:
         for (row, column), state in zip(pairs, states, strict=True):
             self._scopes[-1][self._key(result, Position(0), row, column)] = fold.finish(state)
 
-    def _reduce_in_loops(self, value: ir.Value, pairs: list[tuple[int, int]], fold: "_Fold", dim: int) -> list[Any]:
+    def _reduce_in_loops(self, value: ir.Value, pairs: list[tuple[int, int]], fold: Fold, dim: int) -> list[Any]:
         self.prepare(value)
         states = [fold.neutral(element_of(value.type)) for _ in pairs]
         width = len(states[0])
@@ -352,10 +298,23 @@ class BodyElements:
                 carried = step(carried, Position(offset))
         return carried
 
+    def over_elements(self, value: ir.Value, visit: Callable[[Position], None]) -> None:
+        """Emit what is done with each element of a value: straight code for few, loops for many."""
+        dim = inner_dim(value)
+        if dim <= self.block.unroll_limit:
+            for component in range(dim):
+                visit(Position(component))
+            return
+
+        def step(nothing: list[ir.Value], at: Position) -> list[ir.Value]:
+            visit(at)
+            return nothing
+
+        self.prepare(value)
+        self.over_inner(value, dim, [], step)
+
     def _sums_products(self, value: ir.Value) -> bool:
         """Tell whether each element is a loop of its own, of which one a turn is enough."""
-        from pylazy.compiler.nests.contraction import contraction_of
-
         seen, stack = {value}, [value]
         while stack:
             operation = stack.pop().owner
@@ -395,60 +354,3 @@ def _constant_element(operation: Any, value: ir.Value, at: Position) -> ir.Value
         raise InternalError("a constant vector of unequal elements stands in a loop over its elements")
     lanes = len(dense) // inner_dim(value)
     return kb.constant(dense[at.offset * lanes], element_of(value.type))
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """How an inner reduction goes through its elements; a state is a tuple of element values."""
-
-    neutral: Callable[[ir.Type], tuple[ir.Value, ...]]
-    first: Callable[[ir.Value], tuple[ir.Value, ...]]
-    step: Callable[[tuple[ir.Value, ...], ir.Value, Position], tuple[ir.Value, ...]]
-    finish: Callable[[tuple[ir.Value, ...]], ir.Value]
-
-
-def _simple_fold(neutral: float, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> _Fold:
-    return _Fold(
-        neutral=lambda element: (kb.constant(neutral, element),),
-        first=lambda value: (value,),
-        step=lambda state, value, _: (combine(state[0], value),),
-        finish=lambda state: state[0],
-    )
-
-
-def _index_fold(predicate: str, neutral: float) -> _Fold:
-    """Keep the best element and its number; the first NaN wins over everything and stays."""
-
-    def step(state: tuple[ir.Value, ...], value: ir.Value, at: Position) -> tuple[ir.Value, ...]:
-        best, number = state
-        appears = kb.emit(
-            "arith.andi", (kb.compare("uno", value, value), kb.compare("ord", best, best)), kb.bool_type(value.type)
-        )
-        better = kb.emit("arith.ori", (kb.compare(predicate, value, best), appears))
-        return kb.select(better, value, best), kb.select(better, _position_number(at, value.type), number)
-
-    return _Fold(
-        neutral=lambda element: (kb.constant(neutral, element), kb.constant(0, element)),
-        first=lambda value: (value, kb.constant(0, value.type)),
-        step=step,
-        finish=lambda state: state[1],
-    )
-
-
-def _position_number(at: Position, element: ir.Type) -> ir.Value:
-    if at.base is None:
-        return kb.constant(at.offset, element)
-    whole = kb.emit("arith.addi", (at.base, kb.constant(at.offset, at.base.type)))
-    number = kb.emit("arith.sitofp", (whole,), kb.element_type(element))
-    return kb.emit("vector.broadcast", (number,), element) if isinstance(element, ir.VectorType) else number
-
-
-_INFINITY = float("inf")
-_INNER_FOLDS = {
-    "add": _simple_fold(0.0, kb.add),
-    "mul": _simple_fold(1.0, kb.mul),
-    "minimum": _simple_fold(_INFINITY, lambda a, b: kb.emit("arith.minimumf", (a, b))),
-    "maximum": _simple_fold(-_INFINITY, lambda a, b: kb.emit("arith.maximumf", (a, b))),
-    "argmin": _index_fold("olt", _INFINITY),
-    "argmax": _index_fold("ogt", -_INFINITY),
-}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import Position, element_of, inner_dim
+from pylazy.compiler.nests.body_values import Position, element_of, inner_dim
 
 if TYPE_CHECKING:
     from pylazy.compiler.nests.body_elements import BodyElements

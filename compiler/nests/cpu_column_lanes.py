@@ -5,27 +5,25 @@ in order, as if they were splits. Columns are loaded as they lie in memory, as o
 shuffles; so the schedule chooses this nest for short inner dimensions only.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.combiners import COMPONENT_COMBINERS
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position
-from pylazy.compiler.nests.cpu_accumulators import Shape, make_accumulator
-from pylazy.compiler.nests.cpu_memory import (
-    Panel,
-    address,
-    broadcast,
-    iadd,
-    imin,
-    imul,
-    isub,
-    load,
-    number,
-)
-from pylazy.compiler.nests.cpu_nests import Program, ReduceNest
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position
+from pylazy.compiler.nests.cpu_accumulator_choice import make_accumulator
+from pylazy.compiler.nests.cpu_accumulators import Shape
+from pylazy.compiler.nests.cpu_memory import Panel, address, broadcast, lane_numbers, load
+from pylazy.compiler.nests.cpu_nests import Program
+from pylazy.compiler.nests.cpu_sweeps import ReduceNest
+from pylazy.compiler.nests.cpu_transposition import take_component
+from pylazy.compiler.nests.integers import element_bytes, iadd, imin, imul, isub, number, rounded_down
+
+#: Columns of a split: they stay in the cache of a core from one row to the next.
+_SPLIT_BYTES = 512 * 1024
+_LEAST_SPLIT = 4096
 
 
 class ColumnLaneNest(ReduceNest):
@@ -45,18 +43,39 @@ class ColumnLaneNest(ReduceNest):
         """Allocate panels for the last columns and for the merged state of the row."""
         super().allocate()
         self.panels.clear()
-        self.column_panels: dict[ir.Value, Panel] = {}
-        for operation in self.body_block.operations:
-            if name_of(operation) == "reduction.load" and self._is_column_load(operation):
-                buffer = ir.MemRefType(operation.operands[0].type)
-                self.column_panels[operation.operands[0]] = self.shape.panel(buffer.shape[1], buffer.element_type)
+        self.make_column_panels(self.shape)
         self.merged = [
             make_accumulator(op, Shape(1, 1, self.shape.register_limit), ir.IntegerType.get_signless(64))
             for op in self.accumulations
         ]
 
+    def make_column_panels(self, shape: Shape) -> None:
+        """Allocate a panel for each buffer that columns are loaded from."""
+        self.column_panels: dict[ir.Value, Panel] = {}
+        for operation in self.body_block.operations:
+            if name_of(operation) == "reduction.load" and self._is_column_load(operation):
+                buffer = ir.MemRefType(operation.operands[0].type)
+                self.column_panels[operation.operands[0]] = shape.panel(buffer.shape[1], buffer.element_type)
+
     def _is_column_load(self, operation: Any) -> bool:
         return len(operation.operands) > 1 and operation.operands[1] == self.body_block.arguments[1]
+
+    def most_columns(self) -> int:
+        """Give as many columns as stay in the cache, so that all rows find them there; lists are filled seldom."""
+        limit = super().most_columns()
+        if any(attribute(op, "kind") in {"kmin", "kmax"} for op in self.body_block.operations):
+            return limit
+        loads = [op for op in self.body_block.operations if name_of(op) == "reduction.load"]
+        buffers = {op.operands[0]: ir.MemRefType(op.operands[0].type) for op in loads if self._is_column_load(op)}
+        column_bytes = sum(buffer.shape[1] * element_bytes(buffer.element_type) for buffer in buffers.values())
+        return min(limit, max(_LEAST_SPLIT, _SPLIT_BYTES // max(1, column_bytes)))
+
+    def tile_position(self, tile: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Give the row tile and the split of a tile: all rows go over one split, then over the next."""
+        row_tiles = kb.emit(
+            "arith.divui", (iadd(self.rows, number(self.rows_per_tile - 1)), number(self.rows_per_tile))
+        )
+        return kb.emit("arith.remui", (tile, row_tiles)), kb.emit("arith.divui", (tile, row_tiles))
 
     def pack(self, first_row: ir.Value) -> None:
         """Remember the row: its elements are loaded one by one, for all lanes."""
@@ -70,7 +89,7 @@ class ColumnLaneNest(ReduceNest):
         buffer = ir.MemRefType(source.type)
         dim, element = buffer.shape[1], buffer.element_type
         if self._is_column_load(operation):
-            return self._column_element(source, dim, at, column)
+            return self.column_element(source, dim, at, column)
         pointer = self.buffer_of(source)
         if len(operation.operands) > 1:
             pointer = address(pointer, element, base=imul(self.row, number(dim)))
@@ -90,7 +109,8 @@ class ColumnLaneNest(ReduceNest):
         """Give the number behind the last one that a lane may stand for: the columns of this split."""
         return imin(iadd(self.first_column, self.columns_per_split), self.columns)
 
-    def _column_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
+    def column_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
+        """Emit one element of a column in every lane."""
         if self.valid is not None:
             return self.column_panels[source].read(at, column)
         key = (source, column)
@@ -100,78 +120,89 @@ class ColumnLaneNest(ReduceNest):
                 first = iadd(self.column, number(column * self.lanes))
                 start = address(self.buffer_of(source), element, base=imul(first, number(dim)))
                 self.wide[key] = load(start, ir.VectorType.get([dim * self.lanes], element))
-        if dim == 1:
-            return self.wide[key]
-        if at.base is not None:
+        if dim > 1 and at.base is not None:
             return self._chosen_element(source, dim, at, column)
-        taken = [lane * dim + at.offset for lane in range(self.lanes)]
-        return _shuffle(self.wide[key], self.wide[key], taken)
+        return take_component(self.wide[key], dim, at.offset)
 
     def _chosen_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
         """Choose among all elements of a short column where only the running kernel knows the position."""
         place = iadd(at.base, number(at.offset))
-        chosen = self._column_element(source, dim, Position(0), column)
+        chosen = self.column_element(source, dim, Position(0), column)
         for offset in range(1, dim):
             here = kb.icompare("eq", place, number(offset))
-            chosen = kb.select(here, self._column_element(source, dim, Position(offset), column), chosen)
+            chosen = kb.select(here, self.column_element(source, dim, Position(offset), column), chosen)
         return chosen
 
     def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
-        block = self.block.columns * self.lanes
-        whole = iadd(start, _rounded_down(isub(end, start), block))
-        carried = self._column_loop(body, carried, start, whole, self.block.columns)
-        vectors = iadd(start, _rounded_down(isub(end, start), self.lanes))
+        carried, whole = self.whole_blocks(body, carried, start, end)
+        vectors = iadd(start, rounded_down(isub(end, start), self.lanes))
         if self.block.columns > 1:
             carried = self._column_loop(body, carried, whole, vectors, 1)
         return self._last_columns(body, carried, vectors, end)
+
+    def whole_blocks(
+        self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value
+    ) -> tuple[list[ir.Value], ir.Value]:
+        """Emit the columns that fill blocks; give the first after them too."""
+        whole = iadd(start, rounded_down(isub(end, start), self.block.columns * self.lanes))
+        return self._column_loop(body, carried, start, whole, self.block.columns), whole
 
     def _column_loop(
         self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value, step: int
     ) -> list[ir.Value]:
         loop = scf.ForOp(start, end, number(step * self.lanes), carried)
         with ir.InsertionPoint(loop.body), body.scope():
-            self.column, self.column_block, self.valid = loop.induction_variable, loop.body, None
-            self.wide: dict[Any, ir.Value] = {}
-            self.pair_vectors, self.pair_starts = {}, {}
+            self.enter_block(loop.induction_variable, loop.body)
             scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
         return list(loop.results)
+
+    def enter_block(self, column: ir.Value, block: Any) -> None:
+        """Begin a block of columns, all of them valid, and forget what another has loaded."""
+        self.column, self.column_block, self.valid = column, block, None
+        self.wide: dict[Any, ir.Value] = {}
+        self.pair_vectors, self.pair_starts = {}, {}
+
+    def pack_last_columns(self, start: ir.Value, end: ir.Value) -> None:
+        """Copy columns that do not fill a vector to panels, the last of them into all idle lanes."""
+        for source, panel in self.column_panels.items():
+            panel.pack(self.buffer_of(source), start, isub(end, number(1)))
 
     def _last_columns(
         self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value
     ) -> list[ir.Value]:
         """Emit the columns that do not fill a vector: idle lanes read the last column again and let nothing in."""
         branch = scf.IfOp(kb.icompare("slt", start, end), [value.type for value in carried], has_else=True)
-        with ir.InsertionPoint(branch.then_block), body.scope():
-            self.column, self.column_block = start, branch.then_block
-            self.pair_starts = {}
-            integer = ir.IntegerType.get_signless(64)
-            lanes = ir.VectorType.get([self.lanes], integer)
-            self.valid = kb.icompare("slt", iadd(broadcast(start, lanes), _iota(lanes)), broadcast(end, lanes))
-            for source, panel in self.column_panels.items():
-                panel.pack(self.buffer_of(source), start, isub(end, number(1)))
-            body.on_accumulate = self._masked
-            scf.YieldOp(self._step(body, carried, 1))
-            body.on_accumulate = None
+        with ir.InsertionPoint(branch.then_block):
+            scf.YieldOp(self.masked_block(body, carried, start, end, branch.then_block))
         with ir.InsertionPoint(branch.else_block):
             scf.YieldOp(carried)
-        self.valid = None
         return list(branch.results)
+
+    def masked_block(
+        self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value, block: Any
+    ) -> list[ir.Value]:
+        """Emit one vector of columns, of which those from `end` on do not count."""
+        with body.scope():
+            self.enter_block(start, block)
+            integer = ir.IntegerType.get_signless(64)
+            lanes = ir.VectorType.get([self.lanes], integer)
+            self.valid = kb.icompare("slt", iadd(broadcast(start, lanes), lane_numbers(lanes)), broadcast(end, lanes))
+            self.pack_last_columns(start, end)
+            body.on_accumulate = self._masked
+            result = self._step(body, carried, 1)
+            body.on_accumulate = None
+        self.valid = None
+        return result
 
     def _masked(self, role: str, element: ir.Value) -> ir.Value:
         """Give idle lanes what changes no result of the accumulation that is being emitted."""
         neutral = 0.0 if role == "weight" else _neutral_value(attribute(self.accumulation, "kind"))
         return kb.select(self.valid, element, kb.constant(neutral, element.type))
 
-    def _column_numbers(self, step: int) -> list[ir.Value]:
-        if not any(accumulator.index_slots for accumulator in self.accumulators):
-            return [self.column] * step
-        index = self.index_type()
-        relative = isub(self.column, self.first_column)
-        if index.width < 64:
-            relative = kb.emit("arith.trunci", (relative,), index)
-        vector = self.shape.vector(index)
-        first = iadd(broadcast(relative, vector), _iota(vector))
-        numbers = [first, *(iadd(first, kb.constant(k * self.lanes, vector)) for k in range(1, step))]
+    def lane_columns(self, first: ir.Value, vector: ir.Type, step: int) -> list[ir.Value]:
+        """Give the numbers of `step` vectors of columns, -1 in idle lanes."""
+        lanes = iadd(broadcast(first, vector), lane_numbers(vector))
+        numbers = [lanes, *(iadd(lanes, kb.constant(k * self.lanes, vector)) for k in range(1, step))]
         if self.valid is None:
             return numbers
         return [kb.select(self.valid, found, kb.constant(-1, vector)) for found in numbers]
@@ -212,7 +243,8 @@ class _Lane(Panel):
     """One lane of a panel, read as a panel of one row."""
 
     def __init__(self, panel: Panel, lane: ir.Value, convert: Any = None) -> None:
-        self.slots, self.element, self.width = panel.slots, panel.element, panel.width
+        self.slots, self.element = panel.slots, panel.element
+        self.width, self.stride = panel.width, panel.stride
         self.lanes, self.vector = 1, panel.element
         self.pointer = address(panel.pointer, panel.element, base=lane)
         self._convert = convert
@@ -225,20 +257,3 @@ class _Lane(Panel):
     def read_lane(self, at: Position, row: int, lane: ir.Value) -> ir.Value:
         """Build a load of one slot: this is the only lane."""
         return self.read(at, row)
-
-
-def _iota(vector: ir.Type) -> ir.Value:
-    """Build the vector 0, 1, 2, ..."""
-    lanes = ir.VectorType(vector)
-    numbers = [ir.IntegerAttr.get(lanes.element_type, lane) for lane in range(lanes.shape[0])]
-    return kb.emit("arith.constant", (), vector, value=ir.DenseElementsAttr.get(numbers, vector))
-
-
-def _rounded_down(count: ir.Value, step: int) -> ir.Value:
-    return isub(count, kb.emit("arith.remui", (count, number(step))))
-
-
-def _shuffle(first: ir.Value, second: ir.Value, taken: Sequence[int]) -> ir.Value:
-    element = ir.VectorType(first.type).element_type
-    mask = ir.DenseI64ArrayAttr.get(list(taken))
-    return kb.emit("vector.shuffle", (first, second), ir.VectorType.get([len(taken)], element), mask=mask)

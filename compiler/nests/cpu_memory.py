@@ -1,44 +1,16 @@
 """Memory of a CPU kernel: addresses, loads and stores, and panels: rows transposed, so that vectors go across rows."""
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.mlir import ir, llvm, scf
-from pylazy.compiler.nests.body_elements import Position
+from pylazy.compiler.mlir import ir, llvm
+from pylazy.compiler.nests.body_values import Position
+from pylazy.compiler.nests.integers import element_bytes, for_range, i64, iadd, imin, imul, isub, number
 
 _DYNAMIC = -(2**31)
 CACHE_LINE_BYTES = 64
-
-
-def i64() -> ir.Type:
-    """Give the type of all sizes and indices in a kernel."""
-    return ir.IntegerType.get_signless(64)
-
-
-def number(value: int) -> ir.Value:
-    """Build a 64-bit integer."""
-    return kb.constant(value, i64())
-
-
-def iadd(first: ir.Value, second: ir.Value) -> ir.Value:
-    """Build an integer sum."""
-    return kb.emit("arith.addi", (first, second))
-
-
-def imul(first: ir.Value, second: ir.Value) -> ir.Value:
-    """Build an integer product."""
-    return kb.emit("arith.muli", (first, second))
-
-
-def isub(first: ir.Value, second: ir.Value) -> ir.Value:
-    """Build an integer difference."""
-    return kb.emit("arith.subi", (first, second))
-
-
-def imin(first: ir.Value, second: ir.Value) -> ir.Value:
-    """Build the smaller of two signed integers."""
-    return kb.emit("arith.minsi", (first, second))
 
 
 def address(pointer: ir.Value, element: ir.Type, *, base: "ir.Value | None" = None, offset: int = 0) -> ir.Value:
@@ -51,12 +23,6 @@ def address(pointer: ir.Value, element: ir.Type, *, base: "ir.Value | None" = No
     return pointer
 
 
-def element_bytes(element: ir.Type) -> int:
-    """Give the size of a number or a pointer in memory."""
-    scalar = kb.element_type(element)
-    return 8 if isinstance(scalar, llvm.PointerType) else max(1, int(scalar.width) // 8)
-
-
 def load(pointer: ir.Value, value_type: ir.Type) -> ir.Value:
     """Build a load of a scalar, or of consecutive scalars as a vector, aligned as a scalar."""
     return llvm.LoadOp(value_type, pointer, alignment=element_bytes(value_type)).result
@@ -67,34 +33,50 @@ def store(value: ir.Value, pointer: ir.Value) -> None:
     llvm.StoreOp(value, pointer, alignment=element_bytes(value.type))
 
 
+def prefetch(pointer: ir.Value, distance: ir.Value) -> None:
+    """Build a request for the cache line `distance` bytes after a pointer, into the second cache."""
+    line = address(pointer, ir.IntegerType.get_signless(8), base=distance)
+    flags = {"rw": 0, "hint": 2, "cache": 1}
+    integer = ir.IntegerType.get_signless(32)
+    ir.Operation.create(
+        "llvm.intr.prefetch",
+        operands=[line],
+        attributes={name: ir.IntegerAttr.get(integer, value) for name, value in flags.items()},
+    )
+
+
 def allocate(count: int, element: ir.Type) -> ir.Value:
     """Build a block of stack memory; to be called in the entry block of a function only."""
     size = kb.constant(count, i64())
     return llvm.AllocaOp(ir.Type.parse("!llvm.ptr"), size, element, alignment=CACHE_LINE_BYTES).result
 
 
-def for_range(low: ir.Value, high: ir.Value, step: int, body: Callable[[ir.Value], None]) -> None:
-    """Build a loop that carries nothing."""
-    loop = scf.ForOp(low, high, number(step), [])
-    with ir.InsertionPoint(loop.body):
-        body(loop.induction_variable)
-        scf.YieldOp([])
-
-
 class Panel:
-    """Stack memory for `slots` numbers of each row of a tile: one vector load gives one slot of many rows."""
+    """Stack memory for `slots` numbers of each row of a tile: one vector load gives one slot of many rows.
+
+    Attributes:
+        width: how many rows it holds.
+        stride: from one slot of a row to the next.
+    """
 
     def __init__(self, slots: int, *, element: ir.Type, lanes: int, row_vectors: int) -> None:
         self.slots = slots
         self.element = element
-        self.width = lanes * row_vectors
+        self.width = self.stride = lanes * row_vectors
         self.lanes = lanes
         self.vector = ir.VectorType.get([lanes], element) if lanes > 1 else element
         self.pointer = allocate(max(1, slots) * self.width, element)
 
     def _address(self, at: Position, row: int) -> ir.Value:
-        base = None if at.base is None else imul(at.base, number(self.width))
-        return address(self.pointer, self.element, base=base, offset=at.offset * self.width + row * self.lanes)
+        base = None if at.base is None else imul(at.base, number(self.stride))
+        return address(self.pointer, self.element, base=base, offset=at.offset * self.stride + row * self.lanes)
+
+    def vector_from(self, first: ir.Value) -> "Panel":
+        """Give the part that holds one row vector, that of the rows from `first`."""
+        part = copy(self)
+        part.width = self.lanes
+        part.pointer = address(self.pointer, self.element, base=first)
+        return part
 
     def read(self, at: Position, row: int) -> ir.Value:
         """Build a load of one slot of one row vector."""
@@ -154,16 +136,28 @@ class Panel:
         place = address(self.pointer, self.element, base=lane)
         if slots <= _UNROLLED_SLOTS:
             for slot in range(slots):
-                move(slot, address(place, self.element, offset=slot * self.width))
+                move(slot, address(place, self.element, offset=slot * self.stride))
             return
 
         def visit(slot: ir.Value) -> None:
-            move(slot, address(place, self.element, base=imul(slot, number(self.width))))
+            move(slot, address(place, self.element, base=imul(slot, number(self.stride))))
 
         for_range(number(0), number(slots), 1, visit)
 
 
 _UNROLLED_SLOTS = 8
+
+
+def in_all_lanes(element: ir.Value, vector: ir.Type) -> ir.Value:
+    """Repeat a number in every lane, unless it is a vector already."""
+    return element if element.type == vector else broadcast(element, vector)
+
+
+def lane_numbers(vector: ir.Type) -> ir.Value:
+    """Build the vector 0, 1, 2, ..."""
+    lanes = ir.VectorType(vector)
+    numbers = [ir.IntegerAttr.get(lanes.element_type, lane) for lane in range(lanes.shape[0])]
+    return kb.emit("arith.constant", (), vector, value=ir.DenseElementsAttr.get(numbers, vector))
 
 
 def broadcast(value: ir.Value, lanes_type: ir.Type) -> ir.Value:

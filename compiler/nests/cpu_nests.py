@@ -1,33 +1,20 @@
-"""Loop nests of CPU kernels: over tiles, rows and columns, as functions that the runtime calls for a range of tiles."""
+"""What the loop nests of all CPU kernels share: a function that the runtime calls for a range of tiles."""
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import attribute, name_of
-from pylazy.compiler.dialects.reduction.summation import has_direct_sums
-from pylazy.compiler.mlir import func, ir, scf
-from pylazy.compiler.nests.body_elements import Block, BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_accumulators import Accumulator, Shape, attribute_segments, make_accumulator
-from pylazy.compiler.nests.cpu_memory import (
-    Panel,
-    address,
-    broadcast,
-    element_bytes,
-    for_range,
-    iadd,
-    imin,
-    imul,
-    isub,
-    load,
-    number,
-)
-from pylazy.compiler.nests.cpu_pairs import index_element, pair_element, store_pairs
+from pylazy.compiler.mlir import func, ir
+from pylazy.compiler.nests.body_elements import Block
+from pylazy.compiler.nests.body_values import Position
+from pylazy.compiler.nests.cpu_accumulators import Shape
+from pylazy.compiler.nests.cpu_memory import Panel, address, load
+from pylazy.compiler.nests.cpu_pairs import index_element, pair_element
+from pylazy.compiler.nests.cpu_transposition import pack_rows
+from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imul, isub, number
 from pylazy.runtime.errors import UnsupportedError
 
-#: Parameters of up to this many elements are loaded before the loops.
-_PARAMETER_LIMIT = 64
 #: A thread of the pool has 8 MiB of stack on Linux, and less elsewhere.
 _STACK_BYTES = 1 << 20
 
@@ -39,14 +26,6 @@ class Program(Protocol):
 
     def add_partial(self, *, name: str, axis: str, element: ir.Type, dim: int) -> int:
         """Add scratch for unfinished states; give its number among the buffers."""
-
-
-@dataclass
-class Partial:
-    """Where the unfinished states of one accumulation are kept: numbers of buffers, or None."""
-
-    values: "int | None"
-    indices: "int | None"
 
 
 class Nest:
@@ -66,12 +45,7 @@ class Nest:
         self.columns_axis = attribute(operation, "columns", "")
         self.shape = Shape(self.lanes, self.row_vectors, attribute(operation, "register_limit", 16))
         self.body_block = operation.regions[0].blocks[0]
-        self.block = Block(
-            self.row_vectors,
-            attribute(operation, "column_step", 1),
-            attribute(operation, "unroll_limit", 16),
-            attribute(operation, "inner_step", 8),
-        )
+        self.block = Block.of(operation, self.row_vectors)
         self.pointers: dict[int, ir.Value] = {}
         self.panels: dict[ir.Value, Panel] = {}
         self.column: Any = None
@@ -124,7 +98,7 @@ class Nest:
 
     def _describe(self, function: Any) -> None:
         text, integer = ir.StringAttr.get, ir.IntegerType.get_signless(64)
-        limit = 2**30 if self.index_type().width < 64 else 0
+        limit = self.most_columns()
         function.attributes["reduction.phase"] = ir.DictAttr.get(
             {
                 "rows": text(self.rows_axis),
@@ -137,6 +111,10 @@ class Nest:
                 **self.launch_attributes(),
             }
         )
+
+    def most_columns(self) -> int:
+        """Give the most columns that a split may have, 0 for any number: lanes have to count them."""
+        return 2**30 if self.index_type().width < 64 else 0
 
     def launch_attributes(self) -> dict[str, ir.Attribute]:
         """Give what else the runtime has to know of this phase."""
@@ -189,7 +167,7 @@ class Nest:
         self.first_row = first_row
         last_row = isub(self.rows, number(1))
         for source, panel in self.panels.items():
-            panel.pack(self.buffer_of(source), first_row, last_row)
+            pack_rows(panel, self.buffer_of(source), first_row, last_row)
 
     def load_element(self, operation: Any, at: Position, row: int, column: int) -> ir.Value:
         """Emit one element of a `load`: from a panel, from the row of a column, or of a parameter."""
@@ -230,370 +208,3 @@ class Nest:
     def tile(self, tile: ir.Value) -> None:
         """Emit the work of one tile."""
         raise NotImplementedError
-
-
-class MapNest(Nest):
-    """One value for each row, written to a buffer."""
-
-    def allocate(self) -> None:
-        """Allocate panels for the results too."""
-        super().allocate()
-        self.stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store"]
-        self.results = [
-            self.shape.panel(inner_dim(op.operands[0]), ir.VectorType(op.operands[0].type).element_type)
-            for op in self.stores
-        ]
-
-    def tile(self, tile: ir.Value) -> None:
-        """Emit the rows of one tile."""
-        first_row = imul(tile, number(self.rows_per_tile))
-        self.pack(first_row)
-        body = BodyElements(self.body_block, self.block, self.load_element)
-        for operation, panel in zip(self.stores, self.results, strict=True):
-            with operation.location:
-                self._store(operation, panel, body, first_row)
-
-    def _store(self, operation: Any, panel: Panel, body: BodyElements, first_row: ir.Value) -> None:
-        value = operation.operands[0]
-        dim = inner_dim(value)
-
-        def write(nothing: list[ir.Value], at: Position) -> list[ir.Value]:
-            for row in range(self.row_vectors):
-                panel.write(broadcast_lanes(body.element(value, at, row, 0), value, self.shape), at, row)
-            return nothing
-
-        if dim <= self.block.unroll_limit:
-            for component in range(dim):
-                write([], Position(component))
-        else:
-            body.prepare(value)
-            body.over_inner(value, dim, [], write)
-        panel.unpack(self.buffer_of(operation.operands[1]), first_row, self.rows, slots=dim)
-
-
-def broadcast_lanes(element: ir.Value, value: ir.Value, shape: Shape) -> ir.Value:
-    """Repeat a number in every lane where it does not depend on the row."""
-    if isinstance(element.type, ir.VectorType):
-        return element
-    return broadcast(element, shape.vector(element_of(value.type)))
-
-
-class ReduceNest(Nest):
-    """Rows in lanes; columns in chunks, chunks in blocks of `column_step`, what remains one by one."""
-
-    def __init__(self, program: Program, operation: Any, name: str) -> None:
-        super().__init__(program, operation, name)
-        self.splittable = bool(attribute(operation, "splittable", True)) and not has_direct_sums(self.body_block)
-        self.chunk = attribute(operation, "column_chunk", 1024)
-        self.partials: list[Partial] = []
-        self.accumulation: Any = None  # the one that is being emitted
-
-    def allocate(self) -> None:
-        """Allocate accumulators, and scratch for what a split leaves unfinished."""
-        super().allocate()
-        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
-        self.accumulators = [make_accumulator(op, self.shape, self.index_type()) for op in self.accumulations]
-        self.pair_stores = [op for op in self.body_block.operations if name_of(op) == "reduction.store_pair"]
-        self.pair_panels = [
-            self.shape.panel(inner_dim(op.operands[0]), ir.VectorType(op.operands[0].type).element_type)
-            for op in self.pair_stores
-        ]
-        if self.splittable:
-            for position, accumulator in enumerate(self.accumulators):
-                self.partials.append(self._add_partial(position, accumulator))
-
-    def _add_partial(self, position: int, accumulator: Accumulator) -> Partial:
-        numbers: dict[str, int | None] = {"values": None, "indices": None}
-        for part, panel, slots in (
-            ("values", accumulator.values, accumulator.value_slots),
-            ("indices", accumulator.indices, accumulator.index_slots),
-        ):
-            if panel is not None:
-                element = panel.element if part == "values" else ir.IntegerType.get_signless(64)
-                numbers[part] = self.program.add_partial(
-                    name=f"{self.name}_{part}{position}", axis=self.rows_axis, element=element, dim=slots
-                )
-        partial = Partial(numbers["values"], numbers["indices"])
-        for number_of_buffer in (partial.values, partial.indices):
-            if number_of_buffer is not None:
-                self.buffer(number_of_buffer)
-        return partial
-
-    def tile(self, tile: ir.Value) -> None:
-        """Emit one row tile, over the columns of one split."""
-        row_tile, split = tile, number(0)
-        if self.splittable:
-            row_tile = kb.emit("arith.divui", (tile, self.splits))
-            split = kb.emit("arith.remui", (tile, self.splits))
-        first_row = imul(row_tile, number(self.rows_per_tile))
-        self.first_column = imul(split, self.columns_per_split)
-        last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
-        body, carried = self._begin(first_row)
-        carried = self._chunks(body, carried, self.first_column, last_column)
-        self._end(carried, first_row, split)
-
-    def _begin(self, first_row: ir.Value) -> tuple[BodyElements, list[ir.Value]]:
-        """Pack the rows, compute what depends on them alone, and build the neutral states."""
-        self.pack(first_row)
-        body = BodyElements(self.body_block, self.block, self.load_element)
-        self._prepare_rows(body)
-        parts = [accumulator.start() for accumulator in self.accumulators]
-        self.widths = [len(part) for part in parts]
-        return body, [slot for part in parts for slot in part]
-
-    def _prepare_rows(self, body: BodyElements) -> None:
-        """Emit, before the loop over columns, what depends on the row or on nothing, unless it is long."""
-        for operation in self.body_block.operations:
-            for value in operation.results:
-                if not isinstance(value.type, ir.VectorType) or "c" in body.axes(value):
-                    continue
-                if inner_dim(value) <= self._row_register_dim(operation):
-                    self._emit_all(body, value)
-        for operation in self.body_block.operations:
-            for value in operation.operands:
-                if name_of(value.owner) == "arith.constant":
-                    self._emit_constant(body, value)
-
-    def _row_register_dim(self, operation: Any) -> int:
-        return self.block.unroll_limit if name_of(operation) == "reduction.load" else _PARAMETER_LIMIT
-
-    def _emit_all(self, body: BodyElements, value: ir.Value) -> None:
-        for row in range(self.row_vectors if "r" in body.axes(value) else 1):
-            for component in range(inner_dim(value)):
-                body.element(value, Position(component), row, 0)
-
-    def _emit_constant(self, body: BodyElements, value: ir.Value) -> None:
-        if value.owner.attributes["value"].is_splat:
-            body.element(value, Position(0), 0, 0)
-
-    def _chunks(
-        self, body: BodyElements, carried: list[ir.Value], first_column: ir.Value, last_column: ir.Value
-    ) -> list[ir.Value]:
-        loop = scf.ForOp(first_column, last_column, number(self.chunk), carried)
-        with ir.InsertionPoint(loop.body), body.scope():
-            start = loop.induction_variable
-            end = imin(iadd(start, number(self.chunk)), last_column)
-            outer = list(loop.inner_iter_args)
-            inner = self._each(outer, lambda accumulator, part: accumulator.open_chunk(part))
-            inner = self._blocks(body, inner, start, end)
-            merged: list[ir.Value] = []
-            for accumulator, a, b in zip(self.accumulators, self._parts(outer), self._parts(inner), strict=True):
-                merged += accumulator.close_chunk(a, b)
-            scf.YieldOp(merged)
-        return list(loop.results)
-
-    def _parts(self, carried: list[ir.Value]) -> list[list[ir.Value]]:
-        parts, start = [], 0
-        for width in self.widths:
-            parts.append(carried[start : start + width])
-            start += width
-        return parts
-
-    def _each(self, carried: list[ir.Value], step: Any) -> list[ir.Value]:
-        result: list[ir.Value] = []
-        for accumulator, part in zip(self.accumulators, self._parts(carried), strict=True):
-            result += step(accumulator, part)
-        return result
-
-    def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
-        step = self.block.columns
-        if step == 1:
-            return self._column_loop(body, carried, start, end, 1)
-        count = isub(end, start)
-        whole = isub(count, kb.emit("arith.remui", (count, number(step))))
-        middle = iadd(start, whole)
-        carried = self._column_loop(body, carried, start, middle, step)
-        return self._column_loop(body, carried, middle, end, 1)
-
-    def _column_loop(
-        self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value, step: int
-    ) -> list[ir.Value]:
-        loop = scf.ForOp(start, end, number(step), carried)
-        with ir.InsertionPoint(loop.body), body.scope():
-            self.column, self.column_block = loop.induction_variable, loop.body
-            self.column_starts, self.pair_vectors, self.pair_starts = {}, {}, {}
-            scf.YieldOp(self._step(body, list(loop.inner_iter_args), step))
-        return list(loop.results)
-
-    def _step(self, body: BodyElements, carried: list[ir.Value], step: int) -> list[ir.Value]:
-        """Emit one block of columns."""
-        saved = body.block
-        body.block = Block(self.row_vectors, step, saved.unroll_limit, saved.inner_step)
-        columns = self._column_numbers(step)
-        result: list[ir.Value] = []
-        for operation, accumulator, part in zip(
-            self.accumulations, self.accumulators, self._parts(carried), strict=True
-        ):
-            self.accumulation = operation
-            with operation.location:
-                result += accumulator.step(part, body, columns)
-        for operation, panel in zip(self.pair_stores, self.pair_panels, strict=True):
-            with operation.location:
-                store_pairs(self, operation, panel, body)
-        body.block = saved
-        return result
-
-    def _column_numbers(self, step: int) -> list[ir.Value]:
-        """Give the numbers of a block's columns in every lane, counted from the first of the split."""
-        if not any(accumulator.index_slots for accumulator in self.accumulators):
-            return [self.column] * step
-        index = self.index_type()
-        relative = isub(self.column, self.first_column)
-        if index.width < 64:
-            relative = kb.emit("arith.trunci", (relative,), index)
-        vector = self.shape.vector(index)
-        first = broadcast(relative, vector)
-        return [first, *(iadd(first, kb.constant(k, vector)) for k in range(1, step))]
-
-    def _end(self, carried: list[ir.Value], first_row: ir.Value, split: ir.Value) -> None:
-        if not self.splittable:
-            self._write_results(carried, first_row)
-            return
-        whole = kb.icompare("eq", self.splits, number(1))
-        branch = scf.IfOp(whole, has_else=True)
-        with ir.InsertionPoint(branch.then_block):
-            self._write_results(carried, first_row)
-            scf.YieldOp([])
-        with ir.InsertionPoint(branch.else_block):
-            self._write_partials(carried, first_row, split)
-            scf.YieldOp([])
-
-    def _write_results(self, carried: list[ir.Value], first_row: ir.Value) -> None:
-        for operation, accumulator, part in zip(
-            self.accumulations, self.accumulators, self._parts(carried), strict=True
-        ):
-            write_results(self, operation, accumulator, part, first_row)
-
-    def _write_partials(self, carried: list[ir.Value], first_row: ir.Value, split: ir.Value) -> None:
-        for accumulator, part, partial in zip(self.accumulators, self._parts(carried), self.partials, strict=True):
-            accumulator.save(part)
-            for number_of_buffer, panel, slots in (
-                (partial.values, accumulator.values, accumulator.value_slots),
-                (partial.indices, accumulator.indices, accumulator.index_slots),
-            ):
-                if number_of_buffer is not None and panel is not None:
-                    element = panel.element if number_of_buffer == partial.values else ir.IntegerType.get_signless(64)
-                    start = imul(imul(split, self.rows), number(slots))
-                    target = address(self.buffer(number_of_buffer), element, base=start)
-                    convert = None if number_of_buffer == partial.values else self.whole_index
-                    panel.unpack(target, first_row, self.rows, slots=slots, convert=convert)
-
-    def whole_index(self, relative: ir.Value) -> ir.Value:
-        """Turn a column number of a lane into one of the whole axis; an empty entry stays below zero."""
-        wide = relative
-        if relative.type.width < 64:
-            wide = kb.emit("arith.extsi", (relative,), ir.IntegerType.get_signless(64))
-        shifted = iadd(wide, self.first_column)
-        empty = kb.icompare("slt", wide, number(0))
-        return kb.select(empty, wide, shifted)
-
-
-class MergeNest(Nest):
-    """Merge the unfinished states of all splits of a row tile, in order, and write the results."""
-
-    merges = True
-
-    def __init__(self, program: Program, operation: Any, name: str, partials: list[Partial]) -> None:
-        super().__init__(program, operation, name)
-        self.partials = partials
-        self.first_column = None
-
-    def index_type(self) -> ir.Type:
-        """Column numbers in saved states are those of the whole axis."""
-        return ir.IntegerType.get_signless(64)
-
-    def _load_pointers(self) -> None:
-        for operation in self.body_block.operations:
-            if name_of(operation) == "reduction.accumulate":
-                for buffer in destinations(operation):
-                    if buffer is not None:
-                        self.buffer_of(buffer)
-        for partial in self.partials:
-            for number_of_buffer in (partial.values, partial.indices):
-                if number_of_buffer is not None:
-                    self.buffer(number_of_buffer)
-
-    def allocate(self) -> None:
-        """Allocate accumulators and panels for saved states."""
-        index = self.index_type()
-        self.accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
-        self.accumulators = [make_accumulator(op, self.shape, index) for op in self.accumulations]
-        self.saved = [
-            (
-                None if a.values is None else self.shape.panel(a.value_slots, a.values.element),
-                None if a.indices is None else self.shape.panel(a.index_slots, index),
-            )
-            for a in self.accumulators
-        ]
-
-    def tile(self, tile: ir.Value) -> None:
-        """Emit the merge of one row tile."""
-        first_row = imul(tile, number(self.rows_per_tile))
-        parts = [accumulator.start() for accumulator in self.accumulators]
-        widths = [len(part) for part in parts]
-        loop = scf.ForOp(number(0), self.splits, number(1), [slot for part in parts for slot in part])
-        with ir.InsertionPoint(loop.body):
-            carried, merged, start = list(loop.inner_iter_args), [], 0
-            for accumulator, panels, partial, width in zip(
-                self.accumulators, self.saved, self.partials, widths, strict=True
-            ):
-                self._read(panels, partial, loop.induction_variable, first_row)
-                merged += accumulator.merge(carried[start : start + width], *panels)
-                start += width
-            scf.YieldOp(merged)
-        start = 0
-        for operation, accumulator, width in zip(self.accumulations, self.accumulators, widths, strict=True):
-            write_results(self, operation, accumulator, list(loop.results)[start : start + width], first_row)
-            start += width
-
-    def _read(
-        self, panels: "tuple[Panel | None, Panel | None]", partial: Partial, split: ir.Value, first_row: ir.Value
-    ) -> None:
-        last_row = isub(self.rows, number(1))
-        for number_of_buffer, panel in zip((partial.values, partial.indices), panels, strict=True):
-            if number_of_buffer is not None and panel is not None:
-                start = imul(imul(split, self.rows), number(panel.slots))
-                panel.pack(address(self.buffer(number_of_buffer), panel.element, base=start), first_row, last_row)
-
-    def whole_index(self, index: ir.Value) -> ir.Value:
-        """Column numbers of saved states are those of the whole axis."""
-        return index
-
-
-def destinations(operation: Any) -> "tuple[ir.Value | None, ir.Value | None]":
-    """Give the buffers for the values and the indices of an `accumulate` op."""
-    segments = attribute_segments(operation)
-    rest = list(operation.operands)[segments[0] + segments[1] :]
-    values = rest[0] if segments[2] else None
-    return values, rest[segments[2]] if segments[3] else None
-
-
-def write_results(
-    nest: Any, operation: Any, accumulator: Accumulator, carried: list[ir.Value], first_row: ir.Value
-) -> None:
-    """Finish an accumulation and write the rows of its results."""
-    accumulator.finish(carried, _count(nest, accumulator))
-    values, indices = destinations(operation)
-    if values is not None and accumulator.values is not None:
-        element = ir.MemRefType(values.type).element_type
-        accumulator.values.unpack(
-            nest.buffer_of(values),
-            first_row,
-            nest.rows,
-            slots=accumulator.results,
-            convert=None if element == accumulator.values.element else lambda value: _narrowed(value, element),
-        )
-    if indices is not None and accumulator.indices is not None:
-        accumulator.indices.unpack(
-            nest.buffer_of(indices), first_row, nest.rows, slots=accumulator.results, convert=nest.whole_index
-        )
-
-
-def _narrowed(value: ir.Value, element: ir.Type) -> ir.Value:
-    return kb.emit("arith.truncf", (value,), element)
-
-
-def _count(nest: Any, accumulator: Accumulator) -> ir.Value:
-    assert accumulator.values is not None
-    scalar = kb.emit("arith.uitofp", (nest.columns,), accumulator.values.element)
-    return broadcast(scalar, nest.shape.vector(accumulator.values.element))

@@ -4,23 +4,11 @@ from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_memory import (
-    Panel,
-    address,
-    broadcast,
-    for_range,
-    iadd,
-    imin,
-    imul,
-    isub,
-    load,
-    number,
-    store,
-)
-
-#: Rows up to this long are loaded as they lie in memory, many at once, and taken apart by shuffles.
-_WIDE_DIM = 8
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, element_of, inner_dim
+from pylazy.compiler.nests.cpu_memory import Panel, address, broadcast, in_all_lanes, load, store
+from pylazy.compiler.nests.cpu_transposition import WIDE_DIM, take_component
+from pylazy.compiler.nests.integers import for_range, iadd, imin, imul, isub, number
 
 
 class PairNest(Protocol):
@@ -70,7 +58,7 @@ def pair_element(nest: PairNest, operation: Any, at: Position, row: int, column:
     dim = ir.MemRefType(source.type).shape[1]
     if not isinstance(element_of(operation.results[0].type), ir.VectorType):
         return _one(nest, operation, at, row, column)
-    if nest.lane_argument != fast or at.base is not None or dim > _WIDE_DIM:
+    if nest.lane_argument != fast or at.base is not None or dim > WIDE_DIM:
         return _lane_by_lane(operation, at, _shared_starts(nest, operation, row, column))
     exist = nest.all_lanes_exist()
     if exist is True:
@@ -80,7 +68,7 @@ def pair_element(nest: PairNest, operation: Any, at: Position, row: int, column:
     assert isinstance(exist, ir.Value)
     branch = scf.IfOp(exist, [element_of(operation.results[0].type)], has_else=True)
     with ir.InsertionPoint(branch.then_block):
-        scf.YieldOp([_taken(_wide(nest, operation, row, column), dim, at.offset)])
+        scf.YieldOp([take_component(_wide(nest, operation, row, column), dim, at.offset)])
     with ir.InsertionPoint(branch.else_block):
         scf.YieldOp([_lane_by_lane(operation, at, _starts(nest, operation, row, column))])
     return branch.results[0]
@@ -153,17 +141,7 @@ def _from_vector(nest: PairNest, operation: Any, at: Position, row: int, column:
     if key not in nest.pair_vectors:
         with ir.InsertionPoint.at_block_begin(nest.column_block):  # also for loops over inner dimensions
             nest.pair_vectors[key] = _wide(nest, operation, row, column)
-    return _taken(nest.pair_vectors[key], ir.MemRefType(operation.operands[0].type).shape[1], at.offset)
-
-
-def _taken(wide: ir.Value, dim: int, component: int) -> ir.Value:
-    """Take one component of each row out of many rows."""
-    if dim == 1:
-        return wide
-    vector = ir.VectorType(wide.type)
-    lanes = vector.shape[0] // dim
-    mask = ir.DenseI64ArrayAttr.get([lane * dim + component for lane in range(lanes)])
-    return kb.emit("vector.shuffle", (wide, wide), ir.VectorType.get([lanes], vector.element_type), mask=mask)
+    return take_component(nest.pair_vectors[key], ir.MemRefType(operation.operands[0].type).shape[1], at.offset)
 
 
 def store_pairs(nest: PairNest, operation: Any, panel: Panel, body: BodyElements) -> None:
@@ -178,25 +156,15 @@ def store_pairs(nest: PairNest, operation: Any, panel: Panel, body: BodyElements
         for row in range(body.block.row_vectors):
             pair = (row, column)
 
-            def write(nothing: list[ir.Value], at: Position, pair: tuple[int, int] = pair) -> list[ir.Value]:
-                panel.write(_in_all_lanes(body.element(value, at, *pair), panel.vector), at, pair[0])
-                return nothing
+            def write(at: Position, pair: tuple[int, int] = pair) -> None:
+                panel.write(in_all_lanes(body.element(value, at, *pair), panel.vector), at, pair[0])
 
             if dim == 1 and operation.operands[3] == nest.lane_argument and nest.all_lanes_exist() is True:
-                element = _in_all_lanes(body.element(value, Position(0), *pair), panel.vector)
+                element = in_all_lanes(body.element(value, Position(0), *pair), panel.vector)
                 store(element, _place(nest, operation, number(0), row, column))
                 continue
-            if dim <= body.block.unroll_limit:
-                for component in range(dim):
-                    write([], Position(component))
-            else:
-                body.prepare(value)
-                body.over_inner(value, dim, [], write)
+            body.over_elements(value, write)
             _unpack(nest, operation, panel, row, column)
-
-
-def _in_all_lanes(element: ir.Value, vector: ir.Type) -> ir.Value:
-    return element if element.type == vector else broadcast(element, vector)
 
 
 def _place(nest: PairNest, operation: Any, lane: ir.Value, row: int, column: int) -> ir.Value:

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from pylazy.compiler.dialects.reduction import attribute, name_of
+from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.cpu_accumulators import attribute_segments
-from pylazy.compiler.nests.cpu_memory import address, for_range, i64, iadd, imul, isub, load, number
-from pylazy.compiler.nests.cpu_nests import Program, ReduceNest
+from pylazy.compiler.nests.accumulations import accumulations_in, attribute_segments, is_selection
+from pylazy.compiler.nests.cpu_memory import address, load
+from pylazy.compiler.nests.cpu_nests import Program
+from pylazy.compiler.nests.cpu_sweeps import ReduceNest
+from pylazy.compiler.nests.integers import for_range, i64, iadd, imul, isub, number
 
 _HEADER_WORDS = 2
 _TILE_WORDS = 4
@@ -27,8 +29,8 @@ class RangedNest(ReduceNest):
 
     def launch_attributes(self) -> dict[str, ir.Attribute]:
         """Say which buffer is the table, and how many columns can be numbered."""
-        accumulations = [op for op in self.body_block.operations if name_of(op) == "reduction.accumulate"]
-        numbered = any(attribute_segments(op)[3] or attribute(op, "kind") in {"kmin", "kmax"} for op in accumulations)
+        accumulations = accumulations_in(self.body_block)
+        numbered = any(attribute_segments(op)[3] or is_selection(op) for op in accumulations)
         limit = _MAX_NARROW_COLUMNS if numbered and self.index_type().width < 64 else 0
         return {
             "tile_table": ir.IntegerAttr.get(i64(), self.program.arguments.index(self.operation.operands[0])),

@@ -21,20 +21,11 @@ from pylazy.compiler.combiners import (
 )
 from pylazy.compiler.dialects.reduction import attribute
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, inner_dim
 from pylazy.compiler.nests.cpu_accumulators import Carried, Shape, for_positions, lanes_of
-from pylazy.compiler.nests.cpu_memory import (
-    Panel,
-    address,
-    allocate,
-    broadcast,
-    for_range,
-    iadd,
-    imul,
-    load,
-    number,
-    store,
-)
+from pylazy.compiler.nests.cpu_memory import Panel, address, allocate, broadcast, lane_numbers, load, store
+from pylazy.compiler.nests.integers import for_range, i64, iadd, imul, number
 
 _UNROLLED_VECTORS = 4
 
@@ -141,7 +132,8 @@ class Selection:
             rest = kb.emit("arith.andi", (mask, kb.emit("arith.subi", (mask, kb.constant(1, bits)))))
             if lanes == 1:
                 return rest, last
-            own = kb.icompare("eq", _lane_numbers(lanes), broadcast(lane, _lane_numbers(lanes).type))
+            numbers = ir.VectorType.get([lanes], i64())
+            own = kb.icompare("eq", lane_numbers(numbers), broadcast(lane, numbers))
             return rest, kb.select(own, broadcast(last, threshold.type), threshold)
 
         return _while_bits(mask, threshold, visit)
@@ -271,13 +263,6 @@ def _as_bits(condition: ir.Value) -> ir.Value:
     whole = kb.emit("vector.bitcast", (condition,), ir.VectorType.get([1], packed))
     position = ir.DenseI64ArrayAttr.get([0])
     return kb.emit("vector.extract", (whole,), packed, static_position=position)
-
-
-def _lane_numbers(lanes: int) -> ir.Value:
-    integer = ir.IntegerType.get_signless(64)
-    vector = ir.VectorType.get([lanes], integer)
-    numbers = [ir.IntegerAttr.get(integer, lane) for lane in range(lanes)]
-    return kb.emit("arith.constant", (), vector, value=ir.DenseElementsAttr.get(numbers, vector))
 
 
 def _while_bits(

@@ -1,24 +1,13 @@
-"""How a GPU thread holds the state of one accumulation: in registers, for a few elements of the result at a time."""
+"""What a GPU kernel asks of the state of one accumulation, which a thread holds for a few elements of the result."""
 
 import functools
-import struct
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from pylazy.compiler import kernel_builder as kb
-from pylazy.compiler.combiners import (
-    BLOCKED_KINDS,
-    COMPONENT_COMBINERS,
-    any_of,
-    precedes_by_index,
-    precedes_in_order,
-    rarely,
-    selection_hit,
-    selection_insert,
-)
-from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyElements, Position, inner_dim
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position
 
 State = list[ir.Value]
 
@@ -45,8 +34,8 @@ class Saved(NamedTuple):
 ReadSaved = Callable[[str, Position], ir.Value]
 
 
-class GpuAccumulator(Protocol):
-    """What a loop nest asks of an accumulation."""
+class ColumnAccumulator(Protocol):
+    """What a loop over columns asks of an accumulation."""
 
     def start(self) -> State:
         """Build the neutral state."""
@@ -60,6 +49,10 @@ class GpuAccumulator(Protocol):
     def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
         """Let a block of columns in; `columns` are their indices."""
 
+
+class GpuAccumulator(ColumnAccumulator, Protocol):
+    """What a loop nest asks of an accumulation whose state lasts for all columns."""
+
     def results(self, state: State, count: ir.Value, /) -> list[Result]:
         """Build the finished elements."""
 
@@ -70,359 +63,8 @@ class GpuAccumulator(Protocol):
         """Let saved states of one row in, those of later columns after those of earlier ones."""
 
 
-def partial_slots(operation: Any) -> tuple[int, int]:
-    """Give the numbers, and the indices among them, that an unfinished state of a row needs."""
-    dim, kind = inner_dim(operation.operands[0]), attribute(operation, "kind")
-    segments = list(operation.attributes["operandSegmentSizes"])
-    if kind in COMPONENT_COMBINERS:
-        return dim, dim * segments[3]
-    if kind in {"kmin", "kmax"}:
-        return dim * attribute(operation, "k"), dim * attribute(operation, "k")
-    return (inner_dim(operation.operands[1]) if segments[1] else 1) + _EXPONENTIAL_EXTRAS, 0
-
-
-#: After the sums of an exponential state: the sum of weights 1, the shift.
-_EXPONENTIAL_EXTRAS = 2
-
-
-def index_type() -> ir.Type:
-    """Give the type of column numbers in results and in saved states."""
-    return ir.IntegerType.get_signless(64)
-
-
-def _fold(name: str, values: Sequence[ir.Value]) -> ir.Value:
-    return functools.reduce(lambda a, b: kb.emit(name, (a, b)), values)
-
-
-def _product(factors: Sequence[ir.Value]) -> ir.Value:
-    return functools.reduce(kb.mul, factors)
-
-
-#: Kinds that a factor may leave; and the operation of an extremum, which lets NaN through.
-_LINEAR_KINDS = frozenset({"sum", "mean"})
-_EXTREMA = {"min": "arith.minimumf", "max": "arith.maximumf"}
-
-
-#: Numbers that leave a sum: with others, the sum might overflow or underflow where its terms did not.
-_FACTORS = (2.0**-32, 2.0**32)
-
-
-class Factored(NamedTuple):
-    """A product whose sum over the columns is `outer` times the sum of the product of `inner`."""
-
-    inner: tuple[ir.Value, ...]
-    outer: tuple[ir.Value, ...]
-    number: float
-
-
-def factor_product(value: ir.Value, axes: Callable[[ir.Value], str]) -> "Factored | None":
-    """Take the factors that do not vary with the column out of a product; None if there are none."""
-    inner, outer, number = [], [], 1.0
-    pending = [value]
-    while pending:
-        factor = pending.pop()
-        owner, name = factor.owner, name_of(factor.owner)
-        alone = factor is value or len(list(factor.uses)) == 1
-        if name == "arith.mulf" and alone:
-            pending += list(owner.operands)
-        elif name == "arith.negf" and alone:
-            number = -number
-            pending += list(owner.operands)
-        elif name == "vector.broadcast" and alone:
-            pending += list(owner.operands)
-        elif name == "arith.constant" and owner.attributes["value"].is_splat:
-            number *= owner.attributes["value"].get_splat_value().value
-        elif "c" not in axes(factor) and inner_dim(factor) == 1:
-            outer.append(factor)
-        else:
-            inner.append(factor)
-    if not inner or (not outer and number == 1.0) or not _FACTORS[0] <= abs(number) <= _FACTORS[1]:
-        return None
-    # Numbers first: they are multiplied once for all elements of a vector.
-    return Factored(tuple(sorted(inner, key=inner_dim)), tuple(outer), number)
-
-
-class Components:
-    """Componentwise accumulation of some elements of the formula; with a body, sums are of the factored formula."""
-
-    def __init__(
-        self,
-        operation: Any,
-        rows: int,
-        places: Sequence[Position],
-        *,
-        index: "ir.Type | None",
-        body: "BodyElements | None" = None,
-    ) -> None:
-        self.value = operation.operands[0]
-        self.kind = attribute(operation, "kind")
-        self.combiner = COMPONENT_COMBINERS[self.kind]
-        self.element = ir.VectorType(self.value.type).element_type
-        self.index = index
-        self.body = body
-        self.factored = (
-            factor_product(self.value, body.axes) if body is not None and self.kind in _LINEAR_KINDS else None
-        )
-        self.cells = [(at, row) for at in places for row in range(rows)]
-
-    def _states(self, flat: State) -> list[tuple[ir.Value, ...]]:
-        width = 1 if self.index is None else 2
-        return [tuple(flat[k : k + width]) for k in range(0, len(flat), width)]
-
-    def start(self) -> State:
-        """Build the neutral state."""
-        best = kb.constant(self.combiner.neutral, self.element)
-        neutral = [best] if self.index is None else [best, kb.constant(0, self.index)]
-        return neutral * len(self.cells)
-
-    def open_tile(self, state: State) -> State:
-        """Begin a tile of columns."""
-        return self.start() if self.kind in BLOCKED_KINDS else state
-
-    def close_tile(self, outer: State, inner: State, /) -> State:
-        """End a tile of columns."""
-        if self.kind not in BLOCKED_KINDS:
-            return inner
-        pairs = zip(self._states(outer), self._states(inner), strict=True)
-        return [slot for a, b in pairs for slot in self.combiner.merge(a, b)]
-
-    def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
-        """Let a block of columns in."""
-        shared: dict[tuple[int, int], ir.Value] = {}
-        blocks = [
-            [self._element(body, at, row, column, shared) for column in range(len(columns))] for at, row in self.cells
-        ]
-        if self.kind in _EXTREMA and len(columns) > 1:
-            return self._step_extrema(state, blocks, columns)
-        result: State = []
-        for values, old in zip(blocks, self._states(state), strict=True):
-            result += self.combiner.accumulate(old, values, columns)
-        return result
-
-    def _element(
-        self, body: BodyElements, at: Position, row: int, column: int, shared: dict[tuple[int, int], ir.Value]
-    ) -> ir.Value:
-        """Emit one element of the formula, or of what is left of it without its outer factors."""
-        if self.factored is None:
-            return body.element(self.value, at, row, column)
-        factors = [factor for factor in self.factored.inner if inner_dim(factor) > 1]
-        numbers = [factor for factor in self.factored.inner if inner_dim(factor) == 1]
-        if numbers and (row, column) not in shared:
-            shared[row, column] = _product([body.element(factor, Position(0), row, column) for factor in numbers])
-        first = [shared[row, column]] if numbers else []
-        return _product([*first, *(body.element(factor, at, row, column) for factor in factors)])
-
-    def _step_extrema(self, state: State, blocks: Sequence[Sequence[ir.Value]], columns: Sequence[ir.Value]) -> State:
-        """Compare the best of a block with the state; only where it may be better, look where it stands."""
-        bests = [_fold(_EXTREMA[self.kind], values) for values in blocks]
-        states = self._states(state)
-        if self.index is None:
-            return [_fold(_EXTREMA[self.kind], (old[0], best)) for old, best in zip(states, bests, strict=True)]
-        better = "ult" if self.kind == "min" else "ugt"
-        hits = [kb.compare(better, best, old[0]) for old, best in zip(states, bests, strict=True)]
-
-        def look() -> tuple[ir.Value, ...]:
-            found: State = []
-            for values, old in zip(blocks, states, strict=True):
-                new = old
-                for value, column in zip(values, columns, strict=True):
-                    new = self.combiner.accumulate(new, [value], [column])
-                found += new
-            return tuple(found)
-
-        return list(rarely(any_of(hits), look, tuple(state)))
-
-    def _scaled(self, row: int, value: ir.Value) -> ir.Value:
-        """Multiply a sum by the factors that were left out."""
-        if self.factored is None or self.body is None:
-            return value
-        factors = [self.body.element(factor, Position(0), row, 0) for factor in self.factored.outer]
-        if self.factored.number != 1.0:
-            factors.append(kb.constant(self.factored.number, self.element))
-        return _product([value, *factors])
-
-    def results(self, state: State, count: ir.Value, /) -> list[Result]:
-        """Build the finished elements."""
-        scalar = kb.emit("arith.uitofp", (count,), self.element)
-        return [
-            Result(row, at, self.combiner.finish(self._scaled(row, final[0]), scalar), *final[1:])
-            for (at, row), final in zip(self.cells, self._states(state), strict=True)
-        ]
-
-    def save(self, state: State) -> list[Saved]:
-        """Give the numbers of an unfinished state."""
-        return [
-            Saved(row, part, at, value)
-            for (at, row), cell in zip(self.cells, self._states(state), strict=True)
-            for part, value in zip(("values", "indices"), (self._scaled(row, cell[0]), *cell[1:]), strict=False)
-        ]
-
-    def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
-        """Let saved states of one row in."""
-        parts = ("values",) if self.index is None else ("values", "indices")
-        others = [[tuple(read(part, at) for part in parts) for at, _ in self.cells] for read in saved]
-        states = self._states(state)
-        for other in others:
-            states = [self.combiner.merge(a, b) for a, b in zip(states, other, strict=True)]
-        return [slot for cell in states for slot in cell]
-
-
-#: A sum is scaled anew when a term is larger than 2**16: then it stays far from overflow.
-_LARGEST_EXPONENT = 16.0
-_LOG2_E = 1.4426950408889634
-#: Below all logarithms, and above: finite, so that differences with infinities are no NaN.
-_EXTREME_SHIFT = {32: 3.0e38, 64: 1.7e308}
-
-
-class Exponentials:
-    """Exponential accumulation of some elements of the weight (of a single 1 where there is no weight).
-
-    A state is a shift and sums of weight * 2^(value * log2(e) - shift). The shift is raised only when a term becomes
-    large, so that a pair costs a multiply-add, an exponential and an addition; log2(e) is rounded, and the logarithm of
-    the result is divided by the same number, so that the rounding only counts for differences of values.
-    """
-
-    def __init__(self, operation: Any, rows: int, places: Sequence[Position], *, weighted: bool) -> None:
-        self.value = operation.operands[0]
-        self.weight = operation.operands[1] if weighted else None
-        self.normalized = attribute(operation, "kind") == "softmax"
-        self.element = ir.VectorType(self.value.type).element_type
-        self.rows = rows
-        self.places = list(places)
-        self.sums = len(self.places) + (1 if self.normalized else 0)
-        self.extreme = _EXTREME_SHIFT[self.element.width]
-
-    def _number(self, value: float) -> ir.Value:
-        return kb.constant(value, self.element)
-
-    def _states(self, flat: State) -> list[State]:
-        width = self.sums + 1
-        return [flat[k : k + width] for k in range(0, len(flat), width)]
-
-    def start(self) -> State:
-        """Build the neutral state."""
-        return [self._number(-self.extreme), *[self._number(0.0)] * self.sums] * self.rows
-
-    def open_tile(self, state: State) -> State:
-        """Keep the shift: it is seldom raised in later tiles."""
-        return [slot for shift, *_ in self._states(state) for slot in (shift, *[self._number(0.0)] * self.sums)]
-
-    def close_tile(self, outer: State, inner: State, /) -> State:
-        """End a tile of columns."""
-        pairs = zip(self._states(outer), self._states(inner), strict=True)
-        return [slot for a, b in pairs for slot in self._merge_states(a, b)]
-
-    def _merge_states(self, state: State, other: State) -> State:
-        shift = kb.emit("arith.maxnumf", (state[0], other[0]))
-        mine, theirs = (kb.math_op("exp2", kb.sub(part[0], shift)) for part in (state, other))
-        sums = [kb.add(kb.mul(a, mine), kb.mul(b, theirs)) for a, b in zip(state[1:], other[1:], strict=True)]
-        return [shift, *sums]
-
-    def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
-        """Let a block of columns in."""
-        blocks = [
-            [body.element(self.value, Position(0), row, column) for column in range(len(columns))]
-            for row in range(self.rows)
-        ]
-        states = self._states(state)
-        highest = [
-            _fold("arith.maxnumf", self._exponents(old, values)) for old, values in zip(states, blocks, strict=True)
-        ]
-        large = [kb.compare("ogt", high, self._number(_LARGEST_EXPONENT)) for high in highest]
-
-        def raise_shifts() -> tuple[ir.Value, ...]:
-            pairs = zip(states, blocks, strict=True)
-            return tuple(slot for old, values in pairs for slot in self._raise(old, values))
-
-        raised = self._states(list(rarely(any_of(large), raise_shifts, tuple(state))))
-        result: State = []
-        for row, (old, values) in enumerate(zip(raised, blocks, strict=True)):
-            sums = old[1:]
-            for column, exponent in enumerate(self._exponents(old, values)):
-                exponential = kb.math_op("exp2", exponent)
-                sums = [
-                    kb.add(part, self._term(exponential, position, body, row, column))
-                    for position, part in enumerate(sums)
-                ]
-            result += [old[0], *sums]
-        return result
-
-    def _exponents(self, state: State, values: Sequence[ir.Value]) -> list[ir.Value]:
-        below = kb.neg(state[0])
-        return [kb.math_op("fma", value, self._number(_LOG2_E), below) for value in values]
-
-    def _raise(self, state: State, values: Sequence[ir.Value]) -> State:
-        """Build the state with a shift that is at least the largest of some values; it stays finite."""
-        logarithm = kb.mul(_fold("arith.maxnumf", values), self._number(_LOG2_E))
-        top = kb.emit("arith.minnumf", (logarithm, self._number(self.extreme)))
-        shift = kb.emit("arith.maxnumf", (state[0], top))
-        factor = kb.math_op("exp2", kb.sub(state[0], shift))
-        return [shift, *(kb.mul(part, factor) for part in state[1:])]
-
-    def _term(self, exponential: ir.Value, position: int, body: BodyElements, row: int, column: int) -> ir.Value:
-        if self.weight is None or position >= len(self.places):
-            return exponential
-        return kb.mul(exponential, body.element(self.weight, self.places[position], row, column))
-
-    def results(self, state: State, _count: ir.Value, /) -> list[Result]:
-        """Build the finished elements."""
-        return [
-            Result(row, at, self._finish(final, part))
-            for row, final in enumerate(self._states(state))
-            for at, part in zip(self.places, final[1:], strict=False)
-        ]
-
-    def _finish(self, state: State, part: ir.Value) -> ir.Value:
-        if self.normalized:
-            return kb.div(part, state[-1])
-        return kb.mul(kb.add(state[0], kb.math_op("log2", part)), self._number(1 / self._rounded_log2_e()))
-
-    def _rounded_log2_e(self) -> float:
-        if self.element.width == 64:
-            return _LOG2_E
-        return float(struct.unpack("f", struct.pack("f", _LOG2_E))[0])
-
-    def _slots(self) -> list[Position]:
-        """Give the places of the slots of a saved state, in the order of a state."""
-        width = 1 if self.weight is None else inner_dim(self.weight)
-        rest = [Position(width)] if self.normalized else []
-        return [Position(width + 1), *self.places, *rest]
-
-    def save(self, state: State) -> list[Saved]:
-        """Give the numbers of an unfinished state."""
-        return [
-            Saved(row, "values", at, value)
-            for row, final in enumerate(self._states(state))
-            for at, value in zip(self._slots(), final, strict=True)
-        ]
-
-    def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
-        """Let saved states of one row in."""
-        others = [[read("values", at) for at in self._slots()] for read in saved]
-        return functools.reduce(self._merge_states, others, state)
-
-
-class Selection:
-    """The k smallest (or, of negated values, largest) of one component: a sorted list in registers."""
-
-    def __init__(self, operation: Any, rows: int, component: Position, *, index: ir.Type) -> None:
-        self.value = operation.operands[0]
-        self.k = attribute(operation, "k")
-        self.negated = attribute(operation, "kind") == "kmax"
-        self.element = ir.VectorType(self.value.type).element_type
-        self.dim = inner_dim(self.value)
-        self.index = index
-        self.rows = rows
-        self.component = component
-
-    def _lists(self, flat: State) -> list[State]:
-        width = 2 * self.k
-        return [flat[k : k + width] for k in range(0, len(flat), width)]
-
-    def start(self) -> State:
-        """Build the neutral state."""
-        empty = [kb.constant(float("nan"), self.element), kb.constant(-1, self.index)]
-        return empty * (self.k * self.rows)
+class StoredOnTheWay:
+    """The verbs of an accumulation that stores its results in the sweep, and leaves nothing for the end."""
 
     def open_tile(self, state: State) -> State:
         """Begin a tile of columns."""
@@ -432,70 +74,29 @@ class Selection:
         """End a tile of columns."""
         return inner
 
-    def step(self, state: State, body: BodyElements, columns: Sequence[ir.Value]) -> State:
-        """Compare the best of a block with the last entries of the lists; only then look at each column."""
-        lists = self._lists(state)
-        blocks = [[self._candidate(body, row, column) for column in range(len(columns))] for row in range(len(lists))]
-        # The minimum leaves NaN out, which enters only lists that are not full: their last entry is NaN.
-        lowest = [_fold("arith.minnumf", values) for values in blocks]
-        hits = [selection_hit(low, entries[-2]) for low, entries in zip(lowest, lists, strict=True)]
+    def results(self, _state: State, _count: ir.Value, /) -> list[Result]:
+        """The results are in their places."""
+        return []
 
-        def look() -> tuple[ir.Value, ...]:
-            found: State = []
-            for values, entries in zip(blocks, lists, strict=True):
-                changed = entries
-                for value, column in zip(values, columns, strict=True):
-                    changed = self._offer(value, column, changed)
-                found += changed
-            return tuple(found)
+    def save(self, _state: State) -> list[Saved]:
+        """Nothing is unfinished."""
+        return []
 
-        return list(rarely(any_of(hits), look, tuple(state)))
-
-    def _candidate(self, body: BodyElements, row: int, column: int) -> ir.Value:
-        value = body.element(self.value, self.component, row, column)
-        return kb.neg(value) if self.negated else value
-
-    def _offer(self, value: ir.Value, column: ir.Value, entries: State) -> State:
-        def insert() -> tuple[ir.Value, ...]:
-            pairs = list(zip(entries[0::2], entries[1::2], strict=True))
-            nowhere = kb.constant(0, ir.IntegerType.get_signless(1))
-            changed, _ = selection_insert((value, column, nowhere), pairs, precedes_in_order)
-            return tuple(slot for pair in changed for slot in pair)
-
-        return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))
-
-    def results(self, state: State, _count: ir.Value, /) -> list[Result]:
-        """Build the finished elements."""
-        found = []
-        for row, entries in enumerate(self._lists(state)):
-            for rank, (value, index) in enumerate(zip(entries[0::2], entries[1::2], strict=True)):
-                at = self.component.shifted(rank * self.dim)
-                found.append(Result(row, at, kb.neg(value) if self.negated else value, index))
-        return found
-
-    def save(self, state: State) -> list[Saved]:
-        """Give the numbers of an unfinished state."""
-        return [
-            Saved(row, part, self.component.shifted(rank * self.dim), entries[2 * rank + offset])
-            for row, entries in enumerate(self._lists(state))
-            for rank in range(self.k)
-            for offset, part in enumerate(("values", "indices"))
-        ]
-
-    def merge(self, state: State, saved: Sequence[ReadSaved], /) -> State:
-        """Let saved lists of one row in: values are read at once, columns of those that enter the list."""
-        for read in saved:
-            places = [self.component.shifted(rank * self.dim) for rank in range(self.k)]
-            values = [read("values", at) for at in places]
-            for value, at in zip(values, places, strict=True):
-                state = self._offer_saved(value, at, read, state)
+    def merge(self, state: State, _saved: Sequence[ReadSaved], /) -> State:
+        """Nothing is unfinished."""
         return state
 
-    def _offer_saved(self, value: ir.Value, at: Position, read: ReadSaved, entries: State) -> State:
-        def insert() -> tuple[ir.Value, ...]:
-            pairs = list(zip(entries[0::2], entries[1::2], strict=True))
-            nowhere = kb.constant(0, ir.IntegerType.get_signless(1))
-            changed, _ = selection_insert((value, read("indices", at), nowhere), pairs, precedes_by_index)
-            return tuple(slot for pair in changed for slot in pair)
 
-        return list(rarely(selection_hit(value, entries[-2]), insert, tuple(entries)))
+def index_type() -> ir.Type:
+    """Give the type of column numbers in results and in saved states."""
+    return ir.IntegerType.get_signless(64)
+
+
+def widened(value: ir.Value, element: ir.Type) -> ir.Value:
+    """Build a number in the type of a state, which may be wider than that of the formula."""
+    return value if value.type == element else kb.emit("arith.extf", (value,), element)
+
+
+def fold(name: str, values: Sequence[ir.Value]) -> ir.Value:
+    """Build what an op with two operands makes of one or more numbers."""
+    return functools.reduce(lambda a, b: kb.emit(name, (a, b)), values)

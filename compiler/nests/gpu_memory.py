@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import gpu, ir, llvm, scf
-from pylazy.compiler.nests.body_elements import Position
-from pylazy.compiler.nests.cpu_memory import element_bytes, iadd, imin, imul, isub, number
+from pylazy.compiler.nests.body_values import Position
+from pylazy.compiler.nests.integers import element_bytes, iadd, imin, imul, isub, number
 
 GLOBAL_SPACE = 1
 WORKGROUP_SPACE = 3
@@ -162,10 +162,16 @@ class ColumnTile:
         self.bytes = columns * self.stride
 
     def fill(
-        self, tile: ir.Value, pointers: Mapping[ir.Value, ir.Value], *, first: ir.Value, count: ir.Value, threads: int
+        self,
+        tile: ir.Value,
+        pointers: Mapping[ir.Value, ir.Value],
+        *,
+        first: ir.Value,
+        count: ir.Value,
+        threads: int,
+        thread: ir.Value,
     ) -> None:
         """Build the copy of `count` columns from global memory by all threads of a block, neighbours side by side."""
-        thread = thread_index()
         for source, offset in self.offsets.items():
             dim, element = source.kind.shape[1], source.kind.element_type
             size = element_bytes(element)

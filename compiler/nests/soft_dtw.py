@@ -1,4 +1,4 @@
-"""Soft dynamic time warping of two series, and its derivatives, as loops over a table of costs on the stack.
+"""Soft dynamic time warping of two series, and its derivatives, as loops over a table of costs in memory.
 
 Cuturi and Blondel, Soft-DTW: a differentiable loss function for time-series, ICML 2017. With d_ij = (x_i - y_j)^2,
 
@@ -11,13 +11,14 @@ overflows and their sum is 1.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir, scf
-from pylazy.compiler.nests.body_elements import BodyElements, Position, element_of, inner_dim
-from pylazy.compiler.nests.cpu_memory import address, allocate, for_range, iadd, imul, isub, load, number, store
+from pylazy.compiler.nests.body_elements import BodyElements
+from pylazy.compiler.nests.body_values import Position, element_of, inner_dim
+from pylazy.compiler.nests.cpu_memory import address, allocate, load, store
 from pylazy.compiler.nests.dual_numbers import (
     Dual,
     Number,
@@ -32,36 +33,66 @@ from pylazy.compiler.nests.dual_numbers import (
     select,
     sub,
 )
+from pylazy.compiler.nests.integers import for_range, iadd, imul, isub, number
 
 _INFINITY = float("inf")
 
 
-class Table:
-    """Stack memory for numbers of all lanes: `count` of them, each of the leaves of duals of some depth."""
+class Numbers(Protocol):
+    """Memory for numbers, each a value of the body's type."""
 
-    def __init__(self, count: int, vector: ir.Type, *, depth: int = 0) -> None:
-        self.vector = vector
-        self.depth = depth
-        self.lanes = vector.shape[0] if isinstance(vector, ir.VectorType) else 1
-        self.width = self.lanes << depth
+    def load(self, place: ir.Value, scale: int, offset: int) -> ir.Value:
+        """Build the load of the number `place * scale + offset`."""
+
+    def store(self, value: ir.Value, place: ir.Value, scale: int, offset: int) -> None:
+        """Build the store of the number `place * scale + offset`."""
+
+
+#: Make room for some numbers of a type.
+Allocate = Callable[[int, ir.Type], Numbers]
+
+
+class StackNumbers:
+    """Numbers of all lanes on the stack of a CPU."""
+
+    def __init__(self, count: int, vector: ir.Type) -> None:
+        self._vector = vector
+        self._lanes = vector.shape[0] if isinstance(vector, ir.VectorType) else 1
         block = ir.InsertionPoint.current.block
         while name_of(block.owner) != "func.func":
             block = block.owner.operation.block
         with ir.InsertionPoint.at_block_begin(block):
-            self.pointer = allocate(count * self.width, kb.element_type(vector))
+            self._pointer = allocate(count * self._lanes, kb.element_type(vector))
 
-    def _leaf(self, place: ir.Value, leaf: int) -> ir.Value:
-        base = imul(place, number(self.width))
-        return address(self.pointer, kb.element_type(self.vector), base=base, offset=leaf * self.lanes)
+    def _address(self, place: ir.Value, scale: int, offset: int) -> ir.Value:
+        base = imul(place, number(scale * self._lanes))
+        return address(self._pointer, kb.element_type(self._vector), base=base, offset=offset * self._lanes)
+
+    def load(self, place: ir.Value, scale: int, offset: int) -> ir.Value:
+        """Build the load of the number `place * scale + offset`."""
+        return load(self._address(place, scale, offset), self._vector)
+
+    def store(self, value: ir.Value, place: ir.Value, scale: int, offset: int) -> None:
+        """Build the store of the number `place * scale + offset`."""
+        store(value, self._address(place, scale, offset))
+
+
+class Table:
+    """`count` numbers, each of the leaves of duals of some depth."""
+
+    def __init__(self, allocate_numbers: Allocate, count: int, vector: ir.Type, *, depth: int = 0) -> None:
+        self.depth = depth
+        self.width = 1 << depth
+        self.numbers = allocate_numbers(count * self.width, vector)
 
     def read(self, place: ir.Value) -> Number:
         """Build a load."""
-        return from_leaves([load(self._leaf(place, leaf), self.vector) for leaf in range(1 << self.depth)])
+        return from_leaves([self.numbers.load(place, self.width, leaf) for leaf in range(self.width)])
 
     def write(self, place: ir.Value, value: Number) -> None:
         """Build a store."""
         for leaf, part in enumerate(leaves(value, self.depth)):
-            store(part, self._leaf(place, leaf))
+            self.numbers.store(part, place, self.width, leaf)
 
     def read_at(self, at: Position) -> ir.Value:
         """Build a load of one element of a vector."""
@@ -73,7 +104,7 @@ def _place(at: Position) -> ir.Value:
 
 
 def table_numbers(operation: Any) -> int:
-    """Count the numbers that one pair keeps on the stack."""
+    """Count the numbers that one pair keeps in memory."""
     x, y, _, *along = operation.operands
     n, m = inner_dim(x), inner_dim(y)
     if attribute(operation, "order") == 0:
@@ -96,12 +127,13 @@ class _SoftDtw:
         self.n, self.m = inner_dim(x), inner_dim(y)
         self.depth = len(along)
         self.vector = element_of(operation.results[0].type)
+        self.allocate = StackNumbers if body.numbers_of is None else body.numbers_of(operation)
         self.x, self.y = self._copied(x), self._copied(y)
         self.along = [self._copied(direction) for direction in along]
         self.gamma = self._with_tangents(body.element(gamma, Position(0), row, column), number(self.n + self.m))
         self.inverse = reciprocal(self.gamma)
         columns = 2 if self.order == 0 else self.m + 1
-        self.costs = Table((self.n + 1) * columns, self.vector, depth=self.depth)
+        self.costs = Table(self.allocate, (self.n + 1) * columns, self.vector, depth=self.depth)
 
     def emit(self) -> "ir.Value | Table":
         self._go_forward()
@@ -111,7 +143,7 @@ class _SoftDtw:
 
     def _copied(self, value: ir.Value) -> Table:
         dim = inner_dim(value)
-        table = Table(dim, self.vector)
+        table = Table(self.allocate, dim, self.vector)
 
         def copy(nothing: list[ir.Value], at: Position) -> list[ir.Value]:
             table.write(_place(at), self.body.element(value, at, *self.pair))
@@ -177,9 +209,9 @@ class _SoftDtw:
     def _go_back(self) -> Table:
         """Build the derivative by x, y and gamma, one after the other."""
         n, m = self.n, self.m
-        result = Table(n + m + 1, self.vector)
+        result = Table(self.allocate, n + m + 1, self.vector)
         #: E of one column: what its cells hand on to the column before.
-        handed = Table(n + 1, self.vector, depth=self.depth)
+        handed = Table(self.allocate, n + 1, self.vector, depth=self.depth)
         zero, one = (kb.constant(value, self.vector) for value in (0.0, 1.0))
         for_range(number(0), number(n), 1, lambda i: result.write(i, zero))
         for_range(number(0), number(n), 1, lambda i: handed.write(i, zero))

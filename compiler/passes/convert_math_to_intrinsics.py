@@ -17,8 +17,6 @@ _INTRINSICS: Mapping[str, str] = {
     "arith.minnumf": "minnum",
     "arith.maxnumf": "maxnum",
 }
-# Without branches, and within 2^-23 of the root (PTX ISA manual, sqrt): half the instructions of a Laplacian kernel.
-_APPROXIMATIONS: Mapping[tuple[str, int], str] = {("math.sqrt", 32): "llvm.nvvm.sqrt.approx.f"}
 
 
 def convert_math_to_intrinsics(module: ir.Module, *, target: Target) -> None:
@@ -40,7 +38,7 @@ def convert_math_to_intrinsics(module: ir.Module, *, target: Target) -> None:
     module.operation.walk(look)
     for op in found:
         bits = op.result.type.width
-        name = _APPROXIMATIONS.get((op.name, bits), f"llvm.{_INTRINSICS[op.name]}.f{bits}")
+        name = f"llvm.{_INTRINSICS[op.name]}.f{bits}"
         with op.location, ir.InsertionPoint(op):
             call = ir.Operation.create(
                 "llvm.call_intrinsic",

@@ -9,7 +9,7 @@ from pylazy.compiler.dialects.reduction.summation import summation_of
 from pylazy.compiler.formula_lowering import FORMULA_LOWERING
 from pylazy.compiler.kernel_builder import constant, emit
 from pylazy.compiler.mlir import func, ir
-from pylazy.compiler.target import Target
+from pylazy.compiler.target import NvidiaTarget, Target
 from pylazy.runtime.errors import CompileError
 
 #: Reduction kind of level 1 -> accumulation of level 2, and which of its two buffers the result goes to.
@@ -37,7 +37,7 @@ def convert_reduction_to_map_reduce(module: ir.Module, *, target: Target) -> Non
     """
     for function in list(module.body.operations):
         if name_of(function) == "func.func" and _has_formula(function):
-            _Conversion(function).run()
+            _Conversion(function, target).run()
 
 
 def _has_formula(function: Any) -> bool:
@@ -53,8 +53,9 @@ def _buffer_type(tensor: ir.Type) -> ir.Type:
 class _Conversion:
     """One function on its way from tensors to buffers."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, target: Target) -> None:
         self.function = function
+        self.target = target
         self.block = function.regions[0].blocks[0]
         self.results = self._distinct_results()
         self.reductions = [op for op in self.block.operations if name_of(op) in _SWEEPS]
@@ -105,7 +106,7 @@ class _Conversion:
         """Name the axes whose rows need a table."""
         if "reduction.ranged" not in self.function.attributes:
             return []
-        return sorted({_sweep_axes(reduce_op)[0] for reduce_op in self.reductions} - {""})
+        return sorted({self._sweep_axes(reduce_op)[0] for reduce_op in self.reductions} - {""})
 
     def _describe(self, inputs: list[Any], tables: list[str], scratch: list[Any]) -> ir.Attribute:
         """Build the argument attributes: name, role and axis of every buffer."""
@@ -131,7 +132,7 @@ class _Conversion:
 
     def _convert(self, reduce_op: Any) -> None:
         is_table = name_of(reduce_op) == "reduction.tabulate"
-        rows, columns = _sweep_axes(reduce_op)
+        rows, columns = self._sweep_axes(reduce_op)
         with reduce_op.location:
             operation = ir.Operation.create(
                 "reduction.map_reduce",
@@ -147,10 +148,22 @@ class _Conversion:
             with reduce_op.location:
                 if is_table:
                     buffer = self.buffers[reduce_op.results[0]]
-                    ir.Operation.create("reduction.store_pair", operands=[*operands, buffer, *block.arguments])
+                    places = [indices[axis] for axis in attribute(reduce_op, "axis")]
+                    ir.Operation.create("reduction.store_pair", operands=[*operands, buffer, *places])
                 else:
                     self._accumulate(reduce_op, operands)
                 ir.Operation.create("reduction.yield")
+
+    def _sweep_axes(self, reduce_op: Any) -> tuple[str, str]:
+        """Name the axis of the rows and that of the columns of a sweep.
+
+        The rows of a table are its slow axis; on a GPU its fast one, so that neighbouring threads store side by side.
+        """
+        axis = attribute(reduce_op, "axis")
+        if name_of(reduce_op) == "reduction.tabulate":
+            slow, fast = axis
+            return (fast, slow) if isinstance(self.target, NvidiaTarget) else (slow, fast)
+        return _row_axis(reduce_op), axis
 
     def _accumulate(self, reduce_op: Any, operands: list[ir.Value]) -> None:
         kind = attribute(reduce_op, "kind")
@@ -212,15 +225,6 @@ class _Conversion:
             width = max(lazy_dim(operand) for operand in operation.operands)
             operands = [_widen(operand, width) for operand in operands]
         return rule(*operands, **attributes)
-
-
-def _sweep_axes(reduce_op: Any) -> tuple[str, str]:
-    """Name the axis of the rows and that of the columns of a sweep; the rows of a table are its slow axis."""
-    axis = attribute(reduce_op, "axis")
-    if name_of(reduce_op) == "reduction.tabulate":
-        slow, fast = axis
-        return slow, fast
-    return _row_axis(reduce_op), axis
 
 
 def _row_axis(reduce_op: Any) -> str:

@@ -5,8 +5,11 @@ from typing import Any
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.cpu_column_lanes import ColumnLaneNest
-from pylazy.compiler.nests.cpu_nests import MapNest, MergeNest, ReduceNest
+from pylazy.compiler.nests.cpu_column_panels import ColumnPanelNest
+from pylazy.compiler.nests.cpu_map import MapNest
+from pylazy.compiler.nests.cpu_merge import MergeNest
 from pylazy.compiler.nests.cpu_ranges import RangedNest
+from pylazy.compiler.nests.cpu_sweeps import ReduceNest
 from pylazy.compiler.target import Target
 
 
@@ -35,7 +38,9 @@ _KERNEL_OPS = frozenset({"reduction.map", "reduction.map_reduce"})
 def _reduce_nest(operation: Any) -> type[ReduceNest]:
     if len(operation.operands):
         return RangedNest
-    return ColumnLaneNest if attribute(operation, "lane_axis", "rows") == "columns" else ReduceNest
+    if attribute(operation, "lane_axis", "rows") == "columns":
+        return ColumnPanelNest if attribute(operation, "shared_rows", 1) > 1 else ColumnLaneNest
+    return ReduceNest
 
 
 class _Program:

@@ -85,11 +85,25 @@ _NVIDIA: Mapping[int, Mapping[str, Emitter]] = {
         **_CPU[32],
         "math.exp": nvidia.emit_exp,
         "math.exp2": nvidia.emit_exp2,
+        "math.rsqrt": nvidia.emit_rsqrt,
+        "math.sqrt": nvidia.emit_sqrt,
+    },
+}
+_NVIDIA_FAST: Mapping[int, Mapping[str, Emitter]] = {
+    64: _NVIDIA[64],
+    32: {
+        **_NVIDIA[32],
         "math.log": nvidia.emit_log,
         "math.log2": nvidia.emit_log2,
         "math.log10": nvidia.emit_log10,
-        "math.rsqrt": nvidia.emit_rsqrt,
+        "arith.divf": nvidia.emit_div,
     },
+}
+#: Math mode of an NVIDIA target -> its functions; the algorithms of CPUs are within 2 ulp on every machine.
+_BY_MATH_MODE: Mapping[str, Mapping[int, Mapping[str, Emitter]]] = {
+    "accurate": _CPU,
+    "": _NVIDIA,
+    "fast": _NVIDIA_FAST,
 }
 # Operations that LLVM turns into instructions on every target.
 _KEPT = frozenset({"math.absf", "math.copysign", "math.absi", "math.isnan", "math.isinf", "math.isfinite"})
@@ -109,16 +123,16 @@ def lower_math(module: ir.Module, *, target: CpuTarget | NvidiaTarget) -> None:
     Raises:
         UnsupportedError: a math operation on this element type has no lowering for the target.
     """
-    table = _NVIDIA if isinstance(target, NvidiaTarget) else _CPU
+    table = _BY_MATH_MODE[target.math_mode] if isinstance(target, NvidiaTarget) else _CPU
     kept = _KEPT
-    if not target.has_avx512:
+    if not target.has_avx512 and table[32]["math.sqrt"] is power.emit_sqrt:
         kept = kept | _KEPT_WITHOUT_AVX512
     if target.has_rounding:
         kept = kept | _KEPT_WITH_ROUNDING
     if target.has_fma:
         kept = kept | _KEPT_WITH_FMA
     pools: dict[ir.Operation, ConstantPool] = {}
-    for op in _operations_to_lower(module, kept):
+    for op in _operations_to_lower(module, kept, table):
         function = _enclosing_function(op)
         pool = pools.get(function)
         if pool is None:
@@ -130,17 +144,27 @@ def lower_math(module: ir.Module, *, target: CpuTarget | NvidiaTarget) -> None:
         pool.close()
 
 
-def _operations_to_lower(module: ir.Module, kept: frozenset[str]) -> list[ir.Operation]:
+def _operations_to_lower(
+    module: ir.Module, kept: frozenset[str], table: Mapping[int, Mapping[str, Emitter]]
+) -> list[ir.Operation]:
+    """List operations of the math dialect, and arithmetic for whose type the table has something else."""
     found: list[ir.Operation] = []
+    arithmetic = {(name, bits) for bits, emitters in table.items() for name in emitters if name.startswith("arith.")}
 
     def look(op: ir.Operation) -> ir.WalkResult:
         name = op.name
-        if (name.startswith("math.") or name == "vector.fma") and name not in kept:
+        is_math = (name.startswith("math.") or name == "vector.fma") and name not in kept
+        if is_math or (arithmetic and len(op.results) == 1 and (name, _width(op)) in arithmetic):
             found.append(op)
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(look)
     return found
+
+
+def _width(op: ir.Operation) -> int:
+    element = op.results[0].type
+    return int(element.width) if isinstance(element, ir.F32Type | ir.F64Type) else 0
 
 
 def _enclosing_function(op: ir.Operation) -> ir.Operation:

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pylazy.compiler.adjoints import Adjoint, pull_back
 from pylazy.compiler.derivatives import (
     READS_RESULT,
     REDUCTION_DERIVATIVES,
     Application,
     ReductionApplication,
-    Terms,
-    cotangents,
     reduction_cotangents,
     reduction_tangent,
     tangent,
@@ -299,7 +298,7 @@ class _ReverseSweep:
         self.function = function
         self.axes = self._one_axis_each()
         #: Of lazy values the sum so far; of tensors the tensors whose sum it is, each with the axis of its rows.
-        self.of_lazy: dict[ir.Value, Term] = {}
+        self.of_lazy: dict[ir.Value, Adjoint] = {}
         self.of_tensor: dict[ir.Value, list[tuple[ir.Value, str]]] = {}
         self.of_argument: dict[int, Term] = {}
         self.saved = function.add_saved_results()
@@ -336,11 +335,11 @@ class _ReverseSweep:
     def _pull_back(self, operation: Any) -> None:
         name = name_of(operation).removeprefix("reduction.")
         if name in FORMULA_OPS:
-            ct = self.of_lazy.pop(operation.results[0], None)
-            if ct is not None:
+            adjoint = self.of_lazy.pop(operation.results[0], None)
+            if adjoint is not None:
                 op = _application(operation, name, self.function.active)
                 with _refusals_at(operation):
-                    found = cotangents(op, ct)
+                    found = pull_back(op, adjoint)
                 self._add(op.operands, found)
         elif name == "var":
             self._pull_back_view(operation)
@@ -349,16 +348,17 @@ class _ReverseSweep:
         elif name == "tabulate":
             self._pull_back_table(operation)
 
-    def _add(self, operands: "tuple[Term, ...]", found: Terms) -> None:
-        for operand, ct in zip(operands, found, strict=True):
-            if ct is not None and operand.value in self.function.active:
+    def _add(self, operands: "tuple[Term, ...]", found: "Sequence[Adjoint | None]") -> None:
+        for operand, adjoint in zip(operands, found, strict=True):
+            if adjoint is not None and operand.value in self.function.active:
                 so_far = self.of_lazy.get(operand.value)
-                self.of_lazy[operand.value] = ct if so_far is None else so_far + ct
+                self.of_lazy[operand.value] = adjoint if so_far is None else so_far + adjoint
 
     def _pull_back_view(self, operation: Any) -> None:
-        ct = self.of_lazy.pop(operation.results[0], None)
-        if ct is None:
+        adjoint = self.of_lazy.pop(operation.results[0], None)
+        if adjoint is None:
             return
+        ct = adjoint.cleaned()
         tensor, axis = operation.operands[0], attribute(operation, "axis")
         if isinstance(tensor.owner, ir.Block):
             number = ir.BlockArgument(tensor).arg_number
@@ -381,12 +381,14 @@ class _ReverseSweep:
         for other in others:
             first = first + other
         op = _reduction_application(operation, self.saved)
-        self._add(op.operands, reduction_cotangents(op, first))
+        found = reduction_cotangents(op, first)
+        self._add(op.operands, [None if ct is None else Adjoint(ct) for ct in found])
 
     def _pull_back_table(self, operation: Any) -> None:
         """Every pair has a row of the table of its own, so its cotangent is that row."""
         for part, _ in self.of_tensor.pop(operation.results[0], ()):
-            self._add((_term(operation.operands[0]),), (_term(emit_var(part, attribute(operation, "axis"))),))
+            row = _term(emit_var(part, attribute(operation, "axis")))
+            self._add((_term(operation.operands[0]),), (Adjoint(row),))
 
     def _gradient(self, number: int) -> ir.Value:
         tensor = self.function.block.arguments[number]

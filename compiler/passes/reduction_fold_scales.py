@@ -7,7 +7,7 @@ from typing import Any
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import BodyAxes
+from pylazy.compiler.nests.body_values import BodyAxes
 from pylazy.compiler.target import NvidiaTarget, Target
 
 _LOG2_E = 1.4426950408889634
@@ -16,14 +16,15 @@ _LOG2_E = 1.4426950408889634
 def reduction_fold_scales(module: ir.Module, *, target: Target) -> None:
     """Turn exp(-c |x - y|^2) into exp2(-|s x - s y|^2) with s = sqrt(c log2(e)), for x of a row and y of a column.
 
-    For f32 on GPUs, whose exponential is one of base 2: a product less for each pair. Runs after reduction-hoist, which
-    would store the scaled columns in memory; reduction-map-to-gpu scales them when it stages them. The result is that
-    of x and y with every coordinate changed by at most half a unit in its last place, which is what a coordinate that
-    was itself rounded is known to; a distance of 0 stays 0. Other uses of the difference are divided by s.
+    For f32 on GPUs, whose exponential is one of base 2: a product less for each pair; not in the accurate mode. Runs
+    after reduction-hoist, which would store the scaled columns in memory; reduction-map-to-gpu scales them when it
+    stages them. The result is that of x and y with every coordinate changed by at most half a unit in its last place,
+    which is what a coordinate that was itself rounded is known to; a distance of 0 stays 0. Other uses of the
+    difference are divided by s.
 
     In IR: `%d = subf %x, %y`, `%e = exp (negf (inner_reduce (mulf %d, %d)))` with loads `%x` and `%y`.
     """
-    if not isinstance(target, NvidiaTarget):
+    if not isinstance(target, NvidiaTarget) or target.math_mode == "accurate":
         return
     for function in module.body.operations:
         if name_of(function) != "func.func":

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pylazy.compiler import schedule
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.kernel_builder import emit
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import LOADS, BodyAxes, inner_dim
+from pylazy.compiler.nests.body_values import LOADS, BodyAxes, inner_dim
+from pylazy.compiler.schedule.body_costs import UNROLL_LIMIT
 from pylazy.compiler.target import Target
 
 _MOVES = frozenset({*LOADS, "arith.constant", "vector.broadcast", "vector.extract_strided_slice",
@@ -19,14 +19,22 @@ def reduction_hoist(module: ir.Module, *, target: Target) -> None:
     Runs after reduction-fuse, so that the values that two reductions share are stored once, and before reduction-tile,
     since it changes what a pair costs. What depends on the row alone stays: the loop over columns is inside the rows,
     so it is computed once a row anyway; only long vectors, which do not fit registers, are stored in the same way.
-    Stored values take memory in proportion to one axis, never to the pairs.
+    Stored values take memory in proportion to one axis, never to the pairs. Where rows are few, a column is used a few
+    times only: to compute its values again costs less than to write and read them, so they stay.
     """
     for function in module.body.operations:
         if name_of(function) != "func.func":
             continue
         for operation in list(function.regions[0].blocks[0].operations):
             if name_of(operation) == "reduction.map_reduce":
-                _Hoisting(function, operation).run()
+                hoisting = _Hoisting(function, operation)
+                if not _has_few_rows(function, operation):
+                    hoisting.move_of_columns()
+                hoisting.move_of_rows()
+
+
+def _has_few_rows(function: Any, kernel: Any) -> bool:
+    return attribute(kernel, "rows") in {*attribute(function, "reduction.few_rows", ""), ""}
 
 
 class _Hoisting:
@@ -38,11 +46,13 @@ class _Hoisting:
         self.body = kernel.regions[0].blocks[0]
         self.axes = BodyAxes(self.body)
 
-    def run(self) -> None:
-        for axes, argument, rows in (("c", 1, "columns"), ("r", 0, "rows")):
-            values = self._frontier(axes)
-            if values:
-                self._store(values, self.body.arguments[argument], attribute(self.kernel, rows))
+    def move_of_columns(self) -> None:
+        """Move what depends on columns alone."""
+        self._store(self._frontier("c"), self.body.arguments[1], attribute(self.kernel, "columns"))
+
+    def move_of_rows(self) -> None:
+        """Move what depends on rows alone, where it is long."""
+        self._store(self._frontier("r"), self.body.arguments[0], attribute(self.kernel, "rows"))
 
     def _frontier(self, axes: str) -> list[ir.Value]:
         """Find the values of these axes that are computed and then used by what has more axes, or by mere moves."""
@@ -51,7 +61,7 @@ class _Hoisting:
             if name_of(operation) in _MOVES or self.axes.of_operation(operation) != axes:
                 continue
             for value in operation.results:
-                if axes == "r" and inner_dim(value) <= schedule.UNROLL_LIMIT:
+                if axes == "r" and inner_dim(value) <= UNROLL_LIMIT:
                     continue
                 if isinstance(ir.VectorType(value.type).element_type, ir.IntegerType):
                     continue  # a comparison: cheaper than the memory for its result
@@ -63,6 +73,8 @@ class _Hoisting:
         return self.axes.of_operation(user) != axes or name_of(user) in _MOVES
 
     def _store(self, values: list[ir.Value], index: ir.Value, axis: str) -> None:
+        if not values:
+            return
         buffers = [self._add_scratch(value, axis) for value in values]
         with self.kernel.location, ir.InsertionPoint(self.kernel):
             operation = ir.Operation.create("reduction.map", attributes={"rows": ir.StringAttr.get(axis)}, regions=1)

@@ -1,14 +1,21 @@
 """Turn each kernel op into a GPU kernel: rows to threads, columns to tiles in workgroup memory."""
 
+import dataclasses
 from typing import Any
 
-from pylazy.compiler.diagnostics import at_source_line
 from pylazy.compiler.dialects.reduction import name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.gpu_accumulators import index_type, partial_slots
-from pylazy.compiler.nests.gpu_nests import MapNest, MergeNest, Partials, ReduceNest, integer_attribute
+from pylazy.compiler.nests.accumulations import accumulations_of, accumulator_type, attribute_segments, partial_slots
+from pylazy.compiler.nests.gpu_accumulators import index_type
+from pylazy.compiler.nests.gpu_function import integer_attribute
+from pylazy.compiler.nests.gpu_long_selection import is_long_selection
+from pylazy.compiler.nests.gpu_map import MapNest
+from pylazy.compiler.nests.gpu_merge import MergeNest
+from pylazy.compiler.nests.gpu_nests import Kernel, Partials
+from pylazy.compiler.nests.gpu_ranges import RangedNest
+from pylazy.compiler.nests.gpu_states import is_ranged, is_splittable
+from pylazy.compiler.nests.gpu_sweeps import ReduceNest
 from pylazy.compiler.target import Target
-from pylazy.runtime.errors import UnsupportedError
 
 
 def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
@@ -19,17 +26,22 @@ def reduction_map_to_gpu(module: ir.Module, *, target: Target) -> None:
     columns pass through workgroup memory in tiles; rows that are too long for registers lie there, too, if they fit.
     A thread past the last row computes the last row and stores nothing, so that all threads meet at the barriers.
     Results of more than `result_chunk` elements are computed in sweeps over the columns, `result_chunk` elements in
-    each.
+    each; of sums of a number times a vector, four lanes compute `shared_chunk` elements of each other's rows together.
+    Of `column_groups` groups of threads, each has the same rows and takes columns in turn; they meet at the end.
 
     The second dimension of the grid cuts the columns in splits, for launches with too few rows to fill the processor.
     With several splits, each leaves its unfinished states in scratch, and the kernel `..._merge` merges them in order.
+    Direct sums and lists of more entries than registers hold have one split. With a table, a block takes one of its
+    tiles, and a split a share of the intervals of it. Values of pairs are stored in the sweep, and not merged.
+    Recursions have their tables in workgroup memory.
 
-    A kernel takes the pointers of all buffers of the program, then, as i64, rows, columns, columns of a split, and
-    splits. Its attribute `reduction.launch` says how to launch it; the module's `reduction.buffers` describes the
-    buffers.
+    A kernel takes the pointers of all buffers of the program, then, as i64, for each buffer the bytes from one element
+    of the batch to the next, then rows, columns, columns of a split, and splits. The third dimension of the grid runs
+    over the batch. Its attribute `reduction.launch` says how to launch it; the module's `reduction.buffers` describes
+    the buffers.
 
     Raises:
-        UnsupportedError: an accumulation whose state does not fit in registers, or a sweep over the pairs of a table.
+        UnsupportedError: the tables of a recursion do not fit in workgroup memory.
     """
     for function in list(module.body.operations):
         if name_of(function) == "func.func" and _is_kernel(function):
@@ -65,36 +77,28 @@ class _Program:
         for position, (operation, scratch) in enumerate(zip(operations, partials, strict=True)):
             name = f"{self.name}_{position}"
             with operation.location, ir.InsertionPoint(block):
+                kernel = Kernel(self.arguments, operation, name, self.target, scratch)
                 if name_of(operation) == "reduction.map":
-                    MapNest(self.arguments, operation, name, self.target).build()
+                    MapNest(kernel).build()
                 else:
-                    self._refuse_table(operation)
-                    ReduceNest(self.arguments, operation, name, self.target, scratch).build()
-                    MergeNest(self.arguments, operation, f"{name}_merge", self.target, scratch).build()
+                    nest = RangedNest if is_ranged(operation) else ReduceNest
+                    nest(kernel).build()
+                    if is_splittable(operation) and accumulations_of(operation):
+                        MergeNest(dataclasses.replace(kernel, name=f"{name}_merge")).build()
         entries = zip(self.entries, self.arguments, strict=True)
         self.module.operation.attributes["reduction.buffers"] = ir.ArrayAttr.get(
             [_describe_buffer(entry, argument) for entry, argument in entries]
         )
         self.function.operation.erase()
 
-    def _refuse_table(self, operation: Any) -> None:
-        if len(operation.operands):
-            raise UnsupportedError(
-                at_source_line(
-                    f"ranges are not there on {self.target.name}: reduce without ranges, or for a CPU",
-                    operation.location,
-                )
-            )
-
     def _add_partials(self, operation: Any, position: int) -> Partials:
-        """Add scratch for the unfinished states of each accumulation of an op."""
-        accumulations = [
-            op for op in operation.regions[0].blocks[0].operations if name_of(op) == "reduction.accumulate"
-        ]
+        """Add scratch for the unfinished states of each accumulation of an op, or for lists without a place."""
+        if not is_splittable(operation):
+            return self._add_lists(operation, position)
         found = {}
-        for number, accumulation in enumerate(accumulations):
-            element = ir.VectorType(accumulation.operands[0].type).element_type
-            parts = zip(("values", "indices"), partial_slots(accumulation), (element, index_type()), strict=True)
+        for number, accumulation in enumerate(accumulations_of(operation)):
+            types = (accumulator_type(accumulation), index_type())
+            parts = zip(("values", "indices"), partial_slots(accumulation), types, strict=True)
             found[accumulation] = {
                 part: self._add_scratch(f"{self.name}_{position}_{part}{number}", operation, kind, dim)
                 for part, dim, kind in parts
@@ -102,7 +106,19 @@ class _Program:
             }
         return found
 
-    def _add_scratch(self, name: str, operation: Any, element: ir.Type, dim: int) -> ir.Value:
+    def _add_lists(self, operation: Any, position: int) -> Partials:
+        """Add scratch for the values of long lists of which only the positions are results."""
+        found = {}
+        for number, accumulation in enumerate(accumulations_of(operation)):
+            if is_long_selection(accumulation) and not attribute_segments(accumulation)[2]:
+                name, (dim, _) = f"{self.name}_{position}_list{number}", partial_slots(accumulation)
+                element = accumulator_type(accumulation)
+                found[accumulation] = {"values": self._add_scratch(name, operation, element, dim, per_split=False)}
+        return found
+
+    def _add_scratch(
+        self, name: str, operation: Any, element: ir.Type, dim: int, *, per_split: bool = True
+    ) -> ir.Value:
         kind = ir.MemRefType.get([ir.ShapedType.get_dynamic_size(), dim], element)
         argument = self.function.regions[0].blocks[0].add_argument(kind, operation.location)
         text = ir.StringAttr.get
@@ -110,8 +126,9 @@ class _Program:
             "reduction.name": text(name),
             "reduction.role": text("scratch"),
             "reduction.axis": operation.attributes["rows"],
-            "reduction.per_split": ir.BoolAttr.get(True),
         }
+        if per_split:
+            described["reduction.per_split"] = ir.BoolAttr.get(True)
         self.entries.append(ir.DictAttr.get(described))
         self.arguments.append(argument)
         return argument

@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
-from pylazy.compiler import schedule
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
+from pylazy.compiler.schedule.cpu_schedule import CpuSchedule, cpu_schedule
+from pylazy.compiler.schedule.gpu_schedule import NvidiaSchedule, nvidia_schedule
 from pylazy.compiler.target import NvidiaTarget, Target
 
 
@@ -15,9 +16,11 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
     Runs after reduction-fuse, since fused reductions share their tiles, and before reduction-vectorize and
     reduction-map-to-gpu, which build what the attributes say. `lanes` rows make a vector, `row_vectors` vectors a row
     tile, `column_step` columns a block, `column_chunk` columns the first level of a sum; on a GPU `rows_per_thread`
-    rows stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in workgroup memory. An
-    op that has an attribute already keeps it. The function's attribute `reduction.few_rows` names axes with less rows
-    than lanes: reductions that keep them get `lane_axis = "columns"`, unless a table lists their pairs.
+    rows stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in workgroup memory (see
+    reduction-map-to-gpu for the others). An op that has an attribute already keeps it. The function's attribute
+    `reduction.few_rows` names axes with about as many rows as lanes, or fewer: reductions that keep them get
+    `lane_axis = "columns"`, where up to `shared_rows` rows go over the same chunk, and reductions over them get small
+    blocks, unless a table lists their pairs.
     """
     for function in module.body.operations:
         if name_of(function) != "func.func":
@@ -25,14 +28,20 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
         for operation in function.regions[0].blocks[0].operations:
             if name_of(operation) in {"reduction.map", "reduction.map_reduce"}:
                 if isinstance(target, NvidiaTarget):
-                    _attach(operation, schedule.nvidia_schedule(operation, target))
+                    _attach(operation, nvidia_schedule(operation, target))
                 else:
-                    few_rows = attribute(operation, "rows") in {*attribute(function, "reduction.few_rows", ""), ""}
+                    few = set(attribute(function, "reduction.few_rows", ""))
                     listed = len(operation.operands) > 0  # by a table, whose tiles are of rows
-                    _attach(operation, schedule.cpu_schedule(operation, target, few_rows=few_rows and not listed))
+                    chosen = cpu_schedule(
+                        operation,
+                        target,
+                        few_rows=attribute(operation, "rows") in {*few, ""} and not listed,
+                        few_columns=attribute(operation, "columns", "") in few and not listed,
+                    )
+                    _attach(operation, chosen)
 
 
-def _attach(operation: Any, chosen: schedule.CpuSchedule | schedule.NvidiaSchedule) -> None:
+def _attach(operation: Any, chosen: CpuSchedule | NvidiaSchedule) -> None:
     for field in dataclasses.fields(chosen):
         if field.name in operation.attributes:
             continue

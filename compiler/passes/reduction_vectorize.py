@@ -5,7 +5,7 @@ from typing import Any
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
-from pylazy.compiler.nests.body_elements import LOADS
+from pylazy.compiler.nests.body_values import LOADS
 from pylazy.compiler.target import Target
 
 

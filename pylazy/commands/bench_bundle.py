@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.bundled_functions import LEVEL_VARIABLE, chosen_level
-from pylazy.bundles import load_bundle
+from pylazy.bundling.bundled_functions import load_bundle
+from pylazy.bundling.bundled_programs import LEVEL_VARIABLE, chosen_level
 from pylazy.commands.console import show_json, show_table, standard_output
 from pylazy.commands.run_bundle import choose_function
 from pylazy.runtime.kernel import CPU_LEVELS
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pylazy.bundled_functions import BundledFunction
+    from pylazy.bundling.bundled_functions import BundledFunction
+    from pylazy.runtime.manifest import Function
 
 _REPEATS = 9
 
@@ -79,14 +80,25 @@ def _only(level: str) -> Iterator[None]:
             os.environ[LEVEL_VARIABLE] = before
 
 
-def _measure(function: BundledFunction, level: str, rows: int, columns: int) -> dict[str, Any]:
+def _random_arguments(function: Function, rows: int, columns: int) -> dict[str, Any]:
+    """Make the arguments of a call; where it brings the pairs to reduce, these are all."""
     random = np.random.default_rng(0)
-    extents = {"i": (rows,), "j": (columns,), "": ()}
-    arrays = {
-        argument.name: random.random((*extents[argument.axis], argument.dim)).astype(function.function.dtype)
-        for argument in function.function.arguments
-        if not argument.default
-    }
+    extents = {"i": (rows,), "j": (columns,), "": (), "ij": (rows, columns), "ji": (columns, rows)}
+    made: dict[str, Any] = {}
+    for argument in function.arguments:
+        if argument.default:
+            continue
+        values = random.random((*extents[argument.axis], argument.dim)).astype(function.dtype)
+        # A complex array is given as two arguments of one name.
+        made[argument.name] = made.get(argument.name, 0) + (1j * values if argument.part == "imag" else values)
+    if function.ranged:
+        one, i, j = np.array([1]), np.array([[0, rows]]), np.array([[0, columns]])
+        made["ranges"] = (i, one, j, j, one, i)
+    return made
+
+
+def _measure(function: BundledFunction, level: str, rows: int, columns: int) -> dict[str, Any]:
+    arrays = _random_arguments(function.function, rows, columns)
     function(**arrays)
     seconds = []
     for _ in range(_REPEATS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from pylazy.bundles import DEFAULT_TARGETS
+from pylazy.bundling.bundle_compiler import DEFAULT_TARGETS
 from pylazy.commands.console import progress, show_json, standard_output
 from pylazy.commands.formulas import read_formulas
 from pylazy.runtime.bundle import BundleFile, save_bundle

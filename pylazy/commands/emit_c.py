@@ -14,16 +14,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pylazy.bundling.c_declarations import c_kernels, c_name, embedded_text, header_text, parameters, prototype
 from pylazy.reductions import REDUCTIONS
 from pylazy.runtime.errors import CompileError, UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS, DTYPE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pylazy.runtime.bundle import BundleFile
     from pylazy.runtime.kernel import Buffer, KernelImage
@@ -36,17 +36,6 @@ _ROLES = {"input": "PLZ_INPUT", "output": "PLZ_OUTPUT", "scratch": "PLZ_SCRATCH"
 _TYPE_CODES = {"int64": 0, "float32": 2, "float64": 2}
 _MAX_PHASES = 64  # of loader.c
 _BYTES_PER_LINE = 24
-_RESERVED = frozenset({"last_error", "error_text"})
-_NO_PARAMETER = frozenset(
-    (
-        "auto", "bool", "break", "case", "catch", "char", "class", "const", "continue", "default", "delete", "do",
-        "double", "else", "enum", "extern", "float", "for", "friend", "goto", "if", "inline", "int", "long",
-        "namespace", "new", "operator", "private", "public", "register", "restrict", "return", "short", "signed",
-        "sizeof", "static", "struct", "switch", "template", "this", "throw", "try", "typedef", "typename", "union",
-        "unsigned", "using", "virtual", "void", "volatile", "while",
-        "scratch", "scratch_bytes", "cotangent", "result", "tensors", "m", "n",
-    )
-)  # fmt: skip
 
 
 def emit_c(file: BundleFile, stem: Path, emit: Sequence[str]) -> list[Path]:
@@ -68,7 +57,7 @@ def emit_c(file: BundleFile, stem: Path, emit: Sequence[str]) -> list[Path]:
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
         raise UnsupportedError(f"C files are called after {name!r}, expected a C identifier: choose another --output")
     written = [stem.with_name(f"{name}.h")]
-    written[0].write_text(header_text(file, name), encoding="utf-8")
+    written[0].write_text(header_text(file.manifest, name, f"Bundle: sha256 {file.sha256}."), encoding="utf-8")
     source = source_text(file, name)
     if "source" in emit:
         written.append(stem.with_name(f"{name}.c"))
@@ -79,68 +68,26 @@ def emit_c(file: BundleFile, stem: Path, emit: Sequence[str]) -> list[Path]:
     return written
 
 
-def header_text(file: BundleFile, name: str) -> str:
-    """Write the header: one function for each kernel of the bundle."""
-    guard = f"PLZ_{name.upper()}_H"
-    made_by = ", ".join(f"{what} {text}" for what, text in file.manifest.provenance.items())
-    lines = [
-        f"/* Kernels of {name}, compiled ahead of time: {made_by}.",
-        " *",
-        " * Every function runs on the calling thread, may be called from several threads at once, allocates nothing,",
-        " * and reports failure as a status, with a message for the thread. Arrays are contiguous, on the CPU; a last",
-        " * dimension of size 1 may be left out. Bundle: sha256 " + file.sha256 + ".",
-        " */",
-        f"#ifndef {guard}",
-        f"#define {guard}",
-        "",
-        "#include <stddef.h>",
-        "#include <stdint.h>",
-        "",
-        _embedded("dltensor.h"),
-        "#ifndef PLZ_STATUS",
-        "#define PLZ_STATUS",
-        "enum { PLZ_OK = 0, PLZ_INVALID_ARGUMENT = 1, PLZ_UNSUPPORTED = 4 };",
-        "#endif",
-        "",
-        "#ifdef __cplusplus",
-        'extern "C" {',
-        "#endif",
-        "",
-        "/* The message of the last failure in this thread; empty before the first. */",
-        "const char *plz_last_error(void);",
-    ]
-    for function, kernel in _kernels(file):
-        lines += ["", *_declaration(file, function, kernel)]
-    return "\n".join([*lines, "", "#ifdef __cplusplus", "}", "#endif", "", "#endif", ""])
-
-
 def source_text(file: BundleFile, name: str) -> str:
     """Write the source: the loader, every image as bytes, and the functions of the header."""
-    parts = [f'#include "{name}.h"\n', _embedded("loader.c")]
-    families = [family for family in _MACROS if any(_images(file, kernel, family) for _, kernel in _kernels(file))]
+    parts = [f'#include "{name}.h"\n', embedded_text("loader.c")]
+    families = [
+        family for family in _MACROS if any(_images(file, kernel, family) for _, kernel in c_kernels(file.manifest))
+    ]
     if not families:
-        raise UnsupportedError(f"the bundle has no code for a CPU, expected some of {', '.join(CPU_LEVELS)}")
+        raise UnsupportedError(
+            f"the bundle has no code for a CPU, and the C interface runs on no GPU: expected some of "
+            f"{', '.join(CPU_LEVELS)}"
+        )
     for place, family in enumerate(families):
         parts.append(f"#{'el' if place else ''}if {_MACROS[family]}\n")
         alignment = 12 if family == "aarch64" else 6  # ADRP counts in pages; else the constants' own alignment
-        for number, (function, kernel) in enumerate(_kernels(file)):
+        for number, (function, kernel) in enumerate(c_kernels(file.manifest)):
             parts.append(_kernel_text(file, function, kernel, family, number, alignment))
     parts.append('#else\n#error "this file has no kernels for this processor and system"\n#endif\n')
-    for number, (function, kernel) in enumerate(_kernels(file)):
+    for number, (function, kernel) in enumerate(c_kernels(file.manifest)):
         parts.append(_definition(function, kernel, number))
     return "\n".join(parts)
-
-
-def _kernels(file: BundleFile) -> Iterator[tuple[Function, Kernel]]:
-    for function in file.manifest.functions:
-        if function.name in _RESERVED:
-            raise UnsupportedError(f"plz_{function.name} is a name of the C interface: choose another for the function")
-        for argument in function.arguments:
-            if argument.name in _NO_PARAMETER:
-                raise UnsupportedError(f"argument {argument.name} of {function.name}: C needs another name")
-        yield function, file.kernels[function.kernel]
-        for gradient in function.gradients:
-            yield function, file.kernels[gradient]
 
 
 def _images(file: BundleFile, kernel: Kernel, family: str) -> list[tuple[str, KernelImage]]:
@@ -148,58 +95,9 @@ def _images(file: BundleFile, kernel: Kernel, family: str) -> list[tuple[str, Ke
     return [(code.few_rows, file.image(kernel, code)) for code in codes]
 
 
-def _c_name(function: Function, kernel: Kernel) -> str:
-    if not kernel.of:
-        return f"plz_{function.name}"
-    return f"plz_{function.name}_gradient_{'_'.join(function.arguments[number].name for number in kernel.wrt)}"
-
-
-def _parameters(function: Function, kernel: Kernel) -> tuple[list[str], list[str]]:
-    """Names of inputs and of outputs, in the order of the buffers."""
-    inputs = [argument.name for argument in function.arguments]
-    results = ["result"] if len(function.results) == 1 else [f"result{k}" for k in range(len(function.results))]
-    if not kernel.of:
-        return inputs, results
-    saved = results if function.results[0].kind == "logsumexp" else []
-    return [*inputs, *saved, "cotangent"], [f"gradient_{function.arguments[number].name}" for number in kernel.wrt]
-
-
-def _prototype(function: Function, kernel: Kernel) -> tuple[str, str]:
-    inputs, outputs = _parameters(function, kernel)
-    # The arguments of the function in the order of a call; then what a gradient takes besides.
-    given = [argument.name for argument in sorted(function.arguments, key=lambda found: found.place)]
-    ordered = [*given, *inputs[len(given) :]]
-    tensors = ", ".join([f"const DLTensor *{name}" for name in ordered] + [f"DLTensor *{name}" for name in outputs])
-    name = _c_name(function, kernel)
-    return (
-        f"int32_t {name}({tensors}, void *scratch, size_t scratch_bytes)",
-        f"size_t {name}_scratch_bytes(int64_t m, int64_t n)",
-    )
-
-
-def _declaration(file: BundleFile, function: Function, kernel: Kernel) -> list[str]:
-    rows = {"i": "(M, {})", "j": "(N, {})", "": "({})"}
-    described = [f"{argument.name} {rows[argument.axis].format(argument.dim)}" for argument in function.arguments]
-    kept = "N" if function.reduced == "i" else "M"
-    results = [f"({kept}, {result.dim * (result.k or 1)}) {result.dtype}" for result in function.results]
-    what = f"{function.meaning}; {function.dtype}"
-    if kernel.of:
-        names = " and ".join(function.arguments[number].name for number in kernel.wrt)
-        what = f"the gradient of plz_{function.name} with respect to {names}, of their shapes"
-    call, size = _prototype(function, kernel)
-    del file
-    return [
-        f"/* {what}.",
-        f" * {', '.join(described)}; result {', '.join(results)}.",
-        " * scratch: as many bytes as the function below says for M and N, at any address; null for 0 bytes. */",
-        f"{call};",
-        f"{size};",
-    ]
-
-
 def _definition(function: Function, kernel: Kernel, number: int) -> str:
-    inputs, outputs = _parameters(function, kernel)
-    call, size = _prototype(function, kernel)
+    inputs, outputs = parameters(function, kernel)
+    call, size = prototype(function, kernel)
     tensors = ", ".join([*inputs, *outputs])
     return (
         f"{call} {{\n  const DLTensor *const tensors[] = {{{tensors}}};\n"
@@ -212,7 +110,7 @@ def _kernel_text(file: BundleFile, function: Function, kernel: Kernel, family: s
     found = _images(file, kernel, family)
     if not found:
         raise UnsupportedError(f"the bundle has no code of {kernel.id} for {family}, and has some of other kernels")
-    names = [name for group in _parameters(function, kernel) for name in group]
+    names = [name for group in parameters(function, kernel) for name in group]
     text, rows = [], []
     for place, (few, image) in enumerate(found):
         if len(image.phases) > _MAX_PHASES:
@@ -227,10 +125,10 @@ def _kernel_text(file: BundleFile, function: Function, kernel: Kernel, family: s
             f"    {{{_LEVELS[image.target]}, {_AXES[few]}, {label}, {label}_buffers, {len(image.buffers)}, "
             f"{label}_phases, {len(image.phases)}}},"
         )
-    results = [_result_text(function, kernel, place) for place in range(len(_parameters(function, kernel)[1]))]
+    results = [_result_text(function, kernel, place) for place in range(len(parameters(function, kernel)[1]))]
     images = "\n".join(rows)
     reduced = _AXES[function.reduced]
-    own = f'"{_c_name(function, kernel)}", {reduced}, plz_images_{number}, {len(found)}, plz_results_{number}'
+    own = f'"{c_name(function, kernel)}", {reduced}, plz_images_{number}, {len(found)}, plz_results_{number}'
     tables = (
         f"static const plz_image plz_images_{number}[] = {{\n{images}\n}};",
         f"static const plz_result plz_results_{number}[] = {{{', '.join(results)}}};",
@@ -287,10 +185,6 @@ def _phases_text(image: KernelImage, label: str) -> str:
         for phase in image.phases
     ]
     return f"static const plz_phase {label}_phases[] = {{\n" + "\n".join(rows) + "\n};"
-
-
-def _embedded(name: str) -> str:
-    return (resources.files("pylazy.runtime") / "embed" / name).read_text(encoding="utf-8")
 
 
 # The library ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pylazy.commands.console import show_json, standard_output
 from pylazy.commands.formulas import read_formulas
-from pylazy.programs import host_target
+from pylazy.execution.programs import host_target
 
 if TYPE_CHECKING:
     from pathlib import Path

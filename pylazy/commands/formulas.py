@@ -3,12 +3,13 @@
 Each table is a function::
 
     [gaussian]
-    formula = "Exp(-SqDist(x, y) / s) * b"                          # see pylazy.formula_parser
+    formula = "Exp(-SqDist(x, y) / s) * b"                          # see pylazy.formula_texts.formula_parser
     variables = ["x = Vi(3)", "y = Vj(3)", "b = Vj(1)", "s = Pm(1)"]  # in the order of a call
     reduction = "Sum"                                               # the default; see pylazy.genred
     axis = "j"                                                      # the default: the axis that is reduced
     dtype = "float32"                                               # the default
     gradients = true                                                # the default
+    ranges = false                                                  # the default: whether calls bring the pairs
 
 `k` says how many are kept by KMin and its like, `weight` is a second formula for LogSumExp and SumSoftMaxWeight.
 """
@@ -18,8 +19,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pylazy.bundles import Bundle
-from pylazy.genred import REDUCTION_OPS, Genred
+from pylazy.bundling.bundles import Bundle
+from pylazy.formula_texts.reduction_texts import REDUCTION_OPS
+from pylazy.genred import Genred
 from pylazy.runtime.errors import PylazyError
 
 if sys.version_info >= (3, 11):
@@ -38,6 +40,7 @@ _TYPES: dict[str, tuple[type, Any]] = {
     "axis": (str, "j"),
     "dtype": (str, "float32"),
     "gradients": (bool, True),
+    "ranges": (bool, False),
     "k": (int, 0),
     "weight": (str, ""),
 }
@@ -96,7 +99,7 @@ def _add(bundle: Bundle, name: str, table: object, path: Path) -> None:
             opt_arg=found["k"] or None,
             formula2=found["weight"] or None,
         )
-        bundle.add(reduction, name=name, gradients=found["gradients"], dtype=found["dtype"])
+        bundle.add(reduction, name=name, gradients=found["gradients"], dtype=found["dtype"], ranged=found["ranges"])
     except PylazyError as error:
         # The last line names a line of Python, which is ours and not the user's.
         raise FormulaFileError(f"{what}: {str(error).rpartition(chr(10) + '  at ')[0] or error}") from None

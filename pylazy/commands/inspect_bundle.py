@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pylazy.commands.console import show_json, show_table, standard_output
-from pylazy.runtime.bundle import BundleFile, choose_code, read_bundle
+from pylazy.runtime.bundle import FIRST_LAUNCHED, BundleFile, choose_code, read_bundle
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.runtime.kernel import CPU_LEVELS
 from pylazy.runtime.manifest import to_json
+from pylazy.runtime.signature import read_signature, require_signature, signature_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 _DISASSEMBLERS = {"x86-64": ("-m", "i386:x86-64"), "aarch64": ("-m", "aarch64")}
 
 
-def inspect_bundle(path: Path, *, ir: bool, asm: str, why: bool, verify: bool, as_json: bool) -> None:
+def inspect_bundle(
+    path: Path, *, ir: bool, asm: str, why: bool, verify: bool, public_key: Path | None, as_json: bool
+) -> None:
     """Show a bundle.
 
     Args:
@@ -30,14 +33,20 @@ def inspect_bundle(path: Path, *, ir: bool, asm: str, why: bool, verify: bool, a
         ir: write both levels of the dialect of every kernel.
         asm: a target, whose code is written as text.
         why: say which code this machine would take, and why.
-        verify: read every image, and check it against the manifest.
+        verify: read every image, and check it against the manifest; say whether the bundle is signed.
+        public_key: a file with the key that must have signed it.
         as_json: write the manifest for programs.
+
+    Raises:
+        UntrustedBundleError: the owner of the key has not signed this bundle.
     """
     file = read_bundle(path)
     if verify:
         verify_all(file)
+    signature = _signature_state(path, file, public_key)
     if as_json:
-        show_json({"bytes": len(file.data), "sha256": file.sha256, "manifest": to_json(file.manifest)})
+        described = {"bytes": len(file.data), "sha256": file.sha256, "signature": signature}
+        show_json({**described, "manifest": to_json(file.manifest)})
         return
     console = standard_output()
     if ir or asm:
@@ -52,7 +61,18 @@ def inspect_bundle(path: Path, *, ir: bool, asm: str, why: bool, verify: bool, a
     if why:
         show_decisions(console, file)
     if verify:
-        console.print("every hash, image and signature is as the manifest says")
+        console.print("every hash, image and launch is as the manifest says")
+    if verify or public_key is not None:
+        console.print(f"signature: {signature}", markup=False)
+
+
+def _signature_state(path: Path, file: BundleFile, public_key: Path | None) -> str:
+    if public_key is not None:
+        require_signature(path, file.manifest_text, [public_key])
+        return f"good, by {public_key}"
+    if read_signature(path) is None:
+        return "unsigned"
+    return f"not checked: {signature_path(path)} is there, --public-key says whose it must be"
 
 
 def verify_all(file: BundleFile) -> None:
@@ -65,6 +85,8 @@ def verify_all(file: BundleFile) -> None:
         for code in kernel.code:
             if code.target in CPU_LEVELS:
                 file.image(kernel, code)
+            elif file.manifest.format >= FIRST_LAUNCHED:
+                file.gpu_image(kernel, code)
             else:
                 file.launch(kernel, code)
                 file.text(code.blob)
@@ -72,7 +94,7 @@ def verify_all(file: BundleFile) -> None:
 
 def show_decisions(console: Console, file: BundleFile) -> None:
     """Write which code this machine takes for each kernel."""
-    from pylazy.bundled_functions import chosen_level
+    from pylazy.bundling.bundled_programs import chosen_level
 
     level = chosen_level()
     rows = []
@@ -85,6 +107,11 @@ def show_decisions(console: Console, file: BundleFile) -> None:
             rows.append((kernel.id, code.target, "the level of this processor"))
         else:
             rows.append((kernel.id, code.target, f"the highest that {level} runs of {present}"))
+        newest = [code.target for code in kernel.code if code.launch]
+        if newest:
+            exact = [code.target for code in kernel.code if code.cubin]
+            cubins = f"the cubin on {', '.join(exact)}, else " if exact else ""
+            rows.append((kernel.id, ", ".join(newest), f"on a GPU {cubins}PTX of the newest that it is not older than"))
     show_table(console, "what this machine takes", ("kernel", "code", "why"), rows)
 
 
@@ -100,42 +127,49 @@ def _show(console: Console, path: Path, file: BundleFile) -> None:
             f"    {function.meaning}, {function.dtype}; gradients: {_gradients(file, function)}", markup=False
         )
     sizes = {blob.path: blob.bytes for blob in manifest.blobs}
+    sizes[""] = 0
     rows = [
         (
             kernel.id,
             target,
-            sum(sizes[code.blob] for code in kernel.code if code.target == target),
+            sum(sizes[code.blob] + sizes[code.cubin] for code in kernel.code if code.target == target),
             _variants(kernel, target),
         )
         for kernel in manifest.kernels
         for target in manifest.targets
         if any(code.target == target for code in kernel.code)
     ]
-    show_table(console, "", ("kernel", "target", "bytes", "for few rows"), rows)
+    show_table(console, "", ("kernel", "target", "bytes", "forms"), rows)
     for what, reason in manifest.absent.items():
         console.print(f"not there: {what}: {reason}", markup=False)
 
 
 def _signature(function: Function) -> str:
-    shapes = {"i": "(M, {})", "j": "(N, {})", "": "({},)"}
-    arguments = sorted(function.arguments, key=lambda argument: argument.place)
-    given = [
-        f"{argument.name}={argument.default}"
-        if argument.default
-        else f"{argument.name}: {shapes[argument.axis].format(argument.dim)}"
-        for argument in arguments
-    ]
-    return f"{function.name}({', '.join(given)})"
+    shapes = {"i": "(M, {})", "j": "(N, {})", "": "({},)", "ij": "(M, N, {})", "ji": "(N, M, {})"}
+    given = {}
+    for argument in sorted(function.arguments, key=lambda argument: argument.place):
+        shape = shapes[argument.axis].format(argument.dim)
+        described = f"{argument.name}: {'complex ' * bool(argument.part)}{shape}"
+        given[argument.name] = f"{argument.name}={argument.default}" if argument.default else described
+    return f"{function.name}({', '.join([*given.values(), *['ranges'] * function.ranged])})"
 
 
 def _gradients(file: BundleFile, function: Function) -> str:
-    names = [argument.name for argument in function.arguments]
-    found = [" and ".join(names[number] for number in file.kernels[name].wrt) for name in function.gradients]
+    if function.selection:
+        return "of the values, by the formula on the selected pairs"
+    found = [_names(function, file.kernels[name].wrt) for name in function.gradients]
     return "; ".join(found) or "none"
 
 
+def _names(function: Function, wrt: tuple[int, ...]) -> str:
+    return " and ".join(dict.fromkeys(function.arguments[number].name for number in wrt))
+
+
 def _variants(kernel: Kernel, target: str) -> str:
-    return ", ".join(code.few_rows for code in kernel.code if code.target == target and code.few_rows)
+    """Say in which forms a kernel is there for a target: PTX and cubin, or for few rows along an axis as well."""
+    codes = [code for code in kernel.code if code.target == target]
+    forms = ["PTX" if code.launch else f"few {code.few_rows}" for code in codes if code.launch or code.few_rows]
+    return ", ".join([*forms, *("cubin" for code in codes if code.cubin)])
 
 
 def _code_as_text(file: BundleFile, kernel: Kernel, target: str) -> str:

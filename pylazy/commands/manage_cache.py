@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pylazy.commands.console import show_json, show_table, standard_output
 from pylazy.runtime.errors import PylazyError
-from pylazy.runtime.kernel_cache import KernelCache, default_directory
+from pylazy.runtime.gpu_image import GpuImage
+from pylazy.runtime.kernel_cache import Image, KernelCache, default_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,7 @@ def list_cache(*, as_json: bool) -> None:
     for entry in cache_entries(directory):
         image = cache.get(entry.name)
         status = entry.stat()
-        described = ("cannot be used", "") if image is None else (image.phases[0].name, image.target)
+        described = ("cannot be used", "") if image is None else (_first_name(image), image.target)
         rows.append((entry.name[:16], *described, status.st_size, round((now - status.st_mtime) / _DAY_SECONDS, 1)))
     headings = ("key", "first phase", "target", "bytes", "days old")
     if as_json:
@@ -37,6 +38,10 @@ def list_cache(*, as_json: bool) -> None:
     console.print(f"{directory}: {len(rows)} kernels, {sum(row[3] for row in rows):,} bytes", markup=False)
     if rows:
         show_table(console, "", headings, rows)
+
+
+def _first_name(image: Image) -> str:
+    return image.kernels[0].name if isinstance(image, GpuImage) else image.phases[0].name
 
 
 def verify_cache() -> bool:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.bundles import load_bundle
 from pylazy.commands.console import show_json, standard_output
 from pylazy.runtime.errors import DtypeError, UnsupportedError
 
@@ -14,31 +13,27 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pylazy.bundled_functions import BundledFunction, LoadedBundle
+    from pylazy.bundling.bundled_functions import BundledFunction, LoadedBundle
 
 
 def run_bundle(
-    path: Path,
+    bundle: LoadedBundle,
     *,
     name: str,
     arguments: Sequence[str],
     output: Path | None,
-    trust: bool,
-    sha256: str | None,
     as_json: bool,
 ) -> None:
     """Call a function.
 
     Args:
-        path: the bundle.
+        bundle: the bundle.
         name: of the function; empty where the bundle has only one.
-        arguments: "x=x.npy", or "s=0.5" for a number.
+        arguments: "x=x.npy", "s=0.5" for a number, or "ranges=ranges.npz" with six arrays in their order.
         output: where the result goes, as .npy, or as .npz where there are several.
-        trust: take the file whoever may have written it.
-        sha256: the hash that the file must have.
         as_json: report for programs.
     """
-    function = choose_function(load_bundle(path, trust=trust, sha256=sha256), name)
+    function = choose_function(bundle, name)
     try:
         result = function(**_read_arguments(arguments))
     except TypeError as error:  # arguments that the function does not take
@@ -68,8 +63,10 @@ def choose_function(bundle: LoadedBundle, name: str) -> BundledFunction:
 
 
 def describe(array: Any) -> dict[str, Any]:
-    """Say what a result is, without all of it."""
+    """Say what a result is, without all of it; of complex numbers the sizes."""
     finite = array[np.isfinite(array)]
+    if array.dtype.kind == "c":
+        finite = abs(finite)
     return {
         "shape": list(array.shape),
         "dtype": str(array.dtype),
@@ -94,7 +91,9 @@ def _read_arguments(given: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _load_array(path: str) -> Any:
+    """Read an array; the arrays of an archive, as those of ranges, as a tuple."""
     try:
-        return np.load(path, allow_pickle=False)
+        found = np.load(path, allow_pickle=False)
+        return found if isinstance(found, np.ndarray) else tuple(found.values())
     except ValueError as error:
         raise DtypeError(f"{path} is no array of numbers in NumPy's format: {error}") from None

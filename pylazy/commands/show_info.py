@@ -5,20 +5,36 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import pylazy
-from pylazy.bundled_functions import LEVEL_VARIABLE
+from pylazy.bundling.bundled_programs import LEVEL_VARIABLE
 from pylazy.commands.console import show_json, standard_output
 from pylazy.commands.manage_cache import cache_entries
 from pylazy.runtime.errors import PylazyError
+from pylazy.runtime.gpu_devices import device_count, properties, reason_for_no_device
 from pylazy.runtime.kernel_cache import default_directory
 from pylazy.runtime.launch import host_target
 from pylazy.runtime.threads import ENVIRONMENT_VARIABLE, get_num_threads
 
-_PACKAGES = ("numpy", "torch", "llvmlite", "torch-mlir", "typer", "rich", "nvidia-cuda-nvcc")
-_VARIABLES = (ENVIRONMENT_VARIABLE, LEVEL_VARIABLE, "PYLAZY_CACHE", "PYLAZY_CACHE_DIR")
-_NVIDIA_DEVICES = ("/proc/driver/nvidia/gpus", "/dev/nvidiactl")
+_PACKAGES = (
+    "numpy",
+    "torch",
+    "llvmlite",
+    "torch-mlir",
+    "typer",
+    "rich",
+    "cryptography",
+    "nvidia-cuda-nvcc",
+    "nvidia-nvjitlink",
+)
+_VARIABLES = (
+    ENVIRONMENT_VARIABLE,
+    LEVEL_VARIABLE,
+    "PYLAZY_CACHE",
+    "PYLAZY_CACHE_DIR",
+    "PYLAZY_CUDA_DRIVER",
+    "PYLAZY_TRUSTED_KEYS",
+)
 
 
 def show_info(*, as_json: bool) -> None:
@@ -66,10 +82,17 @@ def _compiler() -> str:
 
 
 def _gpu() -> str:
-    devices = Path(_NVIDIA_DEVICES[0])
-    count = len(list(devices.iterdir())) if devices.is_dir() else int(Path(_NVIDIA_DEVICES[1]).exists())
-    seen = f"{count} NVIDIA device{'s' * (count != 1)}" if count else "no NVIDIA device"
-    return f"{seen}; see README, 'What works', for what runs on one"
+    try:
+        devices = [properties(number) for number in range(device_count())]
+    except PylazyError as error:
+        return f"off: {error}"
+    if not devices:
+        return f"none: {reason_for_no_device()}"
+    return ", ".join(
+        f"{device.name} (compute capability {device.capability[0]}.{device.capability[1]}, {device.processors} "
+        "processors)"
+        for device in devices
+    )
 
 
 def _cache() -> str:

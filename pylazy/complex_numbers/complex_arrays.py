@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.expression import at_user_line
+from pylazy.arrays.array_libraries import is_tensor
+from pylazy.arrays.out_arrays import check_out
+from pylazy.arrays.sources import NUMPY, TORCH
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.user_positions import at_user_line
 
 
 def parts_of(x: Any) -> tuple[Any, Any, bool]:
@@ -20,7 +22,7 @@ def parts_of(x: Any) -> tuple[Any, Any, bool]:
         number = complex(x)
         # A part without a value is a zero of the formula, with which products cost nothing.
         return number.real or 0, number.imag or 0, False
-    if arrays.is_tensor(x) and x.is_conj():
+    if is_tensor(x) and x.is_conj():
         # The view behind a conjugated tensor holds the numbers of memory, which kernels read.
         return x.conj().real, x.conj().imag, True
     return x.real, x.imag, False
@@ -38,7 +40,7 @@ def complex_array(planar: Any, *, drop_inner: bool = False) -> Any:
             result = np.empty((*planar.shape[:-1], dim), dtype)
             result.real, result.imag = planar[..., :dim], planar[..., dim:]
         return result[..., 0] if drop_inner else result
-    if not arrays.is_tensor(planar):
+    if not is_tensor(planar):
         raise UnsupportedError(
             at_user_line(
                 f"a complex result of arrays of type {type(planar).__name__}, expected those of NumPy or torch"
@@ -97,8 +99,8 @@ def delivered(result: Any, out: Any) -> Any:
     """Write a result into the array that the user gave for it, if any."""
     if out is None:
         return result
-    kind = arrays.NUMPY if isinstance(result, np.ndarray) else arrays.TORCH
+    kind = NUMPY if isinstance(result, np.ndarray) else TORCH
     dtype = str(result.dtype).removeprefix("torch.")
-    arrays.check_out(out, kind=kind, shape=tuple(result.shape), dtype=dtype, sources=())
+    check_out(out, kind=kind, shape=tuple(result.shape), dtype=dtype, sources=())
     out[...] = result
     return out

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.arrays.sources import NUMPY, SYMBOL, TORCH, ComplexPart, Source
+from pylazy.canonical_form import flatten
 from pylazy.complex_numbers.complex_arrays import (
     complex_array,
     delivered,
@@ -17,9 +19,9 @@ from pylazy.complex_numbers.complex_arrays import (
     with_parts_in_turn,
 )
 from pylazy.complex_numbers.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
-from pylazy.execute import Wanted, flatten
-from pylazy.expression import apply, at_user_line
-from pylazy.formula_text import as_html, bytes_as_text, formula_as_latex, formula_as_text
+from pylazy.execution.wanted_results import Wanted
+from pylazy.expression import apply
+from pylazy.formula_texts.formula_text import as_html, bytes_as_text, formula_as_latex, formula_as_text
 from pylazy.lazy_formula import LazyFormula, axis_of, unary
 from pylazy.lazy_tensor import LazyTensor, column_of
 from pylazy.methods.operands import combine, from_data, is_symbol, operand, symbolic
@@ -27,9 +29,12 @@ from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import read_options
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typing_extensions import Self
 
     from pylazy.expression import Attributes, Expression
 
@@ -60,15 +65,16 @@ class ComplexLazyTensor(LazyTensor):
     is_complex = True
     _planar: Expression
 
-    def __init__(self, x: Any, axis: int | None = None) -> None:
+    def __new__(cls, x: Any, axis: int | None = None) -> Self:
+        """Read real data as complex numbers, too."""
+        made: Any
         if axis is None and is_symbol(x):
             made = from_interleaved(symbolic(LazyTensor, *x))
         else:
-            data: Any = from_data(LazyTensor, x, axis)
-            made = data if data.is_complex else complex_of(data, None)
-        for name in _STATE:
-            setattr(self, name, getattr(made, name))
-        self._planar = made._planar
+            made = from_data(LazyTensor, x, axis)
+            made = made if made.is_complex else complex_of(made, None)
+        found: Self = copy(made) if made is x else made
+        return found
 
     # What has not learnt about complex numbers, and reads the formula as if it were real, is refused.
     @property
@@ -120,7 +126,12 @@ class ComplexLazyTensor(LazyTensor):
         return as_html(type(self).__name__, formula_as_text(self.real._expression), facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_planar, (_planar_of(self),)
+        return _rebuild, (self.__class__, _planar_of(self)), getattr(self, "__dict__", None)
+
+    def _fill(self, formula: Any) -> None:
+        for name in _STATE:
+            setattr(self, name, getattr(formula, name))
+        self._planar = formula._planar
 
     def t(self) -> ComplexLazyTensor:
         """Exchange the axes i and j, without conjugation."""
@@ -260,8 +271,18 @@ def from_complex_data(x: Any, axis: int | None) -> ComplexLazyTensor:
             )
         )
     re, im, conjugated = parts_of(x)
-    made = complex_of(from_data(LazyTensor, re, axis), from_data(LazyTensor, im, axis))
+    parts = from_data(LazyTensor, re, axis), from_data(LazyTensor, im, axis)
+    _remember_parts(x, parts, conjugated=conjugated)
+    made = complex_of(*parts)
     return made.conj() if conjugated else made
+
+
+def _remember_parts(x: Any, parts: tuple[LazyTensor, LazyTensor], *, conjugated: bool) -> None:
+    """Note which array the parts are of, so that a bundle can ask for it."""
+    for part, name in zip(parts, ("real", "imag"), strict=True):
+        source = part._expression.source
+        if isinstance(source, Source) and source.kind in (NUMPY, TORCH):
+            source.part = ComplexPart(x, name, conjugated)
 
 
 def apply_rule(op: str, operands: tuple[Any, ...], attributes: Attributes) -> Any:
@@ -310,6 +331,12 @@ def _from_planar(planar: LazyTensor) -> ComplexLazyTensor:
     return _with_expression(planar, ComplexLazyTensor, planar._expression)
 
 
+def _rebuild(cls: type[ComplexLazyTensor], planar: LazyTensor) -> ComplexLazyTensor:
+    made = object.__new__(cls)
+    made._fill(_from_planar(planar))
+    return made
+
+
 def _planar_of(z: ComplexLazyTensor) -> LazyTensor:
     return _with_expression(z, LazyTensor, z._planar)
 
@@ -355,9 +382,11 @@ class ComplexReduction(Reduction):
         super().__init__(planar._job, planar._template, single=planar._single)
         self._drop_inner = drop_inner
 
-    def __call__(self, *data: Any, out: Any = None, ranges: Any = None) -> Any:
+    def __call__(
+        self, *data: Any, out: Any = None, ranges: Any = None, backend: str | None = None, device_id: int = -1
+    ) -> Any:
         """Run on the data as it is now; see `Reduction`."""
-        found = super().__call__(*data, ranges=ranges)
+        found = super().__call__(*data, ranges=ranges, backend=backend, device_id=device_id)
         return delivered(complex_array(found, drop_inner=self._drop_inner), out)
 
     def __repr__(self) -> str:
@@ -383,7 +412,9 @@ def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
             result = from_parts_in_turn(found)
             return delivered(result[..., 0] if v.ndim == 1 else result, out)
     re, im, conjugated = parts_of(v)
-    column = complex_of(column_of(re, matrix._columns), column_of(im, matrix._columns))
+    parts = column_of(re, matrix._columns), column_of(im, matrix._columns)
+    _remember_parts(v, parts, conjugated=conjugated)
+    column = complex_of(*parts)
     product = combine("mul", matrix, column.conj() if conjugated else column)
     return product._reduce("j", (Wanted("sum", (0,)),), options, drop_inner=v.ndim == 1)
 
@@ -422,7 +453,7 @@ def _without_out(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 def _run_now(what: str, operands: Sequence[LazyTensor], options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Check that a reduction of several steps is to run now, and take `out` from its options."""
     planar = [x._planar if isinstance(x, ComplexLazyTensor) else x._expression for x in operands]
-    later = any(source.kind == arrays.SYMBOL for source in flatten(planar).sources)
+    later = any(source.kind == SYMBOL for source in flatten(planar).sources)
     if later or not options.get("call", True):
         raise UnsupportedError(
             at_user_line(

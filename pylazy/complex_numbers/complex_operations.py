@@ -6,11 +6,12 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pylazy.expression import at_user_line, constant
+from pylazy.expression import constant
 from pylazy.lazy_formula import new
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.methods.operands import combine
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

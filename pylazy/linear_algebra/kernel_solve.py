@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy.expression import at_user_line
-from pylazy.formula_parser import parse_alias
+from pylazy.formula_texts.formula_parser import parse_alias
 from pylazy.genred import Genred
 from pylazy.linear_algebra.solve import LinearSystem
 from pylazy.linear_algebra.symmetric_systems import read_settings
-from pylazy.options import read_options
+from pylazy.options import ranges_of, read_backend
 from pylazy.runtime.errors import AxisError, FormulaError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ class KernelSolve:
             *args: an array for each variable, in the order of their positions, the right-hand side in the place of the
                 unknown.
             backend: as for `LazyTensor.sum`.
-            device_id: accepted; the CPU has no ordinal.
+            device_id: with it, the number of a GPU.
             alpha: added to the diagonal.
             eps: tolerance, as for `LazyTensor.solve`.
             ranges: blocks of pairs to reduce over.
@@ -67,13 +67,10 @@ class KernelSolve:
             ShapeError: sizes do not fit, or the operator is not square.
             NonFiniteError: NaN or infinities come in or up.
         """
-        del device_id
-        if backend != "auto" or ranges is not None:
-            read_options({"backend": backend, "ranges": ranges}, dtype=None)
         system = LinearSystem(
             self._sum._reduction, self._place, read_settings({"alpha": alpha, "eps": eps, **settings})
         )
-        return system(*args)
+        return system(*args, ranges=ranges_of({}, ranges), backend=read_backend(backend, device_id))
 
     def __reduce__(self) -> tuple[Any, ...]:
         made = self._sum

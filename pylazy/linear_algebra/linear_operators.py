@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.arrays.array_libraries import is_tensor, is_traced
+from pylazy.arrays.imported_arrays import Imported, is_array, readable
+from pylazy.arrays.results import given_back, in_kind_of
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import DLPACK, SYMBOL, TORCH, array_source
+from pylazy.canonical_form import flatten
 from pylazy.dtypes import promote
-from pylazy.execute import flatten
-from pylazy.expression import at_user_line
 from pylazy.lazy_formula import read_index
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.linear_algebra.operator_nodes import Identity, Kernel, Multiple, Node, Sum, added, composed
@@ -18,6 +21,7 @@ from pylazy.linear_algebra.preconditioners import checked, inverse_of_diagonal
 from pylazy.linear_algebra.solve import read_right_side, solve
 from pylazy.linear_algebra.symmetric_systems import System, solve_system, split_options
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,7 +138,7 @@ class LinearOperator:
             return LinearOperator(composed(self._node, other._node))
         if isinstance(v, list | tuple):
             v = np.asarray(v, dtype=np.float64)
-        if not (isinstance(v, np.ndarray) or arrays.is_tensor(v)) or v.ndim == 0:
+        if not is_array(v) or not getattr(v, "ndim", 0):
             raise ShapeError(
                 at_user_line(f"v is {type(v).__name__}, expected an array of shape (N,) or (*batch, N, E) in A @ v")
             )
@@ -152,11 +156,11 @@ class LinearOperator:
 
     def matvec(self, v: Any) -> Any:
         """`A @ v`, as scipy.sparse.linalg names it; an array for an array."""
-        return arrays.in_kind_of(self @ v, v)
+        return in_kind_of(self @ v, v)
 
     def rmatvec(self, v: Any) -> Any:
         """`A.T @ v`, as scipy.sparse.linalg names it; an array for an array."""
-        return arrays.in_kind_of(self.T @ v, v)
+        return in_kind_of(self.T @ v, v)
 
     matmat = matvec
     rmatmat = rmatvec
@@ -221,7 +225,7 @@ def _read(value: Any) -> LinearOperator | None:
                 "K.sum(-1)"
             )
         )
-    if any(source.kind == arrays.SYMBOL for source in flatten((value._expression,)).sources):
+    if any(source.kind == SYMBOL for source in flatten((value._expression,)).sources):
         raise UnsupportedError(at_user_line("a linear operator of a formula with symbolic variables: give it arrays"))
     return LinearOperator(Kernel(value))
 
@@ -229,7 +233,8 @@ def _read(value: Any) -> LinearOperator | None:
 def _is_number(value: Any) -> bool:
     if isinstance(value, _NUMBERS):
         return True
-    return (isinstance(value, np.ndarray) or arrays.is_tensor(value)) and value.ndim == 0
+    is_known = isinstance(value, np.ndarray) or is_tensor(value) or is_traced(value)
+    return is_known and value.ndim == 0
 
 
 def _as_shifted_kernel(node: Node) -> tuple[LazyTensor, Any] | None:
@@ -266,9 +271,9 @@ def _solve(node: Node, b: Any, settings: Settings) -> Any:
             )
         )
     operator = _BoundOperator(node)
-    values = operator.prepare(values)
-    system = System(operator, settings, _preconditioner(node, settings, values))
-    result = solve_system(system, values)
+    prepared = operator.prepare(values)
+    system = System(operator, settings, _preconditioner(node, settings, prepared))
+    result = operator.given_back(solve_system(system, prepared), values)
     return result[..., 0] if right.drop_inner else result
 
 
@@ -279,7 +284,10 @@ class _BoundOperator:
         self._node = node
 
     def parameters(self) -> tuple[Any, ...]:
-        return tuple(self._node.tensors())
+        return tuple(parameter.array for parameter in self._node.tensors())
+
+    def rank_of(self, number: int) -> int:
+        return list(self._node.tensors())[number].rank
 
     def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
         node = self._node if parameters is None else self._node.on(iter(parameters))
@@ -289,12 +297,25 @@ class _BoundOperator:
         """Give right-hand sides the kind, dtype and batch shape of the products with them."""
         dtype = promote(self._node.dtype(), str(b.dtype).removeprefix("torch.")) or "float64"
         shape = (*np.broadcast_shapes(self._node.size().batch, tuple(b.shape[:-2])), *b.shape[-2:])
+        if b.__class__ is Imported:
+            b = b.array
         expressions = [kernel._expression for kernel in self._node.kernels()]
         held = {source.kind for source in flatten(expressions).sources}
-        if isinstance(b, np.ndarray) and arrays.TORCH not in held and not self.parameters():
-            return np.array(np.broadcast_to(b, shape), dtype=dtype)
+        if is_traced(b):
+            return np.broadcast_to(b.astype(dtype), shape)
+        tensors = (b, *self.parameters())
+        if TORCH not in held and not any(map(is_tensor, tensors)):
+            return np.array(np.broadcast_to(np.asarray(b), shape), dtype=dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, dtype)).expand(shape).contiguous()
+
+    def given_back(self, solution: Any, b: Any) -> Any:
+        """Hand a solution over to the library of the data or of b, if that is neither NumPy nor torch."""
+        sources = flatten([kernel._expression for kernel in self._node.kernels()]).sources
+        read = readable(b)
+        sources = [*sources, array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")]
+        is_other = check_devices(sources) == DLPACK
+        return given_back(solution, sources) if is_other else solution
 
 
 def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any], Any] | None:
@@ -310,7 +331,10 @@ def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any]
                 f"{LinearOperator(node)!r}: use 'jacobi' or a function"
             )
         )
+    if is_traced(like):
+        like = readable(like).array
     if isinstance(like, np.ndarray):
-        return inverse_of_diagonal(node.diagonal(like.shape[-2])[..., None], like)
+        diagonal = node.diagonal(like.shape[-2])[..., None]
+        return inverse_of_diagonal(readable(diagonal).array if is_traced(diagonal) else diagonal, like)
     with sys.modules["torch"].no_grad():
         return inverse_of_diagonal(node.diagonal(like.shape[-2])[..., None], like)

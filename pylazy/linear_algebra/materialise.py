@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.arrays.array_libraries import is_tensor, is_traced
+from pylazy.arrays.imported_arrays import Imported, is_array, readable
+from pylazy.arrays.sources import NUMBER, SYMBOL, array_source
 from pylazy.dtypes import arithmetic_dtype, result_dtype
-from pylazy.execute import Wanted, check_index
-from pylazy.expression import Expression, at_user_line, replace_leaves
+from pylazy.execution.extent_checks import check_index
+from pylazy.execution.programs import Extents
+from pylazy.execution.wanted_results import Wanted
+from pylazy.expression import Expression, replace_leaves
 from pylazy.lazy_formula import LazyFormula, new, read_index
-from pylazy.programs import Extents
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import reduce_or_postpone
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +37,10 @@ def dense(x: LazyFormula) -> Any:
     result = _dense_by(x, "j" if swap else "i", sizes)
     if swap:
         result = result.swapaxes(-3, -2)
-        result = np.ascontiguousarray(result) if isinstance(result, np.ndarray) else result.contiguous()
+        if isinstance(result, np.ndarray):
+            result = np.ascontiguousarray(result)
+        elif is_tensor(result):
+            result = result.contiguous()
     return result[..., 0] if x._expression.dim == 1 else result
 
 
@@ -105,7 +112,7 @@ def restrict(x: _T, rows: Any, columns: Any) -> _T:
                 at_user_line(f"{kept} elements of axis {axis} were asked for, and the formula does not vary with it")
             )
         counts.append(None if count is None else kept)
-    return new(x.__class__, expression, x._batch, counts[0], counts[1], x._backend)
+    return new(x._formula_class, expression, x._batch, counts[0], counts[1], x._backend)
 
 
 class _Key:
@@ -134,7 +141,7 @@ class _Key:
             return data
         if self._slice is not None:
             return data[..., self._slice, :]
-        if isinstance(data, np.ndarray):
+        if not is_tensor(data):
             return data[..., self._positions, :]
         return data[..., sys.modules["torch"].as_tensor(self._positions, device=data.device), :]
 
@@ -142,8 +149,10 @@ class _Key:
 def _positions(key: Any, size: int, element: str, letter: str) -> Any:
     if isinstance(key, list | tuple | range):
         key = np.array(key, dtype=np.int64 if len(key) == 0 else None)
-    if arrays.is_tensor(key):
+    if is_tensor(key):
         key = key.detach().cpu().numpy()
+    elif is_array(key) and not is_traced(key):
+        key = np.asarray(key)
     if not isinstance(key, np.ndarray) or key.ndim == 0:
         key = np.array([read_index(key, f"the index of a {element}")])
     if key.ndim != 1 or key.dtype.kind not in "iub":
@@ -190,7 +199,7 @@ def _on_data(
             size = rows if leaf.axes == "i" else columns
             check_index(leaf.axes, size, arithmetic_dtype(result_dtype(x._expression.dtype)))
             numbers = np.arange(size, dtype=np.float64)[:, None]
-            source = arrays.array_source(numbers, what="indices", batch=0, view=leaf.axes, weak=True)
+            source = array_source(numbers, what="indices", batch=0, view=leaf.axes, weak=True)
             stored = Expression("var", (), (), leaf.axes, 1, None, source, leaf.position)
             found = moved(stored, numbers, 0)
             made[key] = leaf if found is stored else found
@@ -203,9 +212,9 @@ def _on_data(
             return count(leaf)
         assert leaf.op == "var"
         source = leaf.source
-        if source.kind == arrays.NUMBER:
+        if source.kind == NUMBER:
             return leaf
-        if source.kind == arrays.SYMBOL:
+        if source.kind == SYMBOL:
             raise UnsupportedError(
                 at_user_line(f"{what} of a formula with symbolic variables is not implemented: give it arrays")
             )
@@ -223,14 +232,19 @@ def _on_data(
 def _with_axes(leaf: Expression) -> Any:
     """Give the array of a variable the shape that `_on_data` says."""
     source = leaf.source
+    has_trace = source.imported is not None and is_traced(source.imported.owner)
+    array = source.imported.owner if has_trace else source.array
     batch, own = source.shape[: source.batch], source.shape[source.batch :]
     if leaf.axes == "ij":
-        data = source.array.reshape((*batch, *own[:2], leaf.dim))
+        data = array.reshape((*batch, *own[:2], leaf.dim))
         return data.swapaxes(-3, -2) if leaf.attributes else data
     rows = (math.prod(own) // leaf.dim,) if leaf.axes else ()
-    return source.array.reshape((*batch, *rows, leaf.dim))
+    return array.reshape((*batch, *rows, leaf.dim))
 
 
 def _variable(leaf: Expression, data: Any, *, axis: str, batch: int) -> Expression:
-    source = arrays.array_source(data, what="an array", batch=batch, view=f"{axis}{batch}", weak=leaf.source.weak)
+    imported = leaf.source.imported
+    is_view = imported is not None and isinstance(data, np.ndarray)
+    read = Imported(data, data, imported.namespace) if is_view else readable(data)
+    source = array_source(read, what="an array", batch=batch, view=f"{axis}{batch}", weak=leaf.source.weak)
     return Expression("var", (), (), axis, leaf.dim, leaf.dtype, source, leaf.position)

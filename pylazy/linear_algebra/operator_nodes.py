@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pylazy import arrays
+from pylazy.arrays.array_libraries import is_seen, is_tensor, is_traced
+from pylazy.arrays.sources import own_array, remembers, source_like
+from pylazy.canonical_form import flatten
 from pylazy.dtypes import promote
-from pylazy.execute import flatten
-from pylazy.expression import Expression, at_user_line, replace_leaves
+from pylazy.expression import Expression, replace_leaves
 from pylazy.lazy_formula import new
 from pylazy.linear_algebra.symmetric_systems import as_number
 from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,16 @@ class Size(NamedTuple):
     batch: tuple[int, ...]
     rows: int | None
     columns: int | None
+
+
+class Parameter(NamedTuple):
+    """An array that an operator depends on, and the number of its dimensions beside those of a batch.
+
+    A number that multiplies vectors has 2, as they do.
+    """
+
+    array: Any
+    rank: int
 
 
 class Node(Protocol):
@@ -51,8 +63,8 @@ class Node(Protocol):
     def kernels(self) -> Iterator[LazyTensor]:
         """The formulas of its matrices."""
 
-    def tensors(self) -> Iterator[Any]:
-        """The tensors that it depends on and whose gradient is wanted, in order."""
+    def tensors(self) -> Iterator[Parameter]:
+        """The tensors and traced arrays that it depends on and whose gradient is wanted, in order."""
 
     def on(self, tensors: Iterator[Any]) -> Node:
         """The same on other tensors, one for each of `tensors()`."""
@@ -87,18 +99,14 @@ class Kernel:
 
     def _wanted(self) -> list[Any]:
         sources = flatten((self.formula._expression,)).sources
-        return [source for source in sources if source.kind == arrays.TORCH and source.array.requires_grad]
+        return [source for source in sources if remembers(source)]
 
-    def tensors(self) -> Iterator[Any]:
-        return iter([source.array for source in self._wanted()])
+    def tensors(self) -> Iterator[Parameter]:
+        for source in self._wanted():
+            yield Parameter(own_array(source), len(source.shape) - source.batch)
 
     def on(self, tensors: Iterator[Any]) -> Node:
-        others = {
-            source.identity: arrays.Source(
-                arrays.TORCH, next(tensors), batch=source.batch, dtype=source.dtype, weak=source.weak, view=""
-            )
-            for source in self._wanted()
-        }
+        others = {source.identity: source_like(source, next(tensors)) for source in self._wanted()}
 
         def replaced(leaf: Expression) -> Expression:
             if leaf.op != "var" or leaf.source.identity not in others:
@@ -108,7 +116,7 @@ class Kernel:
 
         x = self.formula
         expression = replace_leaves(x._expression, replaced)
-        return Kernel(new(x.__class__, expression, x._batch, x._rows, x._columns, x._backend))
+        return Kernel(new(x._formula_class, expression, x._batch, x._rows, x._columns, x._backend))
 
     def text(self) -> str:
         return "K"
@@ -138,7 +146,7 @@ class Identity:
     def kernels(self) -> Iterator[LazyTensor]:
         return iter(())
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         return iter(())
 
     def on(self, tensors: Iterator[Any]) -> Node:
@@ -151,7 +159,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Multiple:
-    """A number times an operator; the number may be a tensor of one."""
+    """A number times an operator; the number may be a tensor or an array of one."""
 
     factor: Any
     node: Node
@@ -169,7 +177,9 @@ class Multiple:
         # A number promotes nothing; a tensor that requires a gradient is one of the graph of autograd.
         if not self._is_wanted():
             return as_number(self.factor) * values
-        return self.factor * sys.modules["torch"].as_tensor(values)
+        if isinstance(values, np.ndarray) and not is_traced(self.factor):
+            values = sys.modules["torch"].as_tensor(values, device=self.factor.device)
+        return self.factor * values
 
     def apply(self, v: Any) -> Any:
         return self._times(self.node.apply(v))
@@ -181,11 +191,13 @@ class Multiple:
         return self.node.kernels()
 
     def _is_wanted(self) -> bool:
-        return arrays.is_tensor(self.factor) and bool(self.factor.requires_grad)
+        if is_traced(self.factor):
+            return True
+        return is_tensor(self.factor) and is_seen(self.factor)
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         if self._is_wanted():
-            yield self.factor
+            yield Parameter(self.factor, 2)
         yield from self.node.tensors()
 
     def on(self, tensors: Iterator[Any]) -> Node:
@@ -227,7 +239,7 @@ class Sum:
         yield from self.first.kernels()
         yield from self.second.kernels()
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         yield from self.first.tensors()
         yield from self.second.tensors()
 
@@ -273,7 +285,7 @@ class Product:
         yield from self.first.kernels()
         yield from self.second.kernels()
 
-    def tensors(self) -> Iterator[Any]:
+    def tensors(self) -> Iterator[Parameter]:
         yield from self.first.tensors()
         yield from self.second.tensors()
 
@@ -287,9 +299,10 @@ class Product:
 
 def _plus(a: Any, b: Any) -> Any:
     """Add arrays of both kinds, where those of NumPy stand for a diagonal or a vector that no tensor has met."""
-    if isinstance(a, np.ndarray) != isinstance(b, np.ndarray):
+    if is_tensor(a) != is_tensor(b):
         torch = sys.modules["torch"]
-        a, b = (torch.as_tensor(x) if isinstance(x, np.ndarray) else x for x in (a, b))
+        device = (b if isinstance(a, np.ndarray) else a).device
+        a, b = torch.as_tensor(a, device=device), torch.as_tensor(b, device=device)
     return a + b
 
 

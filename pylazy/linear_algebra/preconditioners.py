@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.expression import at_user_line
 from pylazy.lazy_formula import read_index
 from pylazy.linear_algebra.materialise import diagonal, restrict
 from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.execute import Wanted, flatten
-from pylazy.expression import at_user_line
+from pylazy.arrays.array_libraries import is_traced
+from pylazy.arrays.imported_arrays import is_array, readable
+from pylazy.arrays.sources import SYMBOL, array_source
+from pylazy.canonical_form import flatten
+from pylazy.execution.wanted_results import Wanted
 from pylazy.lazy_formula import LazyFormula
 from pylazy.linear_algebra.preconditioners import checked
 from pylazy.linear_algebra.symmetric_systems import (
@@ -20,12 +22,15 @@ from pylazy.linear_algebra.symmetric_systems import (
 )
 from pylazy.methods.operands import combine, symbolic
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pylazy.block_sparse.ranges import Ranges
     from pylazy.linear_algebra.krylov import Product
     from pylazy.linear_algebra.symmetric_systems import Settings
+    from pylazy.options import Backend
     from pylazy.stages import Reduction
 
 
@@ -51,11 +56,13 @@ class LinearSystem:
         self._formula = formula
         self._right = right
 
-    def __call__(self, *data: Any) -> Any:
+    def __call__(self, *data: Any, ranges: Ranges | None = None, backend: Backend | None = None) -> Any:
         """Solve.
 
         Args:
             *data: an array for each symbolic variable, in the order of their positions.
+            ranges: the pairs to sum over, where they are not those that the system was made with.
+            backend: where to run, where it is not that of the system.
 
         Returns:
             An array of the shape of the right-hand side, with all batch dimensions.
@@ -71,10 +78,11 @@ class LinearSystem:
         given = list(data)
         if right is not None and right.read is not None:
             given.insert(self._place, right.read())
-        operator = FormulaOperator(template, given, self._place, self._settings.alpha)
+        alpha = self._settings.alpha
+        operator = FormulaOperator(template, given, self._place, alpha, ranges=ranges, backend=backend)
         b = operator.prepare(given[self._place] if len(given) > self._place else None)
         system = System(operator, self._settings, self._preconditioner(b))
-        result = solve_system(system, b)
+        result = operator.given_back(solve_system(system, b))
         return result[..., 0] if right is not None and right.drop_inner else result
 
     def as_text(self, stage: str = "formula", *, target: str | None = None) -> str:
@@ -133,7 +141,7 @@ def linear_system(x: LazyFormula, b: Any, var: Any, settings: Settings, options:
     right = read_right_side(b)
     reduced = "j" if right.axis == "i" else "i"
     _check_sizes(x, right, b)
-    positions = [source.position for source in flatten((x._expression,)).sources if source.kind == arrays.SYMBOL]
+    positions = [source.position for source in flatten((x._expression,)).sources if source.kind == SYMBOL]
     if var is None:
         position = right.position
         if position is None:
@@ -142,7 +150,7 @@ def linear_system(x: LazyFormula, b: Any, var: Any, settings: Settings, options:
             raise ShapeError(
                 at_user_line(f"b is the symbolic variable {position}, which K has too: give the unknown as var")
             )
-        unknown = symbolic(x.__class__, position, right.dim, 1 if reduced == "j" else 0)
+        unknown = symbolic(x._formula_class, position, right.dim, 1 if reduced == "j" else 0)
         product = combine("mul", x, unknown)
     else:
         position = _read_unknown(var, right, reduced, positions)
@@ -172,14 +180,17 @@ def read_right_side(b: Any) -> RightSide:
         return _read_lazy_right_side(b)
     if isinstance(b, list | tuple):
         b = np.asarray(b, dtype=np.float64)
-    if not (isinstance(b, np.ndarray) or arrays.is_tensor(b)) or b.ndim == 0:
+    read = readable(b) if is_array(b) else None
+    if read is None or read.ndim == 0:
         raise DtypeError(
             at_user_line(f"b is {type(b).__name__}, expected an array of shape (N,) or (*batch, N, E), or a LazyTensor")
         )
-    is_vector = b.ndim == 1
-    arrays.array_source(b, what="b", batch=max(b.ndim - 2, 0), view="")
+    is_vector = read.ndim == 1
+    array_source(read, what="b", batch=max(read.ndim - 2, 0), view="")
+    if not is_traced(b):
+        b = read
     if is_vector:
-        b = b[:, None]
+        b = b.reshape(-1, 1)
     if b.shape[-1] < 1:
         raise ShapeError(at_user_line(f"b has shape {tuple(b.shape)}, expected at least one right-hand side"))
     return RightSide(lambda: b, "i", int(b.shape[-1]), drop_inner=is_vector)
@@ -193,7 +204,7 @@ def _read_lazy_right_side(b: LazyFormula) -> RightSide:
                 f"b varies with the axes {leaf.axes or 'of none'!r}, expected rows, as Vi(b), or columns, Vj(b)"
             )
         )
-    symbols = [source for source in flatten((leaf,)).sources if source.kind == arrays.SYMBOL]
+    symbols = [source for source in flatten((leaf,)).sources if source.kind == SYMBOL]
     if leaf.op == "var" and symbols:
         return RightSide(None, leaf.axes, leaf.dim, position=symbols[0].position)
     if symbols:
@@ -225,7 +236,7 @@ def _check_sizes(x: LazyFormula, right: RightSide, b: Any) -> None:
 
 def _read_unknown(var: Any, right: RightSide, reduced: str, positions: Sequence[int]) -> int:
     leaf = var._expression if isinstance(var, LazyFormula) else None
-    if leaf is None or leaf.op != "var" or leaf.source.kind != arrays.SYMBOL:
+    if leaf is None or leaf.op != "var" or leaf.source.kind != SYMBOL:
         raise DtypeError(
             at_user_line(
                 "var is no symbolic variable, expected the unknown of a formula that is linear in it, as Vj(0, 3)"

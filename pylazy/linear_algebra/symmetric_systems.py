@@ -10,20 +10,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.expression import at_user_line, resolve, user_position
-from pylazy.lazy_formula import read_index
+from pylazy.arrays.array_libraries import is_seen, is_tensor, is_traced
+from pylazy.arrays.imported_arrays import Imported, readable
+from pylazy.arrays.results import converted, detached, given_back, in_kind_of
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import DEVICE, DLPACK, NUMPY, TORCH, own_array, remembers, source_like
+from pylazy.expression import Expression, replace_leaves
+from pylazy.lazy_formula import new, read_index
 from pylazy.linear_algebra.krylov import METHODS, ConvergenceWarning, first_not_finite, refined
 from pylazy.linear_algebra.preconditioners import NAMED
 from pylazy.runtime.errors import DtypeError, NonFiniteError, ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line, resolve, user_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pylazy.execute import Job
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.execution.job import Job
+    from pylazy.execution.templates import Template
     from pylazy.lazy_formula import LazyFormula
     from pylazy.linear_algebra.krylov import Product
-    from pylazy.templates import Template
+    from pylazy.options import Backend
 
 _LEAST_ITERATIONS = 100
 _MOST_ITERATIONS = 10_000
@@ -34,7 +41,7 @@ class Settings:
     """How to solve a system.
 
     Attributes:
-        alpha: added to the diagonal; a number or a torch tensor of one.
+        alpha: added to the diagonal; a number, or a torch tensor or a traced array of one.
         eps: tolerance on the root mean square of the residual of each right-hand side, in the unit of the right-hand
             sides.
         max_iterations: None for ten times the number of rows, at least 100 and at most 10,000.
@@ -53,7 +60,9 @@ class Settings:
 
 def as_number(value: Any) -> float:
     """The value of a number, or of an array or tensor of one."""
-    return float(value.detach() if arrays.is_tensor(value) else value)
+    if is_traced(value):
+        value = readable(value).array
+    return float(value.detach() if is_tensor(value) else value)
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
@@ -94,7 +103,10 @@ class Operator(Protocol):
     """A square linear map of vectors, which are arrays of shape (*batch, N, E)."""
 
     def parameters(self) -> tuple[Any, ...]:
-        """The tensors that the map depends on and whose gradient is wanted."""
+        """The tensors and traced arrays that the map depends on and whose gradient is wanted."""
+
+    def rank_of(self, number: int) -> int:
+        """The number of dimensions of a parameter beside those of a batch; 2 where it multiplies vectors."""
 
     def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
         """Apply the map, on these tensors in the place of its parameters if they are given."""
@@ -108,8 +120,13 @@ class System:
         self._settings = settings
         self._precondition = precondition
 
-    def solve(self, b: Any) -> Any:
-        """Solve without a word to autograd; a warning says where the tolerance is not met."""
+    def solve(self, b: Any, parameters: Sequence[Any] | None = None) -> Any:
+        """Solve without a word to autograd; a warning says where the tolerance is not met.
+
+        Args:
+            b: right-hand sides.
+            parameters: arrays in the place of the operator's own, see `Operator`.
+        """
         place = first_not_finite(b)
         if place is not None:
             raise NonFiniteError(
@@ -120,7 +137,7 @@ class System:
         if most is None:
             most = min(max(10 * b.shape[-2], _LEAST_ITERATIONS), _MOST_ITERATIONS)
         # Only products are rounded to the dtype of the formula: they cost N times what the rest does.
-        product = _in_dtype_of(b, self.operator.product)
+        product = _in_dtype_of(b, lambda v: self.operator.product(v, parameters))
         precondition = None if self._precondition is None else _in_dtype_of(b, self._precondition)
         with np.errstate(all="ignore"):  # what is not finite is an error, which names the place
             found = refined(
@@ -149,7 +166,8 @@ def _in_dtype_of(b: Any, product: Product) -> Product:
 
 
 def _in_double(values: Any) -> Any:
-    return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
+    # Products of arrays of another library are its own.
+    return values.double() if is_tensor(values) else np.asarray(values, dtype=np.float64)
 
 
 def _like(b: Any, values: Any) -> Any:
@@ -157,20 +175,32 @@ def _like(b: Any, values: Any) -> Any:
 
 
 def solve_system(system: System, b: Any) -> Any:
-    """Solve a system, in a node of the graph of autograd where a tensor requires a gradient."""
-    if not isinstance(b, np.ndarray) and sys.modules["torch"].is_grad_enabled():
-        parameters = system.operator.parameters()
-        if parameters or b.requires_grad:
-            from pylazy.pytorch.torch_solve import solve_differentiable
+    """Solve a system, by a call that is remembered where a gradient may be asked for."""
+    parameters = system.operator.parameters()
+    if any(map(is_traced, (b, *parameters))):
+        from pylazy.differentiation.recorded_systems import solve_recorded
 
-            return solve_differentiable(system, b, parameters)
+        return solve_recorded(system, b, parameters)
+    if is_tensor(b) and any(map(is_seen, (b, *parameters))):
+        from pylazy.pytorch.torch_solve import solve_differentiable
+
+        return solve_differentiable(system, b, parameters)
     return system.solve(b)
 
 
 class FormulaOperator:
     """The shifted product `alpha * v + sum of the formula, which is linear in v`."""
 
-    def __init__(self, template: Template, data: Sequence[Any], place: int, alpha: Any) -> None:
+    def __init__(
+        self,
+        template: Template,
+        data: Sequence[Any],
+        place: int,
+        alpha: Any,
+        *,
+        ranges: Ranges | None = None,
+        backend: Backend | None = None,
+    ) -> None:
         """Bind a formula to its data.
 
         Args:
@@ -178,14 +208,20 @@ class FormulaOperator:
             data: all arguments, some vector among them.
             place: of the vector among the arguments.
             alpha: a number, or a tensor of one.
+            ranges: the pairs to sum over, where they are not those of the template.
+            backend: where to run, where it is not that of the template.
 
         Raises:
             ShapeError: the operator is not square, or the arguments do not fit.
+            UnsupportedError: the arrays lie on a GPU, and are not of torch.
         """
         self._template = template
-        self._data = list(data)
+        self._ranges = ranges
+        self._backend = backend
+        # Traced arrays are parameters, which each product is given anew; the operator may outlive their trace.
+        self._data = [detached(array) if is_traced(array) else array for array in data]
         self._place = place
-        job = template.bind(data)
+        job = template.bind(data, ranges, backend)
         extents = job.extents
         if extents.rows != extents.columns:
             raise ShapeError(
@@ -203,60 +239,97 @@ class FormulaOperator:
             )
         self.dtype = job.dtype
         self.shape = job.shapes[0]
-        is_learnt = arrays.is_tensor(alpha) and alpha.requires_grad
-        self.kind = arrays.TORCH if is_learnt else arrays.check_devices(job.sources)
+        self._sources = job.sources
+        is_learnt = is_traced(alpha) or (is_tensor(alpha) and is_seen(alpha))
+        is_learnt_tensor = is_learnt and not is_traced(alpha)
+        self.kind = TORCH if is_learnt_tensor else check_devices(job.sources)
+        if self.kind == DEVICE:
+            raise UnsupportedError(
+                at_user_line(
+                    "a linear system with arrays on a GPU that are not of torch is not there: use tensors, or arrays "
+                    "of the host"
+                )
+            )
         self._alpha = alpha if is_learnt else as_number(alpha)
         own = template.inputs_of(place)
-        self._numbers = [
-            number
-            for number, source in enumerate(job.sources)
-            if source.kind == arrays.TORCH and number not in own and source.array.requires_grad
-        ]
-        self._tensors = [job.sources[number].array for number in self._numbers] + ([alpha] if is_learnt else [])
+        self._numbers = [number for number, source in enumerate(job.sources) if number not in own and remembers(source)]
+        wanted = [job.sources[number] for number in self._numbers]
+        self._tensors = [*map(own_array, wanted), *([alpha] if is_learnt else [])]
+        self._ranks = [*(len(source.shape) - source.batch for source in wanted), 2]
 
     def parameters(self) -> tuple[Any, ...]:
-        """The tensors of the formula, and alpha, that require a gradient; in the dtype of the formula."""
-        dtype = getattr(sys.modules["torch"], self.dtype)
-        return tuple(tensor.to(dtype) for tensor in self._tensors)
+        """The arrays of the formula, and alpha, whose gradient may be asked for; in the dtype of the formula."""
+        return tuple(converted(tensor, self.dtype) for tensor in self._tensors)
+
+    def rank_of(self, number: int) -> int:
+        """See `Operator`."""
+        return self._ranks[number]
 
     def product(self, v: Any, parameters: Sequence[Any] | None = None) -> Any:
         """See `Operator`."""
         data = self._data
         data[self._place] = v
-        job = self._template.bind(data)
+        job = self._template.bind(data, self._ranges, self._backend)
         alpha = self._alpha
         if parameters is not None:
             _substitute(job, self._numbers, parameters)
             if len(parameters) > len(self._numbers):
                 alpha = parameters[-1]
         result = job.run()[0]
+        if self.kind == DLPACK:
+            result = in_kind_of(result, v)
         if isinstance(alpha, float) and alpha == 0.0:
             return result
         return result + alpha * v
 
     def prepare(self, b: Any) -> Any:
         """Give right-hand sides the kind, dtype and shape of the vectors."""
-        if self.kind == arrays.NUMPY:
-            return np.array(np.broadcast_to(b, self.shape), dtype=self.dtype)
+        if is_traced(b):
+            return np.broadcast_to(b.astype(self.dtype), self.shape)
+        if b.__class__ is Imported:
+            b = b.array
+        if self.kind in (NUMPY, DLPACK):
+            return np.array(np.broadcast_to(np.asarray(b), self.shape), dtype=self.dtype)
         torch = sys.modules["torch"]
         return torch.as_tensor(b).to(getattr(torch, self.dtype)).expand(self.shape).contiguous()
+
+    def given_back(self, solution: Any) -> Any:
+        """Hand a solution over to the library whose arrays are among the data, if that is neither NumPy nor torch."""
+        return given_back(solution, self._sources) if self.kind == DLPACK else solution
 
 
 def _substitute(job: Job, numbers: Sequence[int], tensors: Sequence[Any]) -> None:
     for number, tensor in zip(numbers, tensors, strict=False):
-        old = job.sources[number]
-        job.sources[number] = arrays.Source(
-            arrays.TORCH, tensor, batch=old.batch, dtype=job.dtype, weak=old.weak, view=""
-        )
+        job.sources[number] = source_like(job.sources[number], tensor)
 
 
 def named_preconditioner(name: str, formula: LazyFormula, settings: Settings, like: Any) -> Product:
     """Make a preconditioner from the entries of a formula, apart from autograd."""
+    if is_traced(like):
+        like = readable(like).array
+    if is_tensor(like) and sys.modules["torch"]._C._are_functorch_transforms_active():
+        raise UnsupportedError(
+            at_user_line(f"the preconditioner {name!r} is not there in transformations of torch.func: give a function")
+        )
+    formula = _without_traces(formula)
     options = {"alpha": as_number(settings.alpha), "like": like, "rank": settings.rank}
     if isinstance(like, np.ndarray):
         return NAMED[name](formula, **options)
     with sys.modules["torch"].no_grad():
         return NAMED[name](formula, **options)
+
+
+def _without_traces(x: LazyFormula) -> LazyFormula:
+    """Give a formula on the values of its traced arrays: a preconditioner has no derivative."""
+
+    def untraced(leaf: Expression) -> Expression:
+        if leaf.op != "var" or leaf.source.imported is None:
+            return leaf
+        source = source_like(leaf.source, leaf.source.array)
+        return Expression("var", (), leaf.attributes, leaf.axes, leaf.dim, leaf.dtype, source, leaf.position)
+
+    expression = replace_leaves(x._expression, untraced)
+    return new(x._formula_class, expression, x._batch, x._rows, x._columns, x._backend, x._ranges)
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pylazy.expression import at_user_line, constant
+from pylazy.expression import constant
 from pylazy.lazy_formula import LazyFormula, joint_extents, new, refuse_unbound, unary
 from pylazy.methods.operands import operand
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,7 +36,7 @@ class DerivativeMethods(LazyFormula):
             DtypeError: v is no variable.
             ShapeError: e has another inner dimension, or is missing.
         """
-        from pylazy.formula_derivatives import grad
+        from pylazy.differentiation.formula_derivatives import grad
 
         _check("grad", self, v)
         if e is None and self.ndim != 1:
@@ -59,7 +60,7 @@ class DerivativeMethods(LazyFormula):
             DtypeError: v is no variable.
             ShapeError: u has another inner dimension.
         """
-        from pylazy.formula_derivatives import diff
+        from pylazy.differentiation.formula_derivatives import diff
 
         _check("diff", self, v)
         direction = _direction("diff", self, "u", u, v.ndim)
@@ -71,7 +72,7 @@ class DerivativeMethods(LazyFormula):
         Raises:
             DtypeError: v is no variable.
         """
-        from pylazy.formula_derivatives import grad_matrix
+        from pylazy.differentiation.formula_derivatives import grad_matrix
 
         _check("grad_matrix", self, v)
         return _derived("grad_matrix", self, (v,), grad_matrix(self._expression, v._expression))
@@ -83,7 +84,7 @@ class DerivativeMethods(LazyFormula):
             DtypeError: v is no variable.
             ShapeError: f and v have different inner dimensions.
         """
-        from pylazy.formula_derivatives import trace
+        from pylazy.differentiation.formula_derivatives import trace
 
         _check("divergence", self, v)
         if self.ndim != v.ndim:
@@ -99,7 +100,7 @@ class DerivativeMethods(LazyFormula):
             DtypeError: v is no variable.
             ShapeError: f has more than one component.
         """
-        from pylazy.formula_derivatives import laplacian
+        from pylazy.differentiation.formula_derivatives import laplacian
 
         _check("laplacian", self, v)
         if self.ndim != 1:
@@ -120,7 +121,7 @@ class DerivativeMethods(LazyFormula):
             ShapeError: the inner dimension of f is neither 1 nor that of v.
             UnsupportedError: f is not linear in v, or not by linear operations alone.
         """
-        from pylazy.formula_derivatives import trace
+        from pylazy.differentiation.formula_derivatives import trace
 
         _check_linear("trace_operator", self, v)
         if self.ndim not in (1, v.ndim):
@@ -144,7 +145,7 @@ class DerivativeMethods(LazyFormula):
             ShapeError: u has another inner dimension.
             UnsupportedError: f is not linear in v, or not by linear operations alone.
         """
-        from pylazy.formula_derivatives import grad
+        from pylazy.differentiation.formula_derivatives import grad
 
         _check_linear("adjoint_operator", self, v)
         cotangent = _direction("adjoint_operator", self, "u", u, self.ndim)
@@ -158,7 +159,7 @@ class DerivativeMethods(LazyFormula):
             DtypeError: v is no variable.
             UnsupportedError: f is not linear in v, or not by linear operations alone.
         """
-        from pylazy.formula_derivatives import diff
+        from pylazy.differentiation.formula_derivatives import diff
 
         _check_linear("sum_linear_operator", self, v)
         result = diff(self._expression, v._expression, constant(1))
@@ -197,7 +198,7 @@ def _check(method: str, f: LazyFormula, v: Any) -> None:
 
 
 def _check_linear(method: str, f: LazyFormula, v: Any) -> None:
-    from pylazy.formula_derivatives import find_nonlinear
+    from pylazy.differentiation.formula_derivatives import find_nonlinear
 
     _check(method, f, v)
     found = find_nonlinear(f._expression, v._expression)
@@ -228,10 +229,10 @@ def _derived(
     without: Expression | None = None,
 ) -> _T:
     """Make a LazyTensor of a derivative: with all variables of the formula but one, and its sizes."""
-    from pylazy.formula_derivatives import arrays_of, is_same_variable, with_variables
+    from pylazy.differentiation.formula_derivatives import arrays_of, is_same_variable, with_variables
 
     operands: tuple[LazyFormula, ...] = (f, *others)
     leaves = arrays_of([given._expression for given in operands])
     kept = [leaf for leaf in leaves if without is None or not is_same_variable(leaf, without)]
     batch, rows, columns = joint_extents(method, operands)
-    return new(f.__class__, with_variables(expression, kept), batch, rows, columns, f.backend)
+    return new(f._formula_class, with_variables(expression, kept), batch, rows, columns, f.backend)

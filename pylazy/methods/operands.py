@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.expression import at_user_line, constant, variable
+from pylazy.arrays.array_libraries import is_tensor
+from pylazy.arrays.imported_arrays import Imported, is_array, readable
+from pylazy.arrays.sources import Symbol, array_source, number_source
+from pylazy.expression import argument, constant, variable
 from pylazy.lazy_formula import LazyFormula, apply_complex, apply_to, new, read_index, refuse_unbound
 from pylazy.runtime.errors import AxisError, DtypeError, ShapeError
+from pylazy.user_positions import at_user_line, user_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +28,15 @@ def combine(op: str, x: _T, *others: Any, attributes: Attributes = ()) -> _T:
     cls = x.__class__
     if not issubclass(cls, LazyFormula):
         refuse_unbound(op, x)
-    operands = (x, *[other if other.__class__ is cls else operand(cls, other) for other in others])
-    if True in [operand.is_complex for operand in operands]:
-        return apply_complex(op, operands, attributes)
+    operands = [x]
+    is_complex = cls.is_complex
+    for other in others:
+        if other.__class__ is not cls:
+            other = operand(cls, other)  # noqa: PLW2901
+            is_complex = is_complex or other.is_complex
+        operands.append(other)
+    if is_complex:
+        return apply_complex(op, tuple(operands), attributes)
     return apply_to(op, operands, attributes)
 
 
@@ -45,11 +54,11 @@ def is_complex(x: Any) -> bool:
     """Whether this is a complex array, tensor or number, or a list with one."""
     if isinstance(x, (np.ndarray, np.generic)):  # torch.compile reads no union of these
         return x.dtype.kind == "c"
-    if x.__class__ is arrays.Imported:
+    if x.__class__ is Imported:
         return False  # complex arrays of other libraries are refused by their dtype
     if isinstance(x, list | tuple):
         return any(is_complex(part) for part in x)
-    return isinstance(x, complex) or (arrays.is_tensor(x) and x.is_complex())
+    return isinstance(x, complex) or (is_tensor(x) and x.is_complex())
 
 
 def symbolic(cls: type[_T], index: Any, dim: Any, category: Any) -> _T:
@@ -76,7 +85,7 @@ def symbolic(cls: type[_T], index: Any, dim: Any, category: Any) -> _T:
         raise AxisError(
             at_user_line(f"the category of a symbolic variable is {category}, expected 0 (rows), 1 (columns) or 2")
         )
-    leaf = variable(arrays.Symbol(index), axis=_AXIS_NAMES[category], dim=dim, dtype=None)
+    leaf = argument(Symbol(index), axis=_AXIS_NAMES[category], dim=dim)
     return new(cls, leaf, (), None, None, None)
 
 
@@ -87,17 +96,17 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
         AxisError: the shape does not say which axes the array has, or contradicts `axis`.
         DtypeError: this is no array, or of a dtype that no formula reads.
     """
+    if (x.__class__ is np.ndarray and x.dtype.kind != "c") or (is_tensor(x) and not x.is_complex()):
+        return _from_array(cls, x, axis)  # most often, so first
     if is_complex(x):
         from pylazy.complex_numbers import complex_lazy_tensor
 
         return complex_lazy_tensor.from_complex_data(x, axis)  # type: ignore[return-value]
-    if isinstance(x, np.ndarray) or arrays.is_tensor(x) or x.__class__ is arrays.Imported:
-        if axis not in (None, 0, 1, 2):
-            _refuse_axis_argument(axis)
-        return _from_array(cls, x, axis, weak=x.ndim == 0)
+    if isinstance(x, np.ndarray) or x.__class__ is Imported:
+        return _from_array(cls, x, axis)
     if isinstance(x, list | tuple) and axis in (None, 0, 1, 2):
         return _from_array(cls, _from_list(x), axis, weak=True)
-    if axis not in (None, 2) and not arrays.is_array(x):
+    if axis not in (None, 2) and not is_array(x):
         raise AxisError(
             at_user_line(f"axis is {axis} for {type(x).__name__} {x!r}, expected an array of shape (rows, D)")
         )
@@ -109,21 +118,17 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
             )
         return new(cls, constant(value), (), None, None, None)
     if isinstance(x, float | np.floating):
-        return new(cls, variable(arrays.number_source(float(x)), axis="", dim=1, dtype=None), (), None, None, None)
+        return new(cls, variable(number_source(float(x)), axis="", dim=1, dtype=None), (), None, None, None)
     if isinstance(x, cls):
         return x
-    if arrays.is_array(x):
-        return from_data(cls, arrays.readable(x), axis)
+    if is_array(x):
+        return from_data(cls, readable(x), axis)
     raise DtypeError(
         at_user_line(
             f"{type(x).__name__} in a formula, expected a LazyTensor, a NumPy array, a torch tensor, an array with "
             "__dlpack__ or a number"
         )
     )
-
-
-def _refuse_axis_argument(axis: Any) -> None:
-    raise AxisError(at_user_line(f"axis is {axis!r}, expected 0 (rows), 1 (columns), 2 (parameters) or None"))
 
 
 def _from_list(x: Sequence[Any]) -> Any:
@@ -135,61 +140,75 @@ def _from_list(x: Sequence[Any]) -> Any:
         ) from None
 
 
-def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool) -> _T:
+def _from_array(cls: type[_T], x: Any, axis: int | None, *, weak: bool = False) -> _T:
     shape = tuple(x.shape)
     rank = len(shape)
     batch: tuple[int, ...] = ()
     rows = columns = None
     if rank >= 3:
         if axis is not None:
-            raise AxisError(
-                at_user_line(
-                    f"axis is {axis} for an array of shape {shape}, expected a 2-D array: with three or more "
-                    "dimensions the shape says it all, (*batch, M, 1, D), (*batch, 1, N, D) or (*batch, 1, 1, D)"
-                )
-            )
-        batch, (m, n, dim) = shape[:-3], shape[-3:]
+            _refuse_axis(axis, shape)
+        m, n = shape[-3], shape[-2]
+        batch = shape[:-3]
         if m == 1:
             axis = 2 if n == 1 else 1
         elif n == 1:
             axis = 0
         else:
-            raise AxisError(
-                at_user_line(
-                    f"an array of shape {shape} varies with i and j at once, expected (*batch, M, 1, D), "
-                    "(*batch, 1, N, D) or (*batch, 1, 1, D); for one value a pair, stored as it is, use Vij(x)"
-                )
-            )
-        rows = m if axis == 0 else None
-        columns = n if axis == 1 else None
+            _refuse_pairs(shape)
+        if axis == 0:
+            rows = m
+        elif axis == 1:
+            columns = n
     elif rank == 2:
-        if axis is None:
-            raise AxisError(
-                at_user_line(
-                    f"axis is not given for a 2-D array of shape {shape}, expected axis=0 or Vi(x) for rows, "
-                    "axis=1 or Vj(x) for columns, or a third dimension, as by x[:, None, :]"
-                )
-            )
-        dim = shape[1]
-        if axis == 2:
+        if axis == 0:
+            rows = shape[0]
+        elif axis == 1:
+            columns = shape[0]
+        elif axis == 2:
             batch = shape[:1] if shape[0] != 1 else ()
-        rows = shape[0] if axis == 0 else None
-        columns = shape[0] if axis == 1 else None
-    else:
-        if axis not in (None, 2):
-            raise AxisError(
-                at_user_line(
-                    f"axis is {axis} for an array of shape {shape}, expected a 2-D array of shape (rows, D): "
-                    "reshape it, as by x.reshape(-1, 1)"
-                )
-            )
+        else:
+            _refuse_axis(axis, shape)
+    elif axis in (None, 2):
         axis = 2
-        dim = shape[0] if shape else 1
-    source = arrays.array_source(
-        x, what=f"the array of shape {shape}", batch=len(batch), view=str(len(batch)), weak=weak
-    )
-    leaf = variable(source, axis=_AXIS_NAMES[axis], dim=checked_dim(dim), dtype=None if weak else source.dtype)
+        weak = weak or not rank
+    else:
+        _refuse_axis(axis, shape)
+    source = array_source(x, what=None, batch=len(batch), view=str(len(batch)) if batch else "0", weak=weak)
+    dim = checked_dim(shape[-1] if shape else 1)
+    dtype = None if weak else source.dtype
+    leaf = variable(source, axis=_AXIS_NAMES[axis], dim=dim, dtype=dtype, position=user_position(3))
     return new(cls, leaf, batch, rows, columns, None)
+
+
+def _refuse_pairs(shape: tuple[int, ...]) -> NoReturn:
+    raise AxisError(
+        at_user_line(
+            f"an array of shape {shape} varies with i and j at once, expected (*batch, M, 1, D), (*batch, 1, N, D) or "
+            "(*batch, 1, 1, D); for one value a pair, stored as it is, use Vij(x)"
+        )
+    )
+
+
+def _refuse_axis(axis: Any, shape: tuple[int, ...]) -> NoReturn:
+    if axis not in (None, 0, 1, 2):
+        message = f"axis is {axis!r}, expected 0 (rows), 1 (columns), 2 (parameters) or None"
+    elif axis is None:
+        message = (
+            f"axis is not given for a 2-D array of shape {shape}, expected axis=0 or Vi(x) for rows, "
+            "axis=1 or Vj(x) for columns, or a third dimension, as by x[:, None, :]"
+        )
+    elif len(shape) < 3:
+        message = (
+            f"axis is {axis} for an array of shape {shape}, expected a 2-D array of shape (rows, D): "
+            "reshape it, as by x.reshape(-1, 1)"
+        )
+    else:
+        message = (
+            f"axis is {axis} for an array of shape {shape}, expected a 2-D array: with three or more dimensions the "
+            "shape says it all, (*batch, M, 1, D), (*batch, 1, N, D) or (*batch, 1, 1, D)"
+        )
+    raise AxisError(at_user_line(message))
 
 
 def checked_dim(dim: int) -> int:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pylazy import arrays
-from pylazy.lazy_formula import LazyFormula, unary
+from pylazy.arrays.imported_arrays import is_array
+from pylazy.lazy_formula import LazyFormula, apply_to, unary
 from pylazy.methods.operands import combine, operand
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MAX_STATIC_EXPONENT = 1024
+_INTEGERS = (int, np.integer)
 
 _TORCH_NAMES = {
     "add": "add",
@@ -146,7 +147,7 @@ class Operators(LazyFormula):
                 return unary("rsqrt", self)
             if exponent.is_integer():
                 exponent = int(exponent)
-        if isinstance(exponent, int | np.integer) and abs(exponent) <= _MAX_STATIC_EXPONENT:
+        if isinstance(exponent, _INTEGERS) and abs(exponent) <= _MAX_STATIC_EXPONENT:
             if exponent == 2:
                 return unary("square", self)
             return unary("powi", self, (("exponent", int(exponent)),))
@@ -161,12 +162,14 @@ _OPERANDS = (LazyFormula, int, float, complex, list, tuple, np.ndarray, np.gener
 
 
 def _operator(op: str, x: _T, y: Any) -> _T:
-    if y.__class__ is not x.__class__ and not isinstance(y, _OPERANDS) and not arrays.is_array(y):
+    if y.__class__ is x.__class__ and not x.is_complex:
+        return apply_to(op, (x, y))
+    if not isinstance(y, _OPERANDS) and not is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, x, y)
 
 
 def _reflected(op: str, x: _T, y: Any) -> _T:
-    if not isinstance(y, _OPERANDS) and not arrays.is_array(y):
+    if not isinstance(y, _OPERANDS) and not is_array(y):
         return NotImplemented  # type: ignore[no-any-return]
     return combine(op, operand(x.__class__, y), x)

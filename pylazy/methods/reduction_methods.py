@@ -7,15 +7,15 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from pylazy.execute import Wanted
-from pylazy.expression import at_user_line
+from pylazy.execution.programs import Extents
+from pylazy.execution.wanted_results import WANTED, Wanted
 from pylazy.lazy_formula import LazyFormula, axis_of, joint_extents, joint_ranges, outer_axis, read_index, unary
 from pylazy.methods.operands import combine, operand
 from pylazy.methods.operators import Operators
 from pylazy.options import read_options
-from pylazy.programs import Extents
 from pylazy.runtime.errors import ShapeError, UnsupportedError
 from pylazy.stages import reduce_or_postpone
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,23 +173,23 @@ class ReductionMethods(Operators):
 
     def sum_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """`sum` over i or j."""
-        return self._reduce(outer_axis(self, axis, dim), (Wanted("sum", (0,)),), options)
+        return self._reduce(outer_axis(self, axis, dim), WANTED["sum"], options)
 
     def min_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """`min` over i or j."""
-        return self._reduce(outer_axis(self, axis, dim), (Wanted("min", (0,)),), options)
+        return self._reduce(outer_axis(self, axis, dim), WANTED["min"], options)
 
     def max_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """`max` over i or j."""
-        return self._reduce(outer_axis(self, axis, dim), (Wanted("max", (0,)),), options)
+        return self._reduce(outer_axis(self, axis, dim), WANTED["max"], options)
 
     def argmin_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """`argmin` over i or j."""
-        return self._reduce(outer_axis(self, axis, dim), (Wanted("argmin", (0,)),), options)
+        return self._reduce(outer_axis(self, axis, dim), WANTED["argmin"], options)
 
     def argmax_reduction(self, axis: int | None = None, dim: int | None = None, **options: Any) -> Any:
         """`argmax` over i or j."""
-        return self._reduce(outer_axis(self, axis, dim), (Wanted("argmax", (0,)),), options)
+        return self._reduce(outer_axis(self, axis, dim), WANTED["argmax"], options)
 
     min_argmin_reduction = min_argmin
     max_argmax_reduction = max_argmax
@@ -204,9 +204,10 @@ class ReductionMethods(Operators):
     ) -> Any:
         where = axis_of(self, axis, dim)
         if where == "inner":
-            read_options(options, dtype=self._expression.dtype)
+            if options:
+                read_options(options, dtype=self._expression.dtype)
             return unary(f"inner_{kind}", self)
-        return self._reduce(where, (Wanted(kind, (0,)),), options, keepdim=keepdim)
+        return self._reduce(where, WANTED[kind], options, keepdim=keepdim)
 
     def _reduce_k(
         self,

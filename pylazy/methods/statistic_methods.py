@@ -6,22 +6,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pylazy import arrays
+from pylazy.arrays.imported_arrays import readable
+from pylazy.arrays.results import detached
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import SYMBOL, array_source, number_source
+from pylazy.canonical_form import flatten
 from pylazy.dtypes import arithmetic_dtype
-from pylazy.execute import Wanted, prepare
-from pylazy.expression import Expression, apply, at_user_line, variable
+from pylazy.execution.prepare import prepare
+from pylazy.execution.programs import Extents
+from pylazy.execution.wanted_results import Wanted
+from pylazy.expression import Expression, variable
 from pylazy.lazy_formula import axis_of, new, outer_axis, read_index, unary
 from pylazy.methods.operands import combine
 from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import ranges_of, read_options
-from pylazy.programs import Extents
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
-    from pylazy.ranges import Ranges
-    from pylazy.reductions import Summation
+    from pylazy.block_sparse.ranges import Ranges
+    from pylazy.options import Options
 
 _EXACT_COUNTS = 2**24
 """Up to here, float32 sums of ones are exact."""
@@ -67,10 +71,8 @@ class StatisticMethods(ReductionMethods):
             dim: another name for `axis`.
             ddof: the divisor is the number of terms less this; 0 as in NumPy, 1 for what torch gives by default.
             keepdim: keep the reduced axis i or j in the shape, with size 1.
-            **options: as for `sum`; `call=False` is not there.
-
-        Raises:
-            UnsupportedError: the formula has symbolic variables, or the reduction was to be run later.
+            **options: as for `sum`; with `call=False`, and for symbolic variables, the result is a `Spread`, which is
+                called as a `Reduction` is.
         """
         where = axis_of(self, axis, dim)
         freedom = read_index(ddof, "ddof")
@@ -174,58 +176,49 @@ class StatisticMethods(ReductionMethods):
 
     def _float64_one(self) -> Any:
         """A 1 that makes the whole formula one of float64."""
-        source = arrays.array_source(np.ones(1), what="one", batch=0, view="0")
-        return new(self.__class__, variable(source, axis="", dim=1, dtype="float64"), (), None, None, None)
+        source = number_source(1.0)
+        return new(self._formula_class, variable(source, axis="", dim=1, dtype="float64"), (), None, None, None)
 
     def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
-        """Find the mean, then sum differences from it and their squares.
+        """Find the mean, then sum differences from it and their squares; see `pylazy.spreads`."""
+        from pylazy.spreads import Divisor, postponed_spread, run_sums, summands
 
-        With m the rounded mean, var = (sum (f - m)**2 - (sum (f - m))**2 / N) / (N - ddof), the corrected two-pass
-        algorithm (Chan, Golub, LeVeque, Algorithms for Computing the Sample Variance, 1983). It is the variance
-        whatever m is, so m needs no derivative.
-        """
         formula = self._expression
         extents = Extents(self._batch, self._rows, self._columns)
+        divisor = Divisor(formula.dim, ddof, root)
+        is_symbolic = SYMBOL in [source.kind for source in flatten((formula,)).sources]
+        read = read_options(options, dtype=None if is_symbolic else formula.dtype, backend=self._backend)
+        if is_symbolic or not read.call:
+            if read.out is not None:
+                raise UnsupportedError(at_user_line("out is given to var or std, which is called later: give it then"))
+            return postponed_spread(
+                formula,
+                divisor,
+                reduced=where,
+                extents=extents,
+                keepdim=keepdim,
+                backend=self._backend,
+                ranges=self._ranges,
+                options=options,
+            )
         ranges = ranges_of(options, self._ranges)
-        read = read_options(options, dtype=formula.dtype, backend=self._backend)
-        mean = _mean(formula, where, extents, ranges, read.summation)
-        if not read.call:
-            raise UnsupportedError(at_user_line("call=False is not there for var and std, which take two sweeps"))
-        difference = apply("sub", (formula, mean))
+        mean = _mean(formula, where, extents, ranges, read)
         sums = prepare(
-            (apply("concat", (apply("square", (difference,)), difference)),),
-            (Wanted("sum", (0,), 0, read.summation),),
+            (summands(formula, mean),),
+            (Wanted("sum", (0,), 0, read.summation, read.math_mode),),
             reduced=where,
             extents=extents,
             keepdim=keepdim,
             ranges=ranges,
+            backend=read.backend,
         )
-        shape = (*sums.shapes[0][:-1], formula.dim)
-        kind = arrays.check_devices(sums.sources)
-        if read.out is not None:
-            arrays.check_out(read.out, kind=kind, shape=shape, dtype=sums.storage, sources=sums.sources)
-        found = sums.unrounded(kind)[0]
-        squares, differences = found[..., : formula.dim], found[..., formula.dim :]
-        count = sums.terms(found)
-        result = arrays.quotient(squares - arrays.quotient(differences * differences, count), count - ddof)
-        if root:
-            result = result**0.5
-        if sums.storage != sums.dtype:
-            result = arrays.converted(result, sums.storage)
-        if read.out is None:
-            return arrays.given_back(result, sums.sources) if kind == arrays.DLPACK else result
-        read.out[...] = result
-        return read.out
+        return run_sums(sums, divisor, storage=sums.storage, out=read.out)
 
 
-def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | None, summation: Summation) -> Expression:
+def _mean(formula: Expression, where: str, extents: Extents, ranges: Ranges | None, read: Options) -> Expression:
     """Find the mean as a variable of the axis that is kept."""
-    wanted = (Wanted("mean", (0,), 0, summation),)
-    job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges)
-    if any(source.kind == arrays.SYMBOL for source in job.sources):
-        raise UnsupportedError(at_user_line("var and std of symbolic variables are not there: pass arrays"))
-    result = job.unrounded(arrays.check_devices(job.sources))[0]
-    if arrays.is_tensor(result):
-        result = result.detach()
-    source = arrays.array_source(result, what="the mean", batch=len(extents.batch), view="mean")
+    wanted = (Wanted("mean", (0,), 0, read.summation, read.math_mode),)
+    job = prepare((formula,), wanted, reduced=where, extents=extents, ranges=ranges, backend=read.backend)
+    result = detached(job.unrounded(check_devices(job.sources))[0])
+    source = array_source(readable(result), what="the mean", batch=len(extents.batch), view="mean")
     return variable(source, axis="i" if where == "j" else "j", dim=formula.dim, dtype=formula.dtype)

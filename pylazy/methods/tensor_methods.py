@@ -7,11 +7,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pylazy.expression import at_user_line
 from pylazy.lazy_formula import read_index, unary
 from pylazy.methods.operands import combine, operand
 from pylazy.methods.vector_methods import VectorMethods
 from pylazy.runtime.errors import ShapeError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy.expression import at_user_line
 from pylazy.lazy_formula import axis_of, read_index, unary
 from pylazy.methods.elementwise_methods import ElementwiseMethods
 from pylazy.methods.operands import combine, operand
 from pylazy.runtime.errors import AxisError, ShapeError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

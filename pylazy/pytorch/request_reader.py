@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NoReturn
 
-from pylazy.expression import INPUT_PREFIXES, Entry, Input, Location, Node, join_axes
+from pylazy.canonical_form import INPUT_PREFIXES, Entry, Input, Node
+from pylazy.expression import join_axes
 from pylazy.operations import OPERATIONS
 from pylazy.reductions import REDUCTIONS, DerivedRequest, Order, Output, ReductionRequest, Summation
 from pylazy.runtime.errors import ShapeError, UnsupportedError
+from pylazy.user_positions import Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +26,7 @@ _OPERATION = re.compile(r"%\d+ = (\w+)((?: %\d+)+)((?: \w+=(?:-?\d+|\([-\d, ]*\)
 _ATTRIBUTE = re.compile(r" (\w+)=(-?\d+|\([-\d, ]*\))")
 _OUTPUT = re.compile(
     r"(\w+) over ([ij])((?: %\d+)+)(?: k=(\d+))? -> (\w+)x(\d+)"
-    r"(?: accumulated in (float32|float64))?(?: summed by (direct|kahan))?"
+    r"(?: accumulated in (float32|float64))?(?: summed by (direct|kahan))?(?: with (accurate|fast) functions)?"
 )
 _ORDER = re.compile(r"(results and )?(gradient|tangent) with respect to (\d+(?: \d+)*)")
 _MODES = {"gradient": "wrt", "tangent": "tangents"}
@@ -59,9 +61,10 @@ def read_request(text: str) -> Request:
         elif found := _ORDER.fullmatch(line):
             orders.append(Order(_MODES[found[2]], _integers(found[3]), bool(found[1])))
         elif (found := _OUTPUT.fullmatch(line)) and found[1] in REDUCTIONS and not orders:
-            kind, axis, operands, k, result, dim, accumulator, scheme = found.groups()
+            kind, axis, operands, k, result, dim, accumulator, scheme, mode = found.groups()
             summation = Summation(accumulator or "", scheme or "")
-            outputs.append(Output(kind, axis, _integers(operands), int(k or 0), int(dim), result, summation))
+            numbers = _integers(operands)
+            outputs.append(Output(kind, axis, numbers, int(k or 0), int(dim), result, summation, mode or ""))
         else:
             _refuse(line)
     _check_operands(outputs, len(nodes), text)

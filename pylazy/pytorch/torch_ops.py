@@ -3,7 +3,7 @@
 A graph of torch holds calls of this op and nothing else of pylazy: a gradient is the same op with the text of a derived
 program. So autograd to any order, forward mode, torch.func, torch.compile and torch.export are rules for one op:
 
-- CPU and Meta give results, and their shapes;
+- CPU and CUDA give results, Meta their shapes;
 - Autograd wraps the call in a node whose backward and jvp call the op again;
 - the functorch key does the same at each level of torch.func, and moves a dimension of vmap to the batch dimensions.
 
@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd import forward_ad
 
-from pylazy import arrays
-from pylazy.execute import launch
-from pylazy.expression import Location, at_user_line
-from pylazy.program_sizes import extents_of, rank_of_batch, result_over_nothing, result_shapes_of
-from pylazy.programs import Executable, Extents, few_rows, find_by_text
-from pylazy.ranges import Ranges
-from pylazy.reductions import DerivedRequest, Order, ReductionRequest
-from pylazy.runtime.errors import UnsupportedError
+from pylazy.arrays import source_devices
+from pylazy.arrays.source_devices import check_devices
+from pylazy.arrays.sources import TORCH, Source
+from pylazy.block_sparse.ranges import Ranges
+from pylazy.differentiation.program_derivatives import RANGES, pull_back, push_forward
+from pylazy.execution.cpu_launch import launch
+from pylazy.execution.program_sizes import extents_of, result_over_nothing, result_shapes_of
+from pylazy.execution.programs import Extents, few_rows, find_by_text
+from pylazy.user_positions import Location
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pylazy.reductions import Request, Result
-
-_RANGES = 6
-"""The number of arrays of block-sparse ranges."""
+    from pylazy.runtime.gpu_launch import GpuProgram
+    from pylazy.runtime.launch import Program
 
 _LIBRARY: Any = torch.library.Library("pylazy", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define("run(Tensor[] inputs, str program, int[] batch_ranks) -> Tensor[]")
@@ -59,37 +59,51 @@ def run(inputs: Sequence[torch.Tensor], program: str, batch_ranks: Sequence[int]
 # What it computes -----------------------------------------------------------------------------------------------------
 
 
-def _on_cpu(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
+def _compute(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     executable = find_by_text(program)
     request = executable.request
-    count = len(inputs) - _RANGES * request.ranged
+    count = len(inputs) - RANGES * request.ranged
     extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
-    results = _empty_results(request, extents, "cpu")
-    if extents.rows and extents.columns and 0 not in extents.batch:
-        dtype = request.dtype
-        located = [
-            arrays.Source(arrays.TORCH, tensor, batch=rank, dtype=dtype, weak=False, view="").locate(dtype)
-            for tensor, rank in zip(inputs[:count], batch_ranks[:count], strict=True)
-        ]
-        if request.ranged:
-            ranges = Ranges(inputs[count:])
-            loaded = executable.load()
-            if sum(buffer.role == "table" for buffer in loaded.image.arguments) > 1:
-                ranges.check_transposes(extents.rows, extents.columns, (None, Location("<a graph of torch>", 0, 0, "")))
-            launch(loaded, located, results, extents, ranges)
-        else:
-            launch(executable.load(few_rows(extents, dtype)), located, results, extents)
-    else:
+    sources = [
+        Source(TORCH, tensor, batch=rank, dtype=request.dtype, weak=tensor.dim() == 0, view="")
+        for tensor, rank in zip(inputs[:count], batch_ranks[:count], strict=True)
+    ]
+    check_devices(sources)
+    place = source_devices.place_of(TORCH, sources, None)
+    device = next((source.array.device for source in sources if source.array.is_cuda), "cpu")
+    results = _empty_results(request, extents, device)
+    if not (extents.rows and extents.columns) or 0 in extents.batch:
         for number, result in enumerate(results):
             result.fill_(result_over_nothing(request, number))
+        return results
+    ranges = Ranges(inputs[count:]) if request.ranged else None
+    if place is None:
+        few = "" if request.ranged else few_rows(extents, request.dtype)
+        loaded = executable.load(few)
+        _check_tables(loaded, ranges, extents)
+        launch(loaded, [source.locate(request.dtype) for source in sources], results, extents, ranges)
+    else:
+        on_gpu = place.load(executable)
+        _check_tables(on_gpu, ranges, extents)
+        located = [place.locate(source, request.dtype) for source in sources]
+        place.launch(on_gpu, located, results, extents, ranges)
     return results
+
+
+def _check_tables(program: Program | GpuProgram, ranges: Ranges | None, extents: Extents) -> None:
+    """Check that a program may use both halves of ranges, where it does."""
+    if ranges is not None and sum(buffer.role == "table" for buffer in program.image.arguments) > 1:
+        position = (None, Location("<a graph of torch>", 0, 0, ""))
+        ranges.check_transposes(extents.rows or 0, extents.columns or 0, position)
 
 
 def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     request = find_by_text(program).request
-    count = len(inputs) - _RANGES * request.ranged
+    count = len(inputs) - RANGES * request.ranged
     extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
-    return _empty_results(request, extents, inputs[0].device)
+    # Numbers of the host may stand beside tensors of a GPU.
+    device = next((tensor.device for tensor in inputs[:count] if tensor.dim()), inputs[0].device)
+    return _empty_results(request, extents, device)
 
 
 def _empty_results(request: Request, extents: Extents, device: Any) -> list[torch.Tensor]:
@@ -102,106 +116,6 @@ def _empty_results(request: Request, extents: Extents, device: Any) -> list[torc
 
 
 # Its derivatives ------------------------------------------------------------------------------------------------------
-
-
-def pull_back(
-    executable: Executable,
-    inputs: Sequence[torch.Tensor],
-    batch_ranks: Sequence[int],
-    results: Sequence[torch.Tensor],
-    cotangents: Sequence[torch.Tensor | None],
-    wrt: tuple[int, ...],
-) -> list[torch.Tensor]:
-    """Give the gradients of some inputs, in their shapes, as functions of everything that they depend on.
-
-    Args:
-        executable: the program.
-        inputs: what it was given.
-        batch_ranks: of the inputs.
-        results: those that the derivative reads, in order: (*batch, rows, dim).
-        cotangents: one for each result, (*batch, rows, dim), or None for zero; not all of them None.
-        wrt: numbers of inputs, ascending.
-    """
-    executable, given = _with_results(executable, cotangents, results)
-    derived = executable.derive(wrt)
-    own, ranges = _without_ranges(executable, inputs)
-    described = executable.request.results
-    saved = [result for result in described if result.saved]
-    ranks = [
-        *batch_ranks[: len(own)],
-        *map(rank_of_batch, (*results, *given), (*saved, *described)),
-        *(0 for _ in ranges),
-    ]
-    found = run([*own, *results, *given, *ranges], derived.text(), ranks)
-    gradients = []
-    for number, gradient, spec in zip(wrt, found, derived.request.results, strict=True):
-        rows = gradient.flatten(-3, -2) if len(spec.axis) == 2 else gradient
-        gradients.append(arrays.sum_to_shape(rows, tuple(inputs[number].shape), batch_ranks[number]))
-    return gradients
-
-
-def push_forward(
-    executable: Executable,
-    inputs: Sequence[torch.Tensor],
-    batch_ranks: Sequence[int],
-    results: Sequence[torch.Tensor],
-    tangents: Sequence[torch.Tensor | None],
-) -> list[torch.Tensor | None]:
-    """Give the tangents of the results, as functions of everything that they depend on.
-
-    Args:
-        executable: the program.
-        inputs: what it was given.
-        batch_ranks: of the inputs.
-        results: all of them.
-        tangents: one for each input, in its shape, or None for zero.
-    """
-    described = executable.request.results
-    own, ranges = _without_ranges(executable, inputs)
-    wrt = tuple(number for number, tangent in enumerate(tangents[: len(own)]) if tangent is not None)
-    if not wrt or not all(result.differentiable for result in described):
-        return [None] * len(described)
-    derived = executable.derivative(Order("tangents", wrt))
-    saved = [tensor for tensor, result in zip(results, described, strict=True) if result.saved]
-    given = [tangent for tangent in tangents[: len(own)] if tangent is not None]
-    ranks = [
-        *batch_ranks[: len(own)],
-        *map(rank_of_batch, saved, (result for result in described if result.saved)),
-        *(batch_ranks[number] for number in wrt),
-        *(0 for _ in ranges),
-    ]
-    return list(run([*own, *saved, *given, *ranges], derived.text(), ranks))
-
-
-def _without_ranges(
-    executable: Executable, inputs: Sequence[torch.Tensor]
-) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-    """Part the inputs of a program from the arrays of its ranges, which all its derivatives take too."""
-    count = len(inputs) - _RANGES * executable.request.ranged
-    return inputs[:count], inputs[count:]
-
-
-def _with_results(
-    executable: Executable, cotangents: Sequence[torch.Tensor | None], results: Sequence[torch.Tensor]
-) -> tuple[Executable, list[torch.Tensor]]:
-    """Leave out the results that have no cotangent."""
-    given = [cotangent for cotangent in cotangents if cotangent is not None]
-    request = executable.request
-    if len(given) == len(cotangents):
-        return executable, given
-    assert not results
-    kept = tuple(number for number, cotangent in enumerate(cotangents) if cotangent is not None)
-    return find_by_text(_with_some_results(request, kept).canonical_text()), given
-
-
-def _with_some_results(request: Request, kept: tuple[int, ...]) -> Request:
-    """Ask for the results of these numbers only; the inputs stay what they are."""
-    if isinstance(request, ReductionRequest):
-        raise UnsupportedError(at_user_line("a program of several reductions has no gradient of one of them alone"))
-    order = request.order
-    if order.mode == "wrt":
-        return DerivedRequest(request.forward, Order("wrt", tuple(order.numbers[number] for number in kept)))
-    return DerivedRequest(_with_some_results(request.forward, kept), order)
 
 
 class _Run(torch.autograd.Function):
@@ -232,7 +146,7 @@ class _Run(torch.autograd.Function):
         if all(cotangent is None for cotangent in cotangents):
             return (None,) * (2 + count)
         saved = ctx.saved_tensors
-        found = pull_back(ctx.executable, saved[:count], ctx.batch_ranks, saved[count:], cotangents, wrt)
+        found = pull_back(run, ctx.executable, saved[:count], ctx.batch_ranks, saved[count:], cotangents, wrt)
         gradients: list[torch.Tensor | None] = [None] * (2 + count)
         for number, gradient in zip(wrt, found, strict=True):
             gradients[2 + number] = gradient
@@ -245,7 +159,7 @@ class _Run(torch.autograd.Function):
         with forward_ad._set_fwd_grad_enabled(True):
             primals = [_primal(tensor) for tensor in saved]
             inputs, results = primals[: ctx.count], primals[ctx.count :]
-            return tuple(push_forward(ctx.executable, inputs, ctx.batch_ranks, results, tangents))
+            return tuple(push_forward(run, ctx.executable, inputs, ctx.batch_ranks, results, tangents))
 
     @staticmethod
     def vmap(
@@ -280,7 +194,8 @@ def _as_node(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -
 
 
 for _key, _kernel in {
-    "CPU": _on_cpu,
+    "CPU": _compute,
+    "CUDA": _compute,
     "Meta": _on_meta,
     "Autograd": _as_node,
     "FuncTorchDynamicLayerFrontMode": _as_node,

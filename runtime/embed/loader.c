@@ -130,11 +130,16 @@ static int plz_host_level(void) {
 #endif
 }
 
+/* As in pylazy.programs.few_rows: rows that fill no more than three quarters of one vector, or of two. */
+static int plz_leave_lanes_idle(int64_t rows, int64_t lanes) {
+  return rows <= 2 * lanes && 4 * rows <= 3 * lanes * ((rows + lanes - 1) / lanes);
+}
+
 static int plz_few_rows(int level, int item_bytes, int64_t m, int64_t n) {
   const int64_t many = 256, lanes = (level >= 3 ? 64 : 32) / (item_bytes == 4 ? 4 : 8);
   if (m > many && n > many) return PLZ_NONE;
-  if (m <= lanes && n >= many) return PLZ_I;
-  return n <= lanes && m >= many ? PLZ_J : PLZ_NONE;
+  if (n >= many && plz_leave_lanes_idle(m, lanes)) return PLZ_I;
+  return m >= many && plz_leave_lanes_idle(n, lanes) ? PLZ_J : PLZ_NONE;
 }
 
 static const plz_image *plz_choose(const plz_kernel *kernel, int64_t m, int64_t n) {

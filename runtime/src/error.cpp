@@ -7,7 +7,7 @@ namespace pylazy {
 namespace {
 
 // A plain array: a thread_local with a destructor would run code when a thread of the host ends.
-thread_local char last_error[512] = "";
+thread_local char last_error[4096] = "";  // the log of a driver may be long
 
 }  // namespace
 

@@ -252,3 +252,7 @@ extern "C" int32_t plz_run(const plz_program *program, void *const *pointers, in
     return pylazy::fail(PLZ_SYSTEM_ERROR, "unexpected failure in a launch");
   }
 }
+
+extern "C" int32_t plz_run_one(const plz_launch *launch) {
+  return plz_run(launch->program, launch->pointers, launch->m, launch->n, 0, nullptr, nullptr);
+}

@@ -14,22 +14,6 @@ constexpr int kMaxPhases = 4096;
 
 bool is_axis(int32_t axis) { return axis == PLZ_AXIS_NONE || axis == PLZ_AXIS_I || axis == PLZ_AXIS_J; }
 
-plz_status check_buffers(const plz_buffer *buffers, int count) noexcept {
-  if (count < 0 || count > PLZ_MAX_BUFFERS) {
-    return fail(PLZ_INVALID_ARGUMENT, "program has %d buffers: expected at most %d", count, PLZ_MAX_BUFFERS);
-  }
-  for (int index = 0; index < count; ++index) {
-    const plz_buffer &buffer = buffers[index];
-    const bool is_role = buffer.role >= PLZ_ROLE_INPUT && buffer.role <= PLZ_ROLE_TABLE;
-    const bool is_stored = buffer.role == PLZ_ROLE_INPUT || buffer.role == PLZ_ROLE_OUTPUT;
-    const bool is_pairs = buffer.axis == PLZ_AXIS_IJ && is_stored;
-    if (!is_role || !(is_axis(buffer.axis) || is_pairs) || buffer.row_bytes <= 0) {
-      return fail(PLZ_INVALID_ARGUMENT, "buffer %d of the program is malformed", index);
-    }
-  }
-  return PLZ_OK;
-}
-
 bool is_table_of(const plz_phase &phase, const plz_buffer *buffers, int buffer_count) noexcept {
   if (phase.tile_table >= buffer_count || phase.splittable || phase.merges) return false;
   const plz_buffer &table = buffers[phase.tile_table];
@@ -83,6 +67,23 @@ plz_status create(const void *code, int64_t code_bytes, const plz_buffer *buffer
 }
 
 }  // namespace
+
+plz_status check_buffers(const plz_buffer *buffers, int count) noexcept {
+  if (count < 0 || count > PLZ_MAX_BUFFERS) {
+    return fail(PLZ_INVALID_ARGUMENT, "program has %d buffers: expected at most %d", count, PLZ_MAX_BUFFERS);
+  }
+  for (int index = 0; index < count; ++index) {
+    const plz_buffer &buffer = buffers[index];
+    const bool is_role = buffer.role >= PLZ_ROLE_INPUT && buffer.role <= PLZ_ROLE_TABLE;
+    const bool is_stored = buffer.role == PLZ_ROLE_INPUT || buffer.role == PLZ_ROLE_OUTPUT;
+    const bool is_pairs = buffer.axis == PLZ_AXIS_IJ && is_stored;
+    if (!is_role || !(is_axis(buffer.axis) || is_pairs) || buffer.row_bytes <= 0) {
+      return fail(PLZ_INVALID_ARGUMENT, "buffer %d of the program is malformed", index);
+    }
+  }
+  return PLZ_OK;
+}
+
 }  // namespace pylazy
 
 extern "C" int32_t plz_program_create(const void *code, int64_t code_bytes, const plz_buffer *buffers,

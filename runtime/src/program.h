@@ -15,4 +15,11 @@ struct plz_program {
   std::unique_ptr<plz_phase[]> phases;
 };
 
+namespace pylazy {
+
+// Refuse buffers that break a rule of pylazy_runtime.h.
+plz_status check_buffers(const plz_buffer *buffers, int count) noexcept;
+
+}  // namespace pylazy
+
 #endif

@@ -152,7 +152,7 @@ def expected(reduction: Any) -> list[Array]:
     job = reduction._job
     values = [evaluate_dense(expression) for expression in job.expressions]
     results = []
-    for kind, operands, k, _ in job.wanted:
+    for kind, operands, k, *_ in job.wanted:
         dense = reduce_dense(kind, [values[operand] for operand in operands], axis=job.reduced, k=k)
         results.append(dense.reshape(dense.shape[0], -1))
     return results

@@ -66,7 +66,7 @@ CASES = {
         lambda v: ((1 + _squared(v, 3)).rsqrt() * v.weights(1)).sum(axis=1, call=False), 8.0, 70
     ),
 }
-"""The limits are those of benchmarks/cases.py, in cycles: 3.69 GHz times lanes over pairs a second."""
+"""The limits are the slots of pylazy/bench/cases.py."""
 
 
 def trace_case(case: Case) -> Traced:

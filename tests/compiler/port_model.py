@@ -16,7 +16,8 @@ _ADD = re.compile(
 )
 _SCALE = re.compile(r"vscalefp\w")
 _EITHER = re.compile(
-    r"v(?:p(?:add|sub|and|or|xor|min|max|blend|tern|abs|erm)\w*|(?:xor|and|or|andn)p\w|blendm\w+|perm\w+)"
+    r"v(?:p(?:add|sub|and|or|xor|min|max|blend|tern|abs|erm|mov[sz]x)\w*|(?:xor|and|or|andn)p\w|blendm\w+|perm\w+"
+    r"|(?:insert|extract|unpck|shuf)\w+)"
 )
 _SLOW: Mapping[str, int] = {"vsqrtps": 10, "vsqrtpd": 16, "vdivps": 6, "vdivpd": 9}
 _MASK = re.compile(r"k(?:ortest|test|or|and|not|xor|unpck|shift|mov)\w+")

@@ -235,7 +235,7 @@ def test_results_of_splits_match_oracle(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", cpu.FEW_FORMULAS)
 def test_results_on_few_rows_match_oracle(name: str, dtype: str) -> None:
-    for rows, columns in ((1, 1), (2, 7), (1, 33), (3, 64), (1, 1027)):
+    for rows, columns in ((1, 1), (2, 7), (1, 33), (3, 64), (1, 1027), (35, 70), (2, 1027)):
         if columns >= LEAST_COLUMNS.get(name, 0):
             check_run(name, dtype, rows, columns, "i")
 

@@ -12,7 +12,7 @@ from cpu_formulas import request_of
 
 from pylazy import Vi, Vj
 from pylazy.compiler.compile import compile_cpu
-from pylazy.programs import host_target
+from pylazy.execution.programs import host_target
 from pylazy.runtime.launch import is_runnable
 from pylazy.trace import trace
 

@@ -112,6 +112,26 @@ def _divide(a: Array, b: Array) -> Array:
     return np.where((a < 0) != (safe < 0), -size, size) if a.dtype.kind == "i" else size
 
 
+def _division(modifiers: tuple[str, ...]) -> Function:
+    """`div.approx` multiplies by a reciprocal, which is 0 for numbers beyond 2^126 (PTX ISA manual, div)."""
+    if "approx" not in modifiers:
+        return _divide
+    return lambda a, b: np.where((np.abs(b) > 2.0**126) & np.isfinite(b), a * np.copysign(0 * b, b), a / b)
+
+
+def _exponential(modifiers: tuple[str, ...]) -> Function:
+    """`ex2.approx`; with `ftz`, results below the normal numbers are 0."""
+    function = _in_double(np.exp2)
+    if "ftz" not in modifiers:
+        return function
+
+    def flushed(x: Array) -> Array:
+        found = function(x)
+        return np.where(found < np.finfo(x.dtype).tiny, x.dtype.type(0), found)
+
+    return flushed
+
+
 def _in_double(function: Function) -> Function:
     return lambda x: function(np.asarray(x, np.float64)).astype(x.dtype)
 
@@ -140,7 +160,7 @@ COMPUTED: Mapping[str, Callable[[tuple[str, ...]], Function]] = {
     "mul": _multiplication,
     "mad": _multiply_add,
     "fma": _always(fma),
-    "div": _always(_divide),
+    "div": _division,
     "rem": _always(np.fmod),
     "min": _toward_nan(np.fmin, np.minimum),
     "max": _toward_nan(np.fmax, np.maximum),
@@ -158,7 +178,7 @@ COMPUTED: Mapping[str, Callable[[tuple[str, ...]], Function]] = {
     "rcp": _always(lambda x: (1 / np.asarray(x, np.float64)).astype(x.dtype)),
     "sqrt": _always(np.sqrt),
     "rsqrt": _always(_in_double(lambda x: 1 / np.sqrt(x))),
-    "ex2": _always(_in_double(np.exp2)),
+    "ex2": _exponential,
     "lg2": _always(_in_double(np.log2)),
 }
 #: What each modifier of a computed instruction may be; anything else is refused.

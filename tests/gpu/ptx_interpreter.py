@@ -5,6 +5,7 @@ one first, so that threads which left a branch wait for the others; nothing depe
 leaves undefined is a `PtxError`, which names the line of the text.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def dtype_of(kind: str) -> Any:
 def launch(
     kernel: Kernel,
     *,
-    grid: tuple[int, int],
+    grid: tuple[int, int, int],
     threads: int,
     arguments: Sequence[int],
     memory: GlobalMemory,
@@ -45,7 +46,7 @@ def launch(
 
     Args:
         kernel: of `parse_ptx`.
-        grid: blocks along x and y.
+        grid: blocks along x, y and z.
         threads: of a block.
         arguments: 64-bit integers: addresses of `memory` and numbers.
         memory: is changed.
@@ -57,7 +58,7 @@ def launch(
         raise PtxError(f"{threads} threads, {kernel.name} takes at most {kernel.max_threads}")
     if len(arguments) != len(kernel.parameters):
         raise PtxError(f"{len(arguments)} arguments, {kernel.name} has {len(kernel.parameters)} parameters")
-    if grid[0] and grid[1]:
+    if all(grid):
         with np.errstate(all="ignore"):
             _Launch(kernel, grid, threads, arguments, memory).run()
     memory.end_launch()
@@ -67,11 +68,11 @@ class _Launch:
     """All threads of a launch."""
 
     def __init__(
-        self, kernel: Kernel, grid: tuple[int, int], threads: int, arguments: Sequence[int], memory: GlobalMemory
+        self, kernel: Kernel, grid: tuple[int, int, int], threads: int, arguments: Sequence[int], memory: GlobalMemory
     ) -> None:
         self.kernel = kernel
         self.memory = memory
-        blocks = grid[0] * grid[1]
+        blocks = math.prod(grid)
         self.count = blocks * threads
         self.workgroup = WorkgroupMemory(kernel.variables, blocks)
         self.arguments = dict(zip(kernel.parameters, arguments, strict=True))
@@ -82,10 +83,12 @@ class _Launch:
         self.special = {
             "%tid.x": thread,
             "%ctaid.x": self.blocks % grid[0],
-            "%ctaid.y": self.blocks // grid[0],
+            "%ctaid.y": self.blocks // grid[0] % grid[1],
+            "%ctaid.z": self.blocks // (grid[0] * grid[1]),
             "%ntid.x": np.full(self.count, threads),
             "%nctaid.x": np.full(self.count, grid[0]),
             "%nctaid.y": np.full(self.count, grid[1]),
+            "%nctaid.z": np.full(self.count, grid[2]),
             "%laneid": thread % _WARP,
         }
         self.registers = {name: np.zeros(self.count, _storage(kind)) for name, kind in kernel.registers.items()}

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_program import GpuProgram
+from gpu_program import GpuProgram, launch_geometry
 from ptx_text import PtxError
 
 from gpu_formulas import FORMULAS, Variables, expected, inputs_of, request_of, traced, traced_gradient
 from pylazy import Vi, Vj
-from pylazy.compiler.codegen.ptx import launch_geometry
 from pylazy.compiler.nests.gpu_memory import STAGED_COLUMN_BYTES, column_layout
+from pylazy.compiler.nests.gpu_shared_sums import BLOCK_COLUMNS
 from reference import assert_close
 
 DTYPES = (np.float32, np.float64)
@@ -71,10 +71,37 @@ def test_other_architectures(name: str, arch: str) -> None:
     check(compiled(name, np.float32, arch=arch), name, np.float32, 9, 21)
 
 
-@pytest.mark.parametrize("name", ["gaussian_d64_e1", "gaussian_d3_e64", "concatenated"])
+_LONG = ("gaussian_d64_e1", "gaussian_d3_e64", "concatenated", "long_products", "min_argmin_d20", "logsumexp_d20")
+
+
+@pytest.mark.parametrize("name", _LONG)
 def test_long_inner_dimensions_in_ragged_tiles(name: str) -> None:
     program = compiled(name, np.float32)
     check(program, name, np.float32, program.block_rows + 1, program.tile_columns + 3)
+
+
+def test_sums_that_lanes_share_are_added_up_in_blocks_of_columns() -> None:
+    program = compiled("gaussian_d3_e64", np.float32)
+    assert "shfl.sync.bfly" in program.module.text
+    check(program, "gaussian_d3_e64", np.float32, 2, 2 * BLOCK_COLUMNS + 5)
+
+
+def test_warps_that_share_rows_find_the_first_of_equal_columns() -> None:
+    program = compiled("min_argmin_d20", np.float32)
+    assert program.block_rows == 128
+    x, y = np.ones((3, 20), np.float32), np.zeros((40, 20), np.float32)
+    y[[9, 13, 37]] = 1.0  # of one warp, of another, of the rest of a tile
+    least, first = program.run([x, y], rows=3, columns=40)
+    np.testing.assert_array_equal(least, np.zeros((3, 1)))
+    np.testing.assert_array_equal(first, np.full((3, 1), 9))
+
+
+def test_an_entry_is_inserted_by_one_piece_of_code_for_each_row_and_loop() -> None:
+    k = 10
+    nearest = Variables(9, k, np.float32)
+    text = GpuProgram(traced(nearest.x(3).sqdist(nearest.y(3)).argKmin(k, axis=1, call=False))).module.text
+    # Two rows in the loop over blocks of columns and in that over the rest, and the merge; four choices an entry.
+    assert text.count("selp") <= 5 * 4 * k + 40
 
 
 # Splits
@@ -82,7 +109,7 @@ def test_long_inner_dimensions_in_ragged_tiles(name: str) -> None:
 MANY_PROCESSORS = 100
 
 
-@pytest.mark.parametrize("name", sorted(set(_RAGGED + _RAGGED_SELECTIONS) | {"gaussian_d3_e64"}))
+@pytest.mark.parametrize("name", sorted({*_RAGGED, *_RAGGED_SELECTIONS, *_LONG} - {"concatenated"}))
 def test_splits_are_merged(name: str) -> None:
     program = compiled(name, np.float32, processors=MANY_PROCESSORS)
     columns = 6 * program.tile_columns + 3
@@ -105,22 +132,53 @@ def test_a_merge_goes_through_splits_four_at_a_time_and_one_by_one() -> None:
 
 
 def test_splits_are_used_only_where_rows_are_few() -> None:
-    kernels = compiled("gaussian_d3_e1", np.float32).module.kernels
-    few, _ = launch_geometry(kernels, {"i": 10_000, "j": 10_000, "": 1}, processors=132)
+    image = compiled("gaussian_d3_e1", np.float32).module
+    few, _ = launch_geometry(image, rows=10_000, columns=10_000, processors=132)
     assert few.grid[0] == 20
     assert 2 * 132 <= few.grid[0] * few.grid[1] <= 4 * 132
     assert few.splits * few.columns_per_split >= 10_000
-    many, merge = launch_geometry(kernels, {"i": 1_000_000, "j": 1_000_000, "": 1}, processors=132)
+    many, merge = launch_geometry(image, rows=1_000_000, columns=1_000_000, processors=132)
     assert many.splits == 1
     assert merge.grid[1] == 0
 
 
 def test_numbers_of_columns_in_a_split_stay_below_32_bits() -> None:
-    kernels = compiled("argmin", np.float32).module.kernels
-    geometry, merge = launch_geometry(kernels, {"i": 10**7, "j": 3 * 2**30, "": 1}, processors=132)
+    image = compiled("argmin", np.float32).module
+    geometry, merge = launch_geometry(image, rows=10**7, columns=3 * 2**30, processors=132)
     assert geometry.columns_per_split == 2**30
     assert geometry.splits == 3
     assert merge.grid[1] == 1
+
+
+# Batches
+
+
+@pytest.mark.parametrize("processors", [0, MANY_PROCESSORS])
+@pytest.mark.parametrize(
+    "name", ["gaussian_d3_e1", "logsumexp", "min_argmin", "kmin", "dot_of_long", "gaussian_d64_e1"]
+)
+def test_elements_of_a_batch_are_blocks_along_z(name: str, processors: int) -> None:
+    program = compiled(name, np.float32, processors=processors)
+    rows, columns, batch = 3, 4 * program.tile_columns + 3, 3
+    reduction = FORMULAS[name](Variables(rows, columns, np.float32))
+    single = inputs_of(reduction)
+    repeated, *others = single
+    stacked = [np.stack([array * (1 - 0.5 * z) for z in range(batch)]) for array in others]
+    found = program.run([repeated[None], *stacked], rows=rows, columns=columns, batch=batch)
+    assert (program.splits > 1) == bool(processors)
+    for z in range(batch):
+        for source, array in zip(reduction._job.sources, [repeated, *(stack[z] for stack in stacked)], strict=True):
+            source.array = np.ascontiguousarray(array).reshape(source.array.shape)
+        for result, dense in zip(found, expected(reduction), strict=True):
+            scale = 1.0 + np.abs(dense).max(initial=0, where=np.isfinite(dense))
+            assert_close(result[z], dense, dtype=np.float32, columns=columns, scale=scale)
+
+
+def test_a_batch_needs_fewer_splits() -> None:
+    image = compiled("gaussian_d3_e1", np.float32).module
+    one, _ = launch_geometry(image, rows=10_000, columns=100_000, processors=132)
+    many, _ = launch_geometry(image, rows=10_000, columns=100_000, processors=132, batch=40)
+    assert one.splits > many.splits == 1
 
 
 # Gradients
@@ -258,6 +316,15 @@ def _without_line(pattern: str, number: int) -> Any:
         return "\n".join(lines)
 
     return edit
+
+
+@pytest.mark.parametrize("name", ["gaussian_d64_e1", "min_argmin_d20"])
+def test_a_missing_barrier_between_warps_that_share_rows_is_found(name: str) -> None:
+    barriers = compiled(name, np.float32).module.text.count("bar.sync")
+    for number in (barriers - 2, barriers - 1):
+        program = compiled(name, np.float32, edit=_without_line("bar.sync", number))
+        with pytest.raises(PtxError, match=r"a race|nothing was written to"):
+            check(program, name, np.float32, 5, program.tile_columns)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -1,15 +1,16 @@
 """PTX of indices and dense arrays, run on the interpreter against the oracle."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from gpu_program import GpuProgram
+from ptx_text import PtxError
 
-from gpu_formulas import Variables, inputs_of, traced, traced_gradient
-from pylazy import UnsupportedError, Vij, causal
-from pylazy.compiler.compile import compile_ptx
+from gpu_formulas import Variables, inputs_of, request_of, traced, traced_gradient
+from pylazy import Vi, Vij, Vj, causal
 from reference import assert_close, evaluate_dense, reduce_dense
 
 Array = Any  # an ndarray
@@ -41,7 +42,42 @@ def test_formula_with_pairs_matches_oracle(name: str, axis: str) -> None:
     assert_close(found, reduce_dense("sum", [dense], axis=axis), dtype=np.float32, columns=150, scale=scale)
 
 
-def test_gradient_of_a_dense_array_is_refused_by_name() -> None:
-    reduction = FORMULAS["pairs"](Variables(9, 15, np.float32)).sum(axis=1, call=False)
-    with pytest.raises(UnsupportedError, match=r"reduction\.tabulate is not implemented for the target sm_90"):
-        compile_ptx(traced_gradient(reduction, wrt=(0,)), "sm_90")
+@pytest.mark.parametrize("dim", [1, 20])
+def test_gradients_of_a_dense_array_are_stored_pair_by_pair(dim: int) -> None:
+    """In splits, which store different pairs; a block and more of both axes."""
+    rows, columns = 300, 140
+    random = np.random.default_rng(0)
+    a, y, x = (random.standard_normal(shape) for shape in ((rows, columns, dim), (columns, dim), (rows, 1)))
+    reduction = ((Vij(a) * Vj(y)).sum(-1) * Vi(x)).sum(axis=1, call=False)
+    program = GpuProgram(traced_gradient(reduction, wrt=(0, 1)), processors=100)
+    by_axis = {"ij": x[:, None] * y[None], "j": (a * x[:, None]).sum(0)}
+    found = program.run([*inputs_of(reduction), np.ones((rows, 1))], rows=rows, columns=columns)
+    assert program.splits > 1
+    for entry, result in zip(request_of(reduction).inputs, found, strict=False):
+        np.testing.assert_allclose(result, by_axis[entry.axis].reshape(result.shape), rtol=1e-11, atol=1e-11)
+
+
+def test_pairs_alone_need_no_merge() -> None:
+    rows, columns = 5, 9
+    reduction = FORMULAS["pairs"](Variables(rows, columns, np.float32)).sum(axis=1, call=False)
+    number = [entry.axis for entry in request_of(reduction).inputs].index("ij")
+    program = GpuProgram(traced_gradient(reduction, wrt=(number,)))
+    assert not any(kernel.merges for kernel in program.module.kernels)
+    inputs = inputs_of(reduction)
+    (found,) = program.run([*inputs, np.ones((rows, 1), np.float32)], rows=rows, columns=columns)
+    (y,) = (array for array in inputs if len(array) == columns)
+    np.testing.assert_array_equal(found.reshape(rows, columns), np.broadcast_to(y.T, (rows, columns)))
+
+
+def test_a_missing_guard_of_a_store_is_found() -> None:
+    def edit(text: str) -> str:
+        guards = r"(?m)(^\s*setp\.ge\.s64\s+%p\d+, %rd\d+, %rd\d+;\n){2,}"  # the rows of a thread, one after the other
+        found = re.search(guards, text)
+        assert found
+        return text.replace(found[0], re.sub(r"(%rd\d+), %rd\d+;", r"-1, \1;", found[0]))
+
+    reduction = FORMULAS["pairs"](Variables(5, 9, np.float32)).sum(axis=1, call=False)
+    number = [entry.axis for entry in request_of(reduction).inputs].index("ij")
+    program = GpuProgram(traced_gradient(reduction, wrt=(number,)), edit=edit)
+    with pytest.raises(PtxError, match="two threads write the same word"):
+        program.run([*inputs_of(reduction), np.ones((5, 1), np.float32)], rows=5, columns=9)

@@ -46,7 +46,9 @@ def run(body: str, *, threads: int = THREADS) -> Array:
     """Run a kernel on a = 0, 1, 2...; give b."""
     a = np.arange(THREADS, dtype=np.uint32)
     memory = GlobalMemory({"a": a, "b": np.zeros_like(a)}, unwritten=frozenset({"b"}))
-    launch(parse_ptx(kernel_text(body))["k"], grid=(1, 1), threads=threads, arguments=memory.addresses(), memory=memory)
+    launch(
+        parse_ptx(kernel_text(body))["k"], grid=(1, 1, 1), threads=threads, arguments=memory.addresses(), memory=memory
+    )
     return memory.arrays()["b"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fuzz_bundles import FROZEN, fuzz, rebuilt, small_seed
+from fuzz_bundles import FROZEN, FROZEN_1_1, fuzz, rebuilt, small_seed
 from pylazy.runtime.archive import MAX_ARCHIVE_BYTES, MAX_NAME_BYTES, read_archive, write_archive
 from pylazy.runtime.bundle import (
     BundleFile,
@@ -237,6 +237,95 @@ def test_broken_rule_of_the_manifest_is_named(seed: bytes, change: Callable[[Any
         BundleFile(rebuilt(manifest, entries))
 
 
+def named(manifest: Any, name: str) -> Any:
+    """A function of the manifest, or of a selection."""
+    functions = [found for each in manifest["functions"] for found in (each, *each.get("selection", ()))]
+    return next(function for function in functions if function["name"] == name)
+
+
+def set_in(function: str, key: str, value: Any) -> Callable[[Any], None]:
+    def change(manifest: Any) -> None:
+        named(manifest, function)[key] = value
+
+    return change
+
+
+def set_argument(function: str, number: int, key: str, value: Any) -> Callable[[Any], None]:
+    def change(manifest: Any) -> None:
+        named(manifest, function)["arguments"][number][key] = value
+
+    return change
+
+
+def set_imaginary(key: str, value: Any) -> Callable[[Any], None]:
+    def change(manifest: Any) -> None:
+        arguments = named(manifest, "waves")["arguments"]
+        next(argument for argument in arguments if argument.get("part") == "imag")[key] = value
+
+    return change
+
+
+def nest_selection(manifest: Any) -> None:
+    named(manifest, "least.pairs")["selection"] = []
+
+
+def exchange_selection(manifest: Any) -> None:
+    named(manifest, "least")["selection"].reverse()
+
+
+def shorten_selection(manifest: Any) -> None:
+    named(manifest, "least")["selection"].pop()
+
+
+def give_cubin_to_processor(manifest: Any) -> None:
+    codes = manifest["kernels"][0]["code"]
+    codes[0]["cubin"] = codes[-1]["blob"]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda manifest: manifest.update(requires=[]), "it uses .*selection, which requires does not name"),
+        (set_in("gaussian", "is_complex", True), "function gaussian is complex, and a result has no two halves"),
+        (set_in("gaussian", "is_complex", 1), "is_complex of number 0 of functions of the manifest is not a boolean"),
+        (set_in("gaussian", "indices", "ji"), "indices of number 0 of functions"),
+        (set_in("blocks", "ranged", None), "ranged of number 3 of functions"),
+        (set_imaginary("part", ""), "two arguments of one name, b"),
+        (set_imaginary("place", 7), "two arguments of one name, b"),
+        (set_imaginary("part", "angle"), "part of number . of arguments"),
+        (set_argument("costs", 0, "axis", "jj"), "axis of number 0 of arguments"),
+        (set_argument("least.pairs", 0, "place", 4), "is of argument 4, which is not there"),
+        (set_argument("least.pairs", 0, "place", 2), r"is i, 3, not \('i', 1\)"),
+        (set_argument("least.selected", 0, "dim", 4), "the selection of function least is not of its arguments"),
+        (nest_selection, "has a selection itself"),
+        (exchange_selection, "the selection of function least"),
+        (shorten_selection, "the selection of function least has 1 functions, not 2"),
+        (set_in("least.selected", "name", "least"), "two functions have one name"),
+        (set_in("least.pairs", "reduced", "i"), "does not give its formula on pairs"),
+        (set_in("least", "selection", 1), "selection of number 2 of functions of the manifest is not a list"),
+        (give_cubin_to_processor, "is for x86-64 and has a cubin"),
+    ],
+)
+def test_broken_rule_of_the_second_format_is_named(change: Callable[[Any], None], rule: str) -> None:
+    manifest, entries = parts(small_seed(FROZEN_1_1))
+    change(manifest)
+    with pytest.raises(BundleFormatError, match=rule):
+        BundleFile(rebuilt(manifest, entries))
+
+
+def test_image_with_a_table_that_its_function_does_not_bring_is_refused() -> None:
+    manifest, entries = parts(small_seed(FROZEN_1_1))
+    named(manifest, "blocks")["ranged"] = False
+    for kernel in manifest["kernels"]:
+        kernel["code"] = [code for code in kernel["code"] if not code["launch"]]
+    used = {code["blob"] for kernel in manifest["kernels"] for code in kernel["code"]}
+    entries = {name: data for name, data in entries.items() if name.startswith(("ir/", "c/")) or name in used}
+    file = BundleFile(rebuilt(manifest, entries))
+    kernel = file.kernels["blocks"]
+    with pytest.raises(BundleFormatError, match=r"has tables \('i',\) of blocks"):
+        file.image(kernel, kernel.code[0])
+
+
 def test_blob_that_is_not_as_the_manifest_says_is_refused(seed: bytes) -> None:
     manifest, entries = parts(seed)
     name = next(iter(entries))
@@ -274,7 +363,7 @@ def test_image_with_other_buffers_than_its_function_is_refused(seed: bytes) -> N
     for kernel in manifest["kernels"]:
         kernel["code"] = [code for code in kernel["code"] if not code["launch"]]
     used = {code["blob"] for kernel in manifest["kernels"] for code in kernel["code"]}
-    entries = {name: data for name, data in entries.items() if name.startswith("ir/") or name in used}
+    entries = {name: data for name, data in entries.items() if name.startswith(("ir/", "c/")) or name in used}
     file = BundleFile(rebuilt(manifest, entries))
     kernel = file.kernels[manifest["functions"][0]["kernel"]]
     with pytest.raises(BundleFormatError, match="has other buffers than gaussian"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pylazy.expression import at_user_line
 from pylazy.runtime.errors import UnsupportedError
+from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

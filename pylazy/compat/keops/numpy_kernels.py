@@ -107,7 +107,7 @@ def log_sum_exp(mat: NDArray[Any], axis: int = 0) -> NDArray[Any]:
 
 
 def WarmUpGpu() -> None:  # noqa: N802  pykeops' name
-    """Do nothing: kernels are compiled when they are first used, and there is no launch on GPUs yet."""
+    """Do nothing: kernels are compiled and loaded when they are first used."""
 
 
 def _evaluate(

@@ -1,0 +1,61 @@
+"""What a CPU kernel writes for an accumulation: its results, and where its unfinished states lie."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pylazy.compiler import kernel_builder as kb
+from pylazy.compiler.mlir import ir
+from pylazy.compiler.nests.accumulations import destinations
+from pylazy.compiler.nests.cpu_accumulators import Accumulator
+from pylazy.compiler.nests.cpu_memory import broadcast
+from pylazy.compiler.nests.cpu_transposition import unpack_rows
+
+
+@dataclass
+class Partial:
+    """Where the unfinished states of one accumulation are kept: numbers of buffers, or None."""
+
+    values: "int | None"
+    indices: "int | None"
+
+
+def write_results(
+    nest: Any, operation: Any, accumulator: Accumulator, carried: list[ir.Value], first_row: ir.Value
+) -> None:
+    """Finish an accumulation and write the rows of its results."""
+    accumulator.finish(carried, _count(nest, accumulator))
+    values, indices = destinations(operation)
+    if values is not None and accumulator.values is not None:
+        element = ir.MemRefType(values.type).element_type
+        unpack_rows(
+            accumulator.values,
+            nest.buffer_of(values),
+            first_row,
+            nest.rows,
+            slots=accumulator.results,
+            convert=None if element == accumulator.values.element else lambda value: _narrowed(value, element),
+        )
+    if indices is not None and accumulator.indices is not None:
+        unpack_rows(
+            accumulator.indices,
+            nest.buffer_of(indices),
+            first_row,
+            nest.rows,
+            slots=accumulator.results,
+            convert=nest.whole_index,
+        )
+
+
+def _narrowed(value: ir.Value, element: ir.Type) -> ir.Value:
+    return kb.emit("arith.truncf", (value,), of_elements(value.type, element))
+
+
+def of_elements(lanes: ir.Type, element: ir.Type) -> ir.Type:
+    """Give the type of as many lanes, of other elements."""
+    return ir.VectorType.get(lanes.shape, element) if isinstance(lanes, ir.VectorType) else element
+
+
+def _count(nest: Any, accumulator: Accumulator) -> ir.Value:
+    assert accumulator.values is not None
+    scalar = kb.emit("arith.uitofp", (nest.columns,), accumulator.values.element)
+    return broadcast(scalar, nest.shape.vector(accumulator.values.element))

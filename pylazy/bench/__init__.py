@@ -1,0 +1,1 @@
+"""Times of pylazy beside its peers, and their pictures."""

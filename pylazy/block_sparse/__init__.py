@@ -1,0 +1,1 @@
+"""Reductions over some blocks of the pairs: ranges, and what makes them."""

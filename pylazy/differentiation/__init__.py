@@ -1,0 +1,1 @@
+"""Derivatives of functions of NumPy arrays, to any order and in both modes."""

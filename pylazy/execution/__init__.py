@@ -1,0 +1,1 @@
+"""From a formula and its data to a run of a program."""

@@ -1,0 +1,1 @@
+"""Formulas as texts: read, as KeOps writes them, and shown."""

@@ -1,0 +1,1 @@
+"""Reductions on NVIDIA GPUs: of arrays that lie there, and of host arrays that are copied there."""
