@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pylazy.runtime.image_format import (
     fields_of,
@@ -31,8 +32,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_THREADS = 1024
 
 
-@dataclass(frozen=True)
-class GpuKernel:
+class GpuKernel(NamedTuple):
     """One kernel of a GPU program, and how to launch it.
 
     Its parameters are the pointers of all buffers of the program; then, as int64, for each buffer the bytes from one

@@ -8,7 +8,6 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
@@ -40,7 +39,7 @@ def read_image(data: bytes, magic: bytes, version: int, keys: tuple[str, ...]) -
 
 def fields_of(record: Any) -> dict[str, object]:
     """Give the fields of a record, as JSON writes them."""
-    written = {item.name: getattr(record, item.name) for item in fields(record)}
+    written: dict[str, object] = record._asdict()
     for name, default in _LATER_FIELDS.items():
         if written.get(name) == default:
             del written[name]  # so that who knows no such field reads all images that do not need it
@@ -102,10 +101,9 @@ def read_records(records: object, kind: type[Any], *, what: str) -> tuple[Any, .
     """Make records of one kind from a list of objects."""
     require(isinstance(records, list), f"{what}s are not a list")
     assert isinstance(records, list)
-    names = tuple(item.name for item in fields(kind))
     for index, record in enumerate(records):
         absent = [name for name in _LATER_FIELDS if isinstance(record, dict) and name not in record]
-        _require_keys(record, tuple(name for name in names if name not in absent), what=f"{what} {index}")
+        _require_keys(record, tuple(name for name in kind._fields if name not in absent), what=f"{what} {index}")
     return tuple(kind(**record) for record in records)
 
 

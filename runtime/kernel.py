@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pylazy.runtime.image_format import (
     fields_of,
@@ -36,8 +37,7 @@ MAX_COST = 1e12
 _INT64_MAX = (1 << 63) - 1
 
 
-@dataclass(frozen=True)
-class Buffer:
+class Buffer(NamedTuple):
     """One array of a program.
 
     Attributes:
@@ -65,8 +65,7 @@ class Buffer:
         return self.dim * DTYPE_BYTES[self.dtype]
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(NamedTuple):
     """One parallel loop of a program.
 
     Attributes:
