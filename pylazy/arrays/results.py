@@ -55,8 +55,10 @@ def detached(result: Any) -> Any:
 
 def array_like(result: Any, values: Any) -> Any:
     """Convert a NumPy array to the kind and dtype of a result."""
-    if isinstance(result, np.ndarray) or is_traced(result):
+    if isinstance(result, np.ndarray):
         return values.astype(result.dtype)
+    if is_traced(result):
+        return readable(result).namespace.library.asarray(values.astype(result.dtype))
     if not is_tensor(result):
         return namespace_of(result).asarray(values.astype(result.dtype))
     return sys.modules["torch"].from_numpy(values).to(result)

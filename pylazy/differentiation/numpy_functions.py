@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from pylazy.differentiation.array_spaces import as_array, library_beside
 from pylazy.differentiation.numpy_operations import (
     FLAT_UFUNCS,
     SELECT,
@@ -79,7 +80,7 @@ def call_function(function: Any, args: tuple[Any, ...], options: Mapping[str, An
 def take_item(x: Any, key: Any) -> Any:
     """Index an array with numbers, slices, None, `...` and arrays of integers or bools."""
     parts = key if isinstance(key, tuple) else (key,)
-    read = tuple(np.asarray(untraced(part)) if _is_array_like(part) else part for part in parts)
+    read = tuple(as_array(untraced(part)) if _is_array_like(part) else part for part in parts)
     return get(x, read if isinstance(key, tuple) else read[0])
 
 
@@ -293,7 +294,7 @@ def _trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
 
 def _take(a: Any, indices: Any, axis: Any = None) -> Any:
-    key = np.asarray(indices)
+    key = as_array(untraced(indices))
     if axis is None:
         return get(np.ravel(a), (key,))
     return get(a, (slice(None),) * _axis(axis, a.ndim) + (key,))
@@ -311,7 +312,7 @@ def _take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Any:
     for number in range(arr.ndim):
         if number != along and arr.shape[number] == 1:
             key[number] = np.zeros((1,) * arr.ndim, np.int64)
-    key[along] = np.asarray(untraced(indices))
+    key[along] = as_array(untraced(indices))
     return get(arr, tuple(key))
 
 
@@ -330,7 +331,7 @@ def _diff(a: Any, n: int = 1, axis: int = -1) -> Any:
 
 
 def _where(condition: Any, x: Any, y: Any, /) -> Any:
-    return apply(SELECT, np.asarray(untraced(condition)), _operand(x), _operand(y))[0]
+    return apply(SELECT, as_array(untraced(condition))[()], _operand(x), _operand(y))[0]
 
 
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002  NumPy's names
@@ -401,7 +402,7 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 
 
 def _full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
-    return np.full(a.shape, fill_value, a.dtype if dtype is None else dtype)
+    return library_beside(a).full(a.shape, fill_value, a.dtype if dtype is None else dtype)
 
 
 FUNCTIONS: Mapping[Any, Callable[..., Any]] = MappingProxyType(

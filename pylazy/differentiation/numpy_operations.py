@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylazy.differentiation.array_spaces import library_beside
 from pylazy.differentiation.traces import Call, Operation, Spec, apply, elementwise, fit, linear, spec_of
 
 if TYPE_CHECKING:
@@ -213,10 +214,11 @@ _BROADCAST = linear(
 
 
 def _scattered(x: Any, key: Any, shape: tuple[int, ...]) -> Any:
-    made = np.zeros(shape, x.dtype)
+    library = library_beside(x)
+    made = library.zeros(shape, x.dtype)
     parts = key if isinstance(key, tuple) else (key,)
-    if any(isinstance(part, np.ndarray | list) for part in parts):
-        np.add.at(made, key, x)  # positions may repeat
+    if any(hasattr(part, "shape") or isinstance(part, list) for part in parts):
+        library.add.at(made, key, x)  # positions may repeat
     else:
         made[key] = x
     return made
@@ -258,7 +260,7 @@ def _join_vjp(call: Call, cotangents: Sequence[Any]) -> list[Any]:
 
 
 def _join_jvp(call: Call, tangents: Sequence[Any]) -> list[Any]:
-    parts = [np.zeros(np.shape(x), x.dtype) if t is None else t for t, x in zip(tangents, call.values, strict=True)]
+    parts = [library_beside(x).zeros(x.shape, x.dtype) if t is None else t for t, x in zip(tangents, call.values, strict=True)]
     return [joined(parts, call.attributes["axis"])]
 
 

@@ -54,7 +54,8 @@ def place_of_library(sources: Sequence[Source], backend: Backend | None) -> Plac
         raise DeviceError(
             at_user_line(f"the arrays lie on cuda:{device}, and the reduction is to run on {asked}: move them")
         )
-    namespace = imported.namespace
+    # A namespace that records a function for its derivative names the library whose arrays these are.
+    namespace = getattr(imported.namespace, "library", imported.namespace)
     if hasattr(namespace, "cuda") and hasattr(namespace.cuda, "get_current_stream"):
         return StreamPlace(namespace, device)
     return ExchangePlace(namespace, device)
