@@ -165,9 +165,7 @@ class _Traced(NamedTuple):
         """Give the gradient of each argument, in its shape and dtype."""
         found = self.trace.pull_back(self.results, cotangents, self.arguments)
         return tuple(
-            self.library.zeros(argument.shape, argument.dtype)
-            if gradient is None
-            else _fitted(gradient, argument.spec)
+            self.library.zeros(argument.shape, argument.dtype) if gradient is None else _fitted(gradient, argument.spec)
             for gradient, argument in zip(found, self.arguments, strict=True)
         )
 

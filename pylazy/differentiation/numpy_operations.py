@@ -260,7 +260,10 @@ def _join_vjp(call: Call, cotangents: Sequence[Any]) -> list[Any]:
 
 
 def _join_jvp(call: Call, tangents: Sequence[Any]) -> list[Any]:
-    parts = [library_beside(x).zeros(x.shape, x.dtype) if t is None else t for t, x in zip(tangents, call.values, strict=True)]
+    parts = [
+        library_beside(x).zeros(x.shape, x.dtype) if t is None else t
+        for t, x in zip(tangents, call.values, strict=True)
+    ]
     return [joined(parts, call.attributes["axis"])]
 
 

@@ -13,13 +13,14 @@ from pylazy.arrays.results import given_back, in_kind_of
 from pylazy.arrays.source_devices import check_devices
 from pylazy.arrays.sources import DLPACK, SYMBOL, TORCH, array_source
 from pylazy.canonical_form import flatten
+from pylazy.differentiation.array_spaces import is_device_array, library_beside
 from pylazy.dtypes import promote
 from pylazy.lazy_formula import read_index
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.linear_algebra.operator_nodes import Identity, Kernel, Multiple, Node, Sum, added, composed
 from pylazy.linear_algebra.preconditioners import checked, inverse_of_diagonal
 from pylazy.linear_algebra.solve import read_right_side, solve
-from pylazy.linear_algebra.symmetric_systems import System, solve_system, split_options
+from pylazy.linear_algebra.symmetric_systems import System, check_solvable, solve_system, split_options
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.user_positions import at_user_line
 
@@ -303,6 +304,9 @@ class _BoundOperator:
         held = {source.kind for source in flatten(expressions).sources}
         if is_traced(b):
             return np.broadcast_to(b.astype(dtype), shape)
+        check_solvable(flatten(expressions).sources)
+        if is_device_array(b):
+            return library_beside(b).ascontiguousarray(np.broadcast_to(b.astype(dtype), shape))
         tensors = (b, *self.parameters())
         if TORCH not in held and not any(map(is_tensor, tensors)):
             return np.array(np.broadcast_to(np.asarray(b), shape), dtype=dtype)
@@ -333,7 +337,7 @@ def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any]
         )
     if is_traced(like):
         like = readable(like).array
-    if isinstance(like, np.ndarray):
+    if not is_tensor(like):
         diagonal = node.diagonal(like.shape[-2])[..., None]
         return inverse_of_diagonal(readable(diagonal).array if is_traced(diagonal) else diagonal, like)
     with sys.modules["torch"].no_grad():

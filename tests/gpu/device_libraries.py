@@ -40,14 +40,23 @@ class DeviceArray:
     def fill(self, value: float) -> None:
         self.array.fill(value)
 
-    def sum(self, axis: Any = None) -> "DeviceArray":
-        return self._like(np.asarray(self.array.sum(axis)))
-
     def __setitem__(self, key: Any, value: Any) -> None:
         self.array[_unwrapped(key)] = _unwrapped(value)
 
     def __bool__(self) -> bool:
         return bool(self.array)
+
+    def __float__(self) -> float:
+        return float(self.array)
+
+    def __int__(self) -> int:
+        return int(self.array)
+
+    def __iter__(self) -> Any:
+        return map(self._like, map(np.asarray, self.array))
+
+    def __len__(self) -> int:
+        return len(self.array)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         known = DeviceArray | np.ndarray | np.generic | bool | int | float
@@ -65,7 +74,7 @@ class DeviceArray:
             return found
         if any(issubclass(kind, np.ndarray) for kind in types):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-        return self._like(np.asarray(found))
+        return type(found)(*map(self._like, found)) if isinstance(found, tuple) else self._like(np.asarray(found))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -94,12 +103,16 @@ class DeviceArray:
 
 for _name, _ufunc in {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide, "pow": np.power,
-    "and": np.bitwise_and, "floordiv": np.floor_divide, "mod": np.remainder, "gt": np.greater, "le": np.less_equal,
+    "and": np.bitwise_and, "or": np.bitwise_or, "matmul": np.matmul, "lt": np.less, "ge": np.greater_equal,
+    "ne": np.not_equal, "floordiv": np.floor_divide, "mod": np.remainder, "gt": np.greater, "le": np.less_equal,
 }.items():  # fmt: skip
     # As CuPy, they call NumPy's ufunc, where another array has a say.
     setattr(DeviceArray, f"__{_name}__", lambda self, other, ufunc=_ufunc: ufunc(self, other))
     setattr(DeviceArray, f"__r{_name}__", lambda self, other, ufunc=_ufunc: ufunc(other, self))
-setattr(DeviceArray, "__neg__", lambda self: np.negative(self))
+for _name, _ufunc in {"neg": np.negative, "abs": np.absolute, "invert": np.invert}.items():
+    setattr(DeviceArray, f"__{_name}__", lambda self, ufunc=_ufunc: ufunc(self))
+for _function in (np.sum, np.max, np.min, np.any, np.all, np.swapaxes, np.argsort):
+    setattr(DeviceArray, _function.__name__, lambda self, *args, function=_function: function(self, *args))
 
 
 class StreamLibrary:

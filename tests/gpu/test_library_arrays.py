@@ -8,7 +8,20 @@ from device_libraries import STREAM, DeviceArray, ExchangedArray, ExchangeLibrar
 from stand_in import StandInDriver, launches
 from test_host_arrays import check_same, rows
 
-from pylazy import DeviceError, DtypeError, Genred, LazyTensor, UnsupportedError, Vi, Vij, Vj, evaluate
+from pylazy import (
+    DeviceError,
+    DtypeError,
+    Genred,
+    KernelSolve,
+    LazyTensor,
+    NonFiniteError,
+    UnsupportedError,
+    Vi,
+    Vij,
+    Vj,
+    evaluate,
+    identity,
+)
 from pylazy.gpu import dlpack
 
 Array = Any  # an ndarray
@@ -90,6 +103,43 @@ def test_entries_and_spreads(library: StreamLibrary) -> None:
     x, y = library.array(X), library.array(Y)
     check_same(unwrapped(Vi(x).sqdist(Vj(y)).dense()), Vi(X).sqdist(Vj(Y)).dense())
     check_same(unwrapped(Vi(x).sqdist(Vj(y)).var(axis=1)), Vi(X).sqdist(Vj(Y)).var(axis=1))
+
+
+SYSTEMS = {
+    "cg": lambda k, b: k.solve(b, alpha=0.3, eps=1e-9),
+    "a vector": lambda k, b: k.solve(b[:, 0], alpha=0.3, eps=1e-9),
+    "minres": lambda k, b: k.solve(b, alpha=0.3, eps=1e-9, method="minres"),
+    "jacobi": lambda k, b: k.solve(b, alpha=0.3, eps=1e-9, preconditioner="jacobi"),
+    "nystrom": lambda k, b: k.solve(b, alpha=0.3, eps=1e-9, preconditioner="nystrom", rank=5),
+    "operators": lambda k, b: (k + 0.5 * identity() + 2 * k).solve(b, eps=1e-9, preconditioner="jacobi"),
+}
+SOLVER = KernelSolve("Exp(-SqDist(x, y)) * b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"], "b", axis=1)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_systems_are_solved_where_their_arrays_lie(library: StreamLibrary, name: str) -> None:
+    x, b = rows(13).astype(np.float64), rows(13, 2).astype(np.float64)
+
+    def solve(x: Any, b: Any) -> Any:
+        return SYSTEMS[name]((-Vi(x).sqdist(Vj(x))).exp(), b)
+
+    found = unwrapped(solve(library.array(x), library.array(b)))
+    np.testing.assert_allclose(found, solve(x, b), rtol=1e-6, atol=1e-8)
+
+
+def test_kernel_solve_stays_in_its_library(library: StreamLibrary) -> None:
+    x, b = rows(13).astype(np.float64), rows(13, 2).astype(np.float64)
+    found = SOLVER(*map(library.array, (x, x, b)), alpha=0.3, eps=1e-9)
+    np.testing.assert_allclose(unwrapped(found), SOLVER(x, x, b, alpha=0.3, eps=1e-9), rtol=1e-6, atol=1e-8)
+
+
+def test_systems_of_what_cannot_be_computed_with_are_refused(library: StreamLibrary, driver: StandInDriver) -> None:
+    x, nan = library.array(X), library.array(np.full((7, 1), np.nan, np.float32))
+    with pytest.raises(NonFiniteError, match=r"b is nan at index \(0, 0\)"):
+        (-Vi(x).sqdist(Vj(x))).exp().solve(nan, alpha=1.0)
+    exchanged = ExchangeLibrary(driver).array(X)
+    with pytest.raises(UnsupportedError, match="a linear system with arrays of type ExchangedArray on a GPU"):
+        (-Vi(exchanged).sqdist(Vj(exchanged))).exp().solve(exchanged, alpha=1.0)
 
 
 def test_the_stream_of_an_array_is_waited_for(library: StreamLibrary) -> None:
