@@ -71,10 +71,17 @@ def call_function(function: Any, args: tuple[Any, ...], options: Mapping[str, An
         _refuse(name)
     given = {key: value for key, value in options.items() if value is not np._NoValue}
     try:
-        bound = inspect.signature(build).bind(*args, **given)
+        return build(*args, **given)
+    except TypeError:
+        _check_arguments(build, name, args, given)  # not before: to read a signature takes as long as a small call
+        raise
+
+
+def _check_arguments(build: Callable[..., Any], name: str, args: Sequence[Any], given: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(build).bind(*args, **given)
     except TypeError as error:
         _refuse(f"{name} with these arguments ({error})")
-    return build(*bound.args, **bound.kwargs)
 
 
 def take_item(x: Any, key: Any) -> Any:

@@ -135,8 +135,8 @@ class Call:
         """The values of all results, computed now if they have not been."""
         if self._results is None:
             assert self.operation is not None
-            self._results = apply(self.operation, *self.values, **self.attributes)
-            self.pending = 0
+            self.give_results(apply(self.operation, *self.values, **self.attributes))
+            assert self._results is not None
         return self._results
 
     @property
@@ -145,18 +145,20 @@ class Call:
         return self._results is None
 
     def give_results(self, results: Sequence[Any]) -> None:
-        """Say what the results are, where they were found beside something else."""
+        """Say what the results are, as where they were found beside something else."""
         self._results = tuple(results)
+        self._specs = None
         self.pending = 0
 
     def specs(self) -> tuple[Spec, ...]:
         """Shapes and dtypes of the results, without computing them where that can be."""
-        if self._results is not None:
-            return tuple(map(spec_of, self._results))
         if self._specs is None:
-            assert self.operation is not None
-            assert self.operation.specs is not None
-            self._specs = self.operation.specs(*map(spec_of, self.operands), **self.attributes)
+            if self._results is not None:
+                self._specs = tuple(map(spec_of, self._results))
+            else:
+                assert self.operation is not None
+                assert self.operation.specs is not None
+                self._specs = self.operation.specs(*map(spec_of, self.operands), **self.attributes)
         return self._specs
 
     def begin(self) -> None:
