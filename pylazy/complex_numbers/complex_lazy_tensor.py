@@ -374,20 +374,20 @@ def _widened(x: LazyTensor, dim: int) -> LazyTensor:
 class ComplexReduction(Reduction):
     """A `Reduction` to complex numbers; its kernel gives real parts, then imaginary parts."""
 
-    __slots__ = ("_drop_inner",)
+    __slots__ = ("drop_inner",)
 
     is_complex = True
 
     def __init__(self, planar: Reduction, *, drop_inner: bool) -> None:
         super().__init__(planar._job, planar._template, single=planar._single)
-        self._drop_inner = drop_inner
+        self.drop_inner = drop_inner
 
     def __call__(
         self, *data: Any, out: Any = None, ranges: Any = None, backend: str | None = None, device_id: int = -1
     ) -> Any:
         """Run on the data as it is now; see `Reduction`."""
         found = super().__call__(*data, ranges=ranges, backend=backend, device_id=device_id)
-        return delivered(complex_array(found, drop_inner=self._drop_inner), out)
+        return delivered(complex_array(found, drop_inner=self.drop_inner), out)
 
     def __repr__(self) -> str:
         return f"Complex{super().__repr__()}"
@@ -398,7 +398,7 @@ class ComplexReduction(Reduction):
         planar = super().shape
         if planar is None:
             return None
-        return planar[:-1] if self._drop_inner else (*planar[:-1], planar[-1] // 2)
+        return planar[:-1] if self.drop_inner else (*planar[:-1], planar[-1] // 2)
 
 
 def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
