@@ -51,7 +51,7 @@ def jax_function(reduction: Reduction | Genred | Spread) -> Callable[..., Any]:
     if not isinstance(reduction, Reduction):
         reduction = reduction._reduction
     template = _template_of(reduction)
-    from pylazy.complex_numbers.complex_lazy_tensor import ComplexReduction
+    from pylazy.complex_numbers.complex_reductions import ComplexReduction
     from pylazy.jax_primitive import call, call_complex
 
     if isinstance(reduction, ComplexReduction):

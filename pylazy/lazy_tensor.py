@@ -78,7 +78,7 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
                 return aslinearoperator(self) @ v
             return combine("mul", self, v)._reduce("j", wanted, options)
         if is_complex(v):
-            from pylazy.complex_numbers.complex_lazy_tensor import matrix_product
+            from pylazy.complex_numbers.complex_sums import matrix_product
 
             return matrix_product(self, v, options)
         if v.__class__ is not np.ndarray:

@@ -19,7 +19,7 @@ from pylazy.runtime.image_format import (
     require_text,
     write_image,
 )
-from pylazy.runtime.kernel import AXES, MAX_PHASES, Buffer, check_buffers
+from pylazy.runtime.kernel import AXES, MAX_PHASES, Buffer, check_buffers, check_provenance
 
 GPU_MAGIC = b"PLZG"
 GPU_FORMAT_VERSION = 1
@@ -156,10 +156,7 @@ def _check_image(image: GpuImage) -> None:
         before = image.kernels[index - 1] if index else None
         merged = before is not None and before.splittable and before.rows == kernel.rows
         require(not kernel.merges or merged, f"kernel {index} merges, but the one before it is not splittable")
-    require(isinstance(image.provenance, Mapping), "provenance is not a mapping")
-    for key, value in image.provenance.items():
-        require_text(key, what="a key of the provenance")
-        require_text(value, what=f"provenance of {key!r}")
+    check_provenance(image.provenance)
 
 
 def _check_kernel(kernel: GpuKernel, buffers: tuple[Buffer, ...], *, what: str) -> None:

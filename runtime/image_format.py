@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pylazy.runtime.errors import KernelFormatError
+from pylazy.runtime.strict_json import parse_strict
 
 _PREFIX = struct.Struct("<4sIQQ")
 _HASH_BYTES = hashlib.sha256().digest_size
@@ -73,22 +74,11 @@ def _split_sections(data: bytes, expected_magic: bytes, expected_version: int) -
 
 def _parse_json(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+        header = parse_strict(text.decode())
     except (ValueError, RecursionError) as error:
         raise KernelFormatError(f"kernel image: header is not JSON: {error}") from error
     require(type(header) is dict, "header is not an object")
     return dict(header)
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")
 
 
 def _require_keys(record: object, expected: tuple[str, ...], *, what: str) -> None:

@@ -170,8 +170,17 @@ def _check_image(image: KernelImage) -> None:
         _check_phase(phase, code_bytes=len(image.code), what=f"phase {index}")
         _check_tile_table(phase, image.buffers, what=f"phase {index}")
     _check_merges(image.phases)
-    require(isinstance(image.provenance, Mapping), "provenance is not a mapping")
-    for key, value in image.provenance.items():
+    check_provenance(image.provenance)
+
+
+def check_provenance(provenance: Mapping[str, str]) -> None:
+    """Check the provenance of an image.
+
+    Raises:
+        KernelFormatError: it is no mapping from texts to texts.
+    """
+    require(isinstance(provenance, Mapping), "provenance is not a mapping")
+    for key, value in provenance.items():
         require_text(key, what="a key of the provenance")
         require_text(value, what=f"provenance of {key!r}")
 

@@ -9,7 +9,7 @@ import numpy as np
 from pylazy.arrays.sources import NUMBER, array_source, complex_part
 from pylazy.block_sparse.ranges import Ranges
 from pylazy.canonical_form import flatten
-from pylazy.complex_numbers.complex_lazy_tensor import ComplexReduction
+from pylazy.complex_numbers.complex_reductions import ComplexReduction
 from pylazy.execution.prepare import find_executable, prepare
 from pylazy.execution.programs import Extents
 from pylazy.execution.wanted_results import Wanted, result_shapes
