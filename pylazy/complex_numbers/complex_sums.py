@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pylazy.arrays.imported_arrays import readable
 from pylazy.complex_numbers.complex_arrays import (
     complex_array,
     delivered,
@@ -34,7 +35,7 @@ def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
             result = from_parts_in_turn(found)
             return delivered(result[..., 0] if v.ndim == 1 else result, out)
     re, im, conjugated = parts_of(v)
-    parts = column_of(re, matrix._columns), column_of(im, matrix._columns)
+    parts = column_of(readable(re), matrix._columns), column_of(readable(im), matrix._columns)
     remember_parts(v, parts, conjugated=conjugated)
     column = complex_of(*parts)
     product = combine("mul", matrix, column.conj() if conjugated else column)

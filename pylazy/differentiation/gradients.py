@@ -1,6 +1,8 @@
 """Derivatives of functions of arrays, of NumPy or on a GPU of CuPy: grad, value_and_grad, vjp and jvp.
 
-The functions have JAX's names and conventions. A function is called once, with its arguments traced: see `TracedArray`
+The functions have JAX's names and conventions, also for complex numbers: the gradient of a real function of x + iy is
+its derivative by x minus i times that by y, the conjugate of the direction in which it grows most, and vjp conjugates
+nothing. A function is called once, with its arguments traced: see `TracedArray`
 for what it may do with them. Derivatives may be taken of functions that take derivatives, in both modes and to any
 order. A function may be a `Genred` or a symbolic `Reduction`, as they are functions of arrays.
 """
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _FLOATS = ("float16", "float32", "float64")
+_DTYPES = (*_FLOATS, "complex64", "complex128")
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -37,7 +40,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..
         of_x = pylazy.grad(energy)(x, y)
 
     Args:
-        f: a function of arrays that returns one number.
+        f: a function of arrays that returns one real number.
         argnums: the number of the argument that the gradient is of, or several of them.
 
     Returns:
@@ -45,7 +48,8 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..
 
     Raises:
         ShapeError: f returns more than one element, when the function that is made is called, like the next two.
-        DtypeError: an argument is no array of floats of NumPy or CuPy, and no number.
+        DtypeError: f returns a complex number, or an argument is no number, and no array of floats or complex numbers
+            of NumPy or CuPy.
         UnsupportedError: f does something whose derivative is not known.
     """
 
@@ -92,7 +96,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
         each primal. The data of the primals is read again there.
 
     Raises:
-        DtypeError: an argument is no array of floats of NumPy or CuPy, and no number.
+        DtypeError: an argument is no number, and no array of floats or complex numbers of NumPy or CuPy.
         UnsupportedError: f does something whose derivative is not known.
     """
     traced = _trace(f, primals, tuple(range(len(primals))), {})
@@ -122,7 +126,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
     Raises:
         ShapeError: the tangents do not have the shapes of the primals.
-        DtypeError: an argument is no array of floats of NumPy or CuPy, and no number.
+        DtypeError: an argument is no number, and no array of floats or complex numbers of NumPy or CuPy.
         UnsupportedError: f does something whose derivative is not known.
     """
     if len(primals) != len(tangents):
@@ -137,10 +141,17 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     results, is_single = _read_results(f(*arguments))
     values = tuple(trace.value_of(result) for result in results)
     found = tuple(
-        library_beside(value).zeros(value.shape, spec_of(value).dtype) if tangent is None else tangent
-        for value, tangent in zip(values, map(trace.tangent_of, results), strict=True)
+        _tangent_of(value, tangent) for value, tangent in zip(values, map(trace.tangent_of, results), strict=True)
     )
     return (values[0], found[0]) if is_single else (values, found)
+
+
+def _tangent_of(value: Any, found: Any) -> Any:
+    """Give the tangent of a result, which may be zero, and real though the result is complex."""
+    spec = spec_of(value)
+    if found is None:
+        return library_beside(value).zeros(spec.shape, spec.dtype)
+    return found if found.dtype == spec.dtype else found.astype(spec.dtype)
 
 
 # Calling a function with traced arrays --------------------------------------------------------------------------------
@@ -209,6 +220,14 @@ def _trace_number(
                 "its sum() or mean(), or use pylazy.vjp"
             )
         )
+    dtype = np.dtype(spec_of(traced.results[0]).dtype)
+    if dtype.kind == "c":
+        raise DtypeError(
+            at_user_line(
+                f"the function to differentiate returned {dtype}, expected a real number: return its real, its imag or "
+                "its abs(), or use pylazy.vjp"
+            )
+        )
     return traced
 
 
@@ -240,15 +259,16 @@ def _read_arguments(values: Sequence[Any], numbers: Sequence[int]) -> list[Any]:
 
 
 def _read_argument(value: Any, number: int, library: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return library.asarray(value, dtype=np.float64)
+    if isinstance(value, int | float | complex) and not isinstance(value, bool):
+        return library.asarray(value, dtype=np.complex128 if isinstance(value, complex) else np.float64)
     is_known = isinstance(value, np.ndarray | np.generic | TracedArray) or is_device_array(value)
-    if not is_known or value.dtype.name not in _FLOATS:
+    dtypes = _FLOATS if is_device_array(value) else _DTYPES
+    if not is_known or value.dtype.name not in dtypes:
         found = f"an array of {value.dtype}" if is_known else type(value).__name__
         raise DtypeError(
             at_user_line(
                 f"argument {number} is {found}, and a derivative of it is asked for: expected an array of NumPy or "
-                f"CuPy, of {', '.join(_FLOATS)}, or a number. Tensors have torch's own autograd, arrays of JAX "
+                f"CuPy, of {', '.join(dtypes)}, or a number. Tensors have torch's own autograd, arrays of JAX "
                 "pylazy.jax_function"
             )
         )
@@ -265,7 +285,8 @@ def _read_results(found: Any) -> tuple[tuple[Any, ...], bool]:
     is_single = not isinstance(found, tuple | list)
     results = (found,) if is_single else tuple(found)
     for result in results:
-        is_known = isinstance(result, TracedArray | np.ndarray | np.generic | int | float) or is_device_array(result)
+        is_known = isinstance(result, TracedArray | np.ndarray | np.generic | int | float | complex)
+        is_known = is_known or is_device_array(result)
         if not is_known or isinstance(result, bool):
             raise UnsupportedError(
                 at_user_line(
@@ -273,12 +294,18 @@ def _read_results(found: Any) -> tuple[tuple[Any, ...], bool]:
                     "a tuple of them"
                 )
             )
-    return tuple(np.asarray(result) if isinstance(result, int | float) else result for result in results), is_single
+    return tuple(np.asarray(result) if _is_number(result) else result for result in results), is_single
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | complex)
 
 
 def _like(given: Any, of: Any, what: str, owner: str = "the value") -> Any:
     """Read a cotangent or a tangent: an array of the shape and dtype of another."""
     spec = spec_of(of)
+    if np.dtype(spec.dtype).kind != "c" and np.iscomplexobj(given):
+        raise DtypeError(at_user_line(f"{what} is complex, expected real numbers, as {owner} is of {spec.dtype}"))
     read = given if isinstance(given, TracedArray) else library_beside(of).asarray(given, dtype=spec.dtype)
     if read.shape != spec.shape:
         raise ShapeError(at_user_line(f"{what} has shape {read.shape}, expected {spec.shape}, that of {owner}"))

@@ -27,16 +27,29 @@ def refuse(what: str) -> NoReturn:
 
 def operand(value: Any) -> Any:
     """Read an operand: a list as an array; a Python number gives way in dtype, so it stays one."""
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | complex):
         return value
     array = value if hasattr(value, "dtype") else np.asarray(value)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiubc":
         raise DtypeError(
-            at_user_line(
-                f"an array of {array.dtype} meets one of a function that is differentiated, expected real numbers"
-            )
+            at_user_line(f"an array of {array.dtype} meets one of a function that is differentiated, expected numbers")
         )
     return array
+
+
+def is_complex(value: Any) -> bool:
+    """Whether this is a complex number or an array of them."""
+    return isinstance(value, complex) or getattr(getattr(value, "dtype", None), "kind", "") == "c"
+
+
+def refuse_complex(name: str, *values: Any) -> None:
+    """Refuse complex numbers.
+
+    Raises:
+        UnsupportedError: there are some.
+    """
+    if any(map(is_complex, values)):
+        refuse(f"{name} of complex numbers")
 
 
 def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:

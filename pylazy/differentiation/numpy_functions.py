@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pylazy.differentiation.array_spaces import as_array, library_beside
-from pylazy.differentiation.numpy_arguments import operand, refuse
-from pylazy.differentiation.numpy_operations import FLAT_UFUNCS, SELECT, UFUNCS, cast, get
+from pylazy.differentiation.numpy_arguments import is_complex, operand, refuse
+from pylazy.differentiation.numpy_operations import (
+    COMPLEX_UFUNCS,
+    FLAT_UFUNCS,
+    SELECT,
+    UFUNCS,
+    cast,
+    conjugate,
+    get,
+    imaginary_part,
+    real_part,
+)
 from pylazy.differentiation.numpy_products import PRODUCT_FUNCTIONS, matmul
 from pylazy.differentiation.numpy_reductions import REDUCING_FUNCTIONS
 from pylazy.differentiation.numpy_shapes import SHAPE_FUNCTIONS
@@ -35,6 +46,11 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], options: Map
         refuse(f"{name} into an array of its own, as by out= or an operator such as +=,")
     for option in options:
         refuse(f"the argument {option} of {name}")
+    if any(map(is_complex, inputs)) and ufunc not in COMPLEX_UFUNCS:
+        build = _OF_COMPLEX.get(ufunc)
+        return refuse(f"{name} of complex numbers") if build is None else build(*inputs)
+    if ufunc is np.conjugate:
+        return operand(*inputs)
     if ufunc in FLAT_UFUNCS:
         return ufunc(*map(untraced, inputs))
     if ufunc is np.matmul:
@@ -84,9 +100,13 @@ def convert(x: Any, dtype: Any) -> Any:
     wanted = np.dtype(dtype)
     if wanted == x.dtype:
         return x
-    if wanted.kind == "c":
-        raise DtypeError(at_user_line(f"an array of a differentiated function is made {wanted}, expected real numbers"))
-    return cast(x, wanted) if wanted.kind == "f" else untraced(x).astype(wanted)
+    if is_complex(x) and wanted.kind != "c":
+        raise DtypeError(
+            at_user_line(
+                f"complex numbers of a differentiated function are made {wanted}: take z.real, z.imag or abs(z)"
+            )
+        )
+    return cast(x, wanted) if wanted.kind in "fc" else untraced(x).astype(wanted)
 
 
 def _is_array_like(value: Any) -> bool:
@@ -109,6 +129,28 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max:
     return raised if high is None else np.minimum(raised, high)
 
 
+def _real(val: Any) -> Any:
+    return real_part(val) if is_complex(val) else val
+
+
+def _imag(val: Any) -> Any:
+    return imaginary_part(val) if is_complex(val) else np.zeros_like(val)
+
+
+def _angle(z: Any, deg: bool = False) -> Any:  # NumPy's signature
+    angle = np.arctan2(_imag(z), _real(z))
+    return np.multiply(angle, 180 / math.pi) if deg else angle
+
+
+_OF_COMPLEX: Mapping[np.ufunc, Callable[..., Any]] = MappingProxyType(
+    {
+        np.absolute: lambda z: np.hypot(real_part(z), imaginary_part(z)),
+        np.conjugate: conjugate,
+    }
+)
+"""Functions of each element that have no complex derivative."""
+
+
 def _full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
     return library_beside(a).full(a.shape, fill_value, a.dtype if dtype is None else dtype)
 
@@ -119,6 +161,9 @@ FUNCTIONS: Mapping[Any, Callable[..., Any]] = MappingProxyType(
         **SHAPE_FUNCTIONS,
         **PRODUCT_FUNCTIONS,
         np.where: _where,
+        np.real: _real,
+        np.imag: _imag,
+        np.angle: _angle,
         np.clip: _clip,
         np.copy: lambda a: a,
         np.zeros_like: lambda a, dtype=None: _full_like(a, 0, dtype),

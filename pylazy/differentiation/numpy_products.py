@@ -40,7 +40,7 @@ def _inner(a: Any, b: Any, /) -> Any:
 
 
 def _vdot(a: Any, b: Any, /) -> Any:
-    return matmul(np.ravel(operand(a)), np.ravel(operand(b)))
+    return matmul(np.conjugate(np.ravel(operand(a))), np.ravel(operand(b)))
 
 
 def _outer(a: Any, b: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.differentiation.numpy_arguments import axes_of, axis_of, refuse
+from pylazy.differentiation.numpy_arguments import axes_of, axis_of, is_complex, refuse, refuse_complex
 from pylazy.differentiation.numpy_operations import cumulative_sum, permute, reshape, sum_over
 from pylazy.differentiation.numpy_shapes import take_along_axis
 from pylazy.differentiation.traces import untraced
@@ -35,7 +35,11 @@ def _mean(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
 def _var(a: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
     count = math.prod(a.shape[number] for number in axes_of(axis, a.ndim))
     centred = a - _mean(a, axis, keepdims=True)
-    return _sum(np.square(centred), axis, keepdims=keepdims) / (count - ddof)
+    return _sum(_squared_size(centred), axis, keepdims=keepdims) / (count - ddof)
+
+
+def _squared_size(x: Any) -> Any:
+    return np.square(np.real(x)) + np.square(np.imag(x)) if is_complex(x) else np.square(x)
 
 
 def _std(a: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
@@ -44,6 +48,7 @@ def _std(a: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False) -> 
 
 def _selection(find: Callable[..., Any]) -> Callable[..., Any]:
     def select(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+        refuse_complex(f"numpy.{find.__name__.removeprefix('arg')}", a)
         axes = axes_of(axis, a.ndim)
         others = tuple(number for number in range(a.ndim) if number not in axes)
         rows = reshape(
@@ -63,7 +68,7 @@ def _selection(find: Callable[..., Any]) -> Callable[..., Any]:
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002  NumPy's name
     if ord not in (None, 2) or (ord == 2 and axis is None and x.ndim > 1):
         refuse(f"numpy.linalg.norm with ord={ord!r}")
-    return np.sqrt(_sum(np.square(x), axis, keepdims=keepdims))
+    return np.sqrt(_sum(_squared_size(x), axis, keepdims=keepdims))
 
 
 def _cumsum(a: Any, axis: Any = None) -> Any:

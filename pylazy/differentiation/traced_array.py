@@ -57,6 +57,8 @@ _METHODS: Mapping[str, Callable[..., Any]] = {
     "take": np.take,
     "any": np.any,
     "all": np.all,
+    "conj": np.conjugate,
+    "conjugate": np.conjugate,
 }
 """Methods of arrays that are functions of NumPy."""
 
@@ -143,6 +145,16 @@ class TracedArray:
     def T(self) -> Any:  # noqa: N802  as arrays name it
         """As of an array."""
         return np.transpose(self)
+
+    @property
+    def real(self) -> Any:
+        """As of an array."""
+        return np.real(self)
+
+    @property
+    def imag(self) -> Any:
+        """As of an array."""
+        return np.imag(self)
 
     def __len__(self) -> int:
         if not self.shape:

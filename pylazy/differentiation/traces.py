@@ -3,6 +3,9 @@
 Each derivative that is taken of a function has a trace of its own. Its arguments are `TracedArray`s, around values that
 may be arrays of an outer trace: the rules of a trace are calls on values, which the outer ones see as any other. That
 is the way to any order.
+
+Complex numbers are differentiated as JAX does: a cotangent c of z and a tangent t of it stand for the real number
+Re(c t), so the rules of functions with a complex derivative are those of real ones, and conjugate nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Spec(NamedTuple):
 
 def spec_of(value: Any) -> Spec:
     """Give the shape and the dtype of an array; a number of Python is its own dtype, which gives way."""
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | complex):
         return Spec((), value)
     spec = getattr(value, "spec", None)
     return Spec(tuple(value.shape), value.dtype) if spec is None else spec
@@ -319,7 +322,14 @@ def fit(cotangent: Any, spec: Spec) -> Any:
             axis for axis in range(len(shape)) if axis < extra or (spec.shape[axis - extra] == 1 and shape[axis] != 1)
         )
         cotangent = np.reshape(np.sum(cotangent, axis=axes), spec.shape)
-    return cotangent if cotangent.dtype == spec.dtype else cotangent.astype(spec.dtype)
+    return in_dtype(cotangent, spec.dtype)
+
+
+def in_dtype(cotangent: Any, dtype: Any) -> Any:
+    """Convert a cotangent to the dtype of its operand: one of a real operand is the real part."""
+    if cotangent.dtype.kind == "c" and np.dtype(dtype).kind != "c":
+        cotangent = np.real(cotangent)
+    return cotangent if cotangent.dtype == dtype else cotangent.astype(dtype)
 
 
 def _joint_spec(*specs: Spec) -> tuple[Spec, ...]:

@@ -122,3 +122,5 @@ def test_other_devices_and_libraries_are_refused(library: StreamLibrary, driver:
         pylazy.grad(lambda x: Vi(x).sqdist(Vj(x)).sum(axis=1).sum())(ExchangeLibrary(driver).array(X))
     with pytest.raises(DtypeError, match="argument 0 is an array of int64"):
         pylazy.grad(lambda x: x.sum())(library.array(np.arange(3)))
+    with pytest.raises(DtypeError, match="argument 0 is an array of complex128"):
+        pylazy.grad(lambda x: abs(x).sum())(library.array(1j * X))
