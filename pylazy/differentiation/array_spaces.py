@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from pylazy.arrays.imported_arrays import namespace_of
+from pylazy.arrays.imported_arrays import GPU_MEMORY, namespace_of
 from pylazy.differentiation.traces import untraced
 
 
 def is_device_array(value: Any) -> bool:
-    """Whether this is an array of another library that NumPy's functions give way to."""
+    """Whether this is an array on a GPU, of a library that NumPy's functions give way to."""
+    if isinstance(value, np.ndarray | np.generic):
+        return False
     kind = type(value)
-    is_ours = isinstance(value, np.ndarray | np.generic) or hasattr(kind, "__pylazy_imported__")
-    return not is_ours and hasattr(kind, "__array_function__") and hasattr(kind, "__dlpack_device__")
+    gives_way = hasattr(kind, "__array_function__") and hasattr(kind, "__dlpack_device__")
+    return gives_way and value.__dlpack_device__()[0] in GPU_MEMORY
 
 
 def library_beside(value: Any) -> Any:

@@ -201,7 +201,7 @@ def _sum_spec(x: Spec, axes: tuple[int, ...]) -> tuple[Spec, ...]:
 _SUM = linear("sum", lambda x, axes: np.sum(x, axis=axes), _expanded, _sum_spec)
 _RESHAPE = linear(
     "reshape",
-    np.reshape,
+    lambda x, shape: x.reshape(shape),  # numpy.reshape and CuPy's have other names for the shape
     lambda call, ct: reshape(ct, spec_of(call.operands[0]).shape),
     lambda x, shape: (Spec(shape, x.dtype),),
 )

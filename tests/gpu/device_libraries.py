@@ -1,6 +1,7 @@
 """Libraries whose arrays count as memory of a GPU: one like CuPy, one that only speaks DLPack, as JAX."""
 
 import ctypes
+import inspect
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -69,6 +70,8 @@ class DeviceArray:
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         if not all(issubclass(kind, DeviceArray | np.ndarray) for kind in types):
             return NotImplemented
+        if function in _OTHER_SIGNATURES:
+            inspect.signature(_OTHER_SIGNATURES[function]).bind(*args, **options)
         found = function(*_unwrapped(args), **{name: _unwrapped(value) for name, value in options.items()})
         if function in (np.shape, np.ndim, np.size):
             return found
@@ -100,6 +103,13 @@ class DeviceArray:
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("an array of a GPU does not turn into one of the host by itself")
 
+
+_OTHER_SIGNATURES = {
+    np.reshape: lambda a, newshape, order="C": None,
+    np.clip: lambda a, a_min, a_max, out=None: None,
+    np.argsort: lambda a, axis=-1, kind=None: None,
+}
+"""CuPy's signatures, where they are not NumPy's."""
 
 for _name, _ufunc in {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide, "pow": np.power,
