@@ -15,7 +15,7 @@ from ptx_memory import GlobalMemory
 from ptx_text import Kernel, parse_ptx
 
 Array = Any  # an ndarray
-SOURCE = Path(__file__).with_name("stand_in_driver.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("stand_in_driver.c", "stand_in_streams.c"))
 VARIABLE = "PYLAZY_CUDA_DRIVER"
 _LAUNCH_FAILED = 719
 _EXTENTS = 4
@@ -37,7 +37,7 @@ def build(folder: Path) -> "Path | None":
     if compiler is None:
         return None
     library = folder / "libstand_in_driver.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE)]
+    command = [compiler, "-shared", "-fPIC", "-O1", "-pthread", "-o", str(library), *map(str, SOURCES)]
     subprocess.run(command, check=True, capture_output=True)
     return library
 

@@ -1,0 +1,155 @@
+"""Operations of torch on CUDA tensors of a stand-in, computed on the host.
+
+All of torch is that of a GPU, its allocator, streams, autograd's threads and graphs, but for what an operation computes:
+that is done by torch's own CPU operation on the same memory, when the stream comes to it.
+"""
+
+import ctypes
+import itertools
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from stand_in import StandInDriver
+from torch.utils import _pytree as pytree
+
+#: What launches no kernel, or is made of other operations: it stays that of CUDA.
+_KEPT = (
+    "empty", "empty_strided", "as_strided", "view", "_reshape_alias", "resize_", "set_", "record_stream", "is_pinned",
+    "_pin_memory", "_local_scalar_dense", "unfold", "view_as_real", "view_as_complex", "alias", "is_set_to", "_resize_output_",
+    "_assert_async", "_fused_sdp_choice", "_efficientzerotensor", "_unsafe_view",
+)  # fmt: skip
+_SYNCHRONIZED = {torch.ops.aten.nonzero, torch.ops.aten.masked_select}
+_HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def start(driver: StandInDriver) -> None:
+    """Let every operation of CUDA tensors be computed on the host.
+
+    Args:
+        driver: the one that torch has loaded.
+    """
+    computer = _Computer(driver)
+    library = torch.library.Library("aten", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in torch._C._dispatch_get_registrations_for_dispatch_key("CUDA"):
+            namespace, _, rest = name.partition("::")
+            packet, _, overload = rest.partition(".")
+            if namespace == "aten" and packet not in _KEPT:
+                op = getattr(getattr(torch.ops.aten, packet), overload or "default")
+                library.impl(rest, computer.implementation(op), "CUDA", allow_override=True)
+        library.impl("copy_", computer.copy, "CUDA", allow_override=True)
+    _STARTED.append((library, computer))
+
+
+_STARTED: list[Any] = []
+
+
+class _Computer:
+    """Gives work of the host to streams."""
+
+    def __init__(self, driver: StandInDriver) -> None:
+        self._driver = driver
+        self._work: dict[int, Callable[[], None]] = {}
+        self._numbers = itertools.count(1)
+        self._copy_of_cuda = torch.library.get_kernel("aten::copy_", "CUDA")
+        self._function = _HOST_FUNCTION(self._run)
+        self._submit = ctypes.CDLL("libcudart.so.13").cudaLaunchHostFunc
+        self._submit.argtypes = (ctypes.c_void_p, _HOST_FUNCTION, ctypes.c_void_p)
+
+    def _run(self, number: int) -> None:
+        try:
+            with torch.no_grad():
+                self._work[number]()  # kept: a graph may run it again
+        except Exception as error:  # noqa: BLE001  it may not pass through C
+            traceback.print_exc()
+            self._driver.errors.append(error)
+
+    def _give(self, device: torch.device, work: Callable[[], None]) -> None:
+        number = next(self._numbers)
+        self._work[number] = work
+        with torch.cuda.device(device):
+            status = self._submit(torch.cuda.current_stream().cuda_stream, self._function, number)
+        if status:
+            raise torch.AcceleratorError(f"CUDA error {status} of the stand-in")
+
+    def implementation(self, op: Any) -> Callable[..., Any]:
+        """Make what an operation does for CUDA tensors."""
+        written = [argument.alias_info is not None and argument.alias_info.is_write for argument in op._schema.arguments]
+        names = [argument.name for argument in op._schema.arguments]
+        returns_written = any(result.alias_info is not None for result in op._schema.returns)
+
+        def compute(*args: Any, **kwargs: Any) -> Any:
+            given = dict(zip(names, args, strict=False)) | kwargs
+            device = next(leaf.device for leaf in pytree.tree_leaves(given) if _is_on_gpu(leaf))
+            targets = [given[name] for name, is_written in zip(names, written, strict=True) if is_written and name in given]
+            described = pytree.tree_map(_on_meta, (args, kwargs))
+            if op.overloadpacket in _SYNCHRONIZED:
+                torch.cuda.synchronize()
+                return pytree.tree_map(lambda leaf: leaf.to(device), op(*pytree.tree_map(_on_host, args)))
+            shapes = op(*described[0], **described[1])
+            if returns_written:
+                _resize(targets, shapes)
+                results = targets[0] if len(targets) == 1 else tuple(targets)
+            else:
+                results = pytree.tree_map(lambda leaf: _like(leaf, device), shapes)
+            hosted, hosted_results = pytree.tree_map(_on_host, ((args, kwargs), results))
+
+            def work() -> None:
+                found = op(*hosted[0], **hosted[1])
+                if not returns_written:
+                    for one, other in zip(pytree.tree_leaves(hosted_results), pytree.tree_leaves(found), strict=True):
+                        if isinstance(one, torch.Tensor):
+                            one.copy_(other)
+
+            self._give(device, work)
+            return results
+
+        return compute
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+        """Copy between tensors; what CUDA copies without a kernel is copied by its own functions."""
+        is_plain = target.dtype == source.dtype and target.is_contiguous() and source.is_contiguous()
+        if target.device == source.device and not is_plain:
+            to, of = _on_host(target), _on_host(source.expand_as(target))
+            self._give(target.device, lambda: to.copy_(of))
+            return target
+        keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+        return self._copy_of_cuda.call_boxed(keys, target, source, non_blocking)
+
+
+def _is_on_gpu(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.is_cuda
+
+
+def _on_meta(leaf: Any) -> Any:
+    if _is_on_gpu(leaf):
+        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
+    return torch.device("meta") if isinstance(leaf, torch.device) else leaf
+
+
+def _like(leaf: Any, device: torch.device) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=device)
+
+
+def _on_host(leaf: Any) -> Any:
+    """See the memory of a tensor as one of the host; it is not kept from being used again."""
+    if not _is_on_gpu(leaf):
+        return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
+    span = 1 + sum((size - 1) * stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True))
+    if leaf.numel() == 0:
+        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype)
+    memory = (ctypes.c_ubyte * (span * leaf.element_size())).from_address(leaf.data_ptr())
+    return torch.frombuffer(memory, dtype=leaf.dtype).as_strided(leaf.shape, leaf.stride())
+
+
+def _resize(targets: list[Any], shapes: Any) -> None:
+    found = [shapes] if isinstance(shapes, torch.Tensor) else list(shapes)
+    for target, shape in zip(targets, found, strict=True):
+        if isinstance(target, torch.Tensor) and target.shape != shape.shape:
+            target.resize_(shape.shape)
