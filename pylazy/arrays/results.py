@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,13 @@ def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
     if kind != TORCH:
         return np.empty(shape, NUMPY_DTYPES[dtype])
     torch = sys.modules["torch"]
-    return torch.empty(shape, dtype=getattr(torch, dtype))
+    return torch.empty(shape, dtype=getattr(torch, dtype), device=host_device())
+
+
+@cache
+def host_device() -> Any:
+    """The CPU, as torch names it: `torch.set_default_device` means new data, and not results of what lies there."""
+    return sys.modules["torch"].device("cpu")
 
 
 def converted(result: Any, dtype: str) -> Any:

@@ -62,20 +62,19 @@ class TorchPlace:
 
     def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
         """Find the data of an input; numbers and lists are written to the device by a kernel of their own."""
-        if tensor is not None:
-            return source.locate_tensor(tensor, dtype)
-        if source.kind == TORCH and source.array.device == self._device:
-            return source.locate(dtype)
         if source.kind == NUMBER:
             number = self.empty((1,), dtype).fill_(source.array)
             return Located(number.data_ptr(), (), (), number)
-        return source.locate_tensor(self._constant(source, dtype), dtype)
+        given = source.array if tensor is None else tensor
+        if source.kind != TORCH or (given.is_cpu and given.ndim == 0):
+            return source.locate_tensor(self._constant(source, given, dtype), dtype)
+        return source.locate(dtype) if tensor is None else source.locate_tensor(tensor, dtype)
 
-    def _constant(self, source: Source, dtype: str) -> Any:
+    def _constant(self, source: Source, given: Any, dtype: str) -> Any:
         """Copy a list or a number of the host."""
-        values = source.array.reshape(-1).tolist()
+        values = given.reshape(-1).tolist()
         if len(values) > MOST_FILLS:
-            return self._torch.as_tensor(source.array, dtype=getattr(self._torch, dtype), device=self._device)
+            return self._torch.as_tensor(given, dtype=getattr(self._torch, dtype), device=self._device)
         moved = self.empty((len(values),), dtype)
         for place, value in enumerate(values):  # fills can be captured in a graph, where a copy cannot
             moved[place].fill_(value)

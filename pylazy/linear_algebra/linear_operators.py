@@ -9,7 +9,7 @@ import numpy as np
 
 from pylazy.arrays.array_libraries import is_tensor, is_traced
 from pylazy.arrays.imported_arrays import Imported, is_array, readable
-from pylazy.arrays.results import given_back, in_kind_of
+from pylazy.arrays.results import given_back, host_device, in_kind_of
 from pylazy.arrays.source_devices import check_devices
 from pylazy.arrays.sources import DLPACK, SYMBOL, TORCH, array_source
 from pylazy.canonical_form import flatten
@@ -307,7 +307,8 @@ class _BoundOperator:
         if TORCH not in held and not any(map(is_tensor, tensors)):
             return np.array(np.broadcast_to(np.asarray(b), shape), dtype=dtype)
         torch = sys.modules["torch"]
-        return torch.as_tensor(b).to(getattr(torch, dtype)).expand(shape).contiguous()
+        b = b if is_tensor(b) else torch.as_tensor(b, device=host_device())
+        return b.to(getattr(torch, dtype)).expand(shape).contiguous()
 
     def given_back(self, solution: Any, b: Any) -> Any:
         """Hand a solution over to the library of the data or of b, if that is neither NumPy nor torch."""

@@ -41,6 +41,7 @@ struct Work {
   uint64_t serial;
 };
 
+void *stand_in_contents(const void *address);
 void note(const char *format, ...);
 int fails(const char *name);
 int current_device(void);
@@ -54,7 +55,7 @@ int current_device(void);
 
 /* Give work to a stream: it runs at once, when it is waited for (see `stand_in_defer`), or when a graph is launched. */
 int submit(void *stream, const Work *work);
-/* The error of a call that a capture forbids, which it invalidates; `stream` is NULL-like for calls without one. */
+/* The error of a call that may disturb captures, where one is under way that forbids it; it ends that capture. */
 int refuse_while_capturing(void);
 int is_capturing(void *stream);
 /* Run all that the streams of a device were given; -1: of all devices. */

@@ -10,12 +10,17 @@
 
 #include "stand_in.h"
 
+#if !defined(_WIN32)
+#  include <sys/mman.h>
+#endif
+
 enum { MAX_DEVICES = 8, MAX_MODULES = 4096, MAX_ALLOCATIONS = 65536, MAX_STACK = 64 };
 enum { MAX_PARAMETERS = 160, ON_HOST = -1 };
 
 typedef struct { int device; char *text; } Module;
 typedef struct { const Module *module; int parameter_count; char name[256]; } Function;
-typedef struct { char *start; size_t size; int device; int owned; } Allocation;
+/* `contents` are at `start`, or elsewhere where the host may not touch the memory of a device. */
+typedef struct { char *start; size_t size; int device, owned, freed; char *contents; } Allocation;
 typedef int (*Launch)(const char *text, const char *name, const uint32_t *grid, uint32_t threads, void *stream,
                       int device, void **parameters);
 
@@ -25,7 +30,7 @@ static Launch launch;
 static Module modules[MAX_MODULES];
 static int module_count;
 static Allocation allocations[MAX_ALLOCATIONS];
-static int allocation_count;
+static int allocation_count, is_hidden;
 static int contexts[MAX_DEVICES];          /* their addresses are the handles */
 static __thread void *stack[MAX_STACK];
 static __thread int depth;
@@ -45,7 +50,7 @@ EXPORT const char *stand_in_log(void) { return log_text; }
 EXPORT void stand_in_clear_log(void) { log_text[0] = '\0'; log_used = 0; }
 EXPORT int stand_in_allocated(void) {
   int count = 0;
-  for (int k = 0; k < allocation_count; ++k) count += allocations[k].owned && allocations[k].start != NULL;
+  for (int k = 0; k < allocation_count; ++k) count += allocations[k].owned && !allocations[k].freed;
   return count;
 }
 /* The next call of a function fails with an error; a module's log is filled. */
@@ -55,18 +60,31 @@ EXPORT void stand_in_fail(const char *name, int result, const char *text) {
 }
 /* Memory that a library of the test brings. */
 EXPORT void stand_in_register(void *start, size_t size, int device) {
-  Allocation made = {(char *)start, size, device, 0};
+  Allocation made = {(char *)start, size, device, 0, 0, (char *)start};
   allocations[allocation_count++ % MAX_ALLOCATIONS] = made;
 }
 EXPORT int stand_in_find(void *address, void **start, size_t *size, int *device) {
   for (int k = allocation_count - 1; k >= 0; --k) {
     char *first = allocations[k].start;
-    if (first != NULL && (char *)address >= first && (char *)address < first + allocations[k].size) {
+    if (!allocations[k].freed && (char *)address >= first && (char *)address < first + allocations[k].size) {
       *start = first; *size = allocations[k].size; *device = allocations[k].device;
       return 1;
     }
   }
   return 0;
+}
+
+/* Hide the memory of devices from the host, which ends at a signal where it reads or writes it. */
+EXPORT void stand_in_hide_memory(int hidden) { is_hidden = hidden; }
+/* Where the stand-in has the contents of what lies at an address. */
+EXPORT void *stand_in_contents(const void *address) {
+  for (int k = allocation_count - 1; k >= 0; --k) {
+    const char *first = allocations[k].start;
+    if ((const char *)address >= first && (const char *)address < first + allocations[k].size) {
+      return allocations[k].contents + ((const char *)address - first);
+    }
+  }
+  return (void *)(uintptr_t)address;
 }
 
 void note(const char *format, ...) {
@@ -222,16 +240,23 @@ static int allocate(void **address, size_t size, int device) {
   char *memory = (char *)malloc(rounded + 256); /* never given back, so that a stale address is found */
   char *start = memory + (256 - (uintptr_t)memory % 256);
   memset(start, 0xFF, rounded); /* NaN in every dtype */
-  Allocation made = {start, size, device, 1};
+  Allocation made = {start, size, device, 1, 0, start};
+#if !defined(_WIN32)
+  if (is_hidden && device != ON_HOST) {
+    void *hidden = mmap(NULL, rounded, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (hidden == MAP_FAILED) return OUT_OF_MEMORY;
+    made.start = (char *)hidden;
+  }
+#endif
   allocations[allocation_count++] = made;
-  *address = start;
+  *address = made.start;
   return SUCCESS;
 }
 static int release(void *address) {
   for (int k = allocation_count - 1; k >= 0; --k) {
-    if (allocations[k].owned && allocations[k].start == (char *)address) {
-      memset(allocations[k].start, 0xFF, allocations[k].size);
-      allocations[k].start = NULL;
+    if (allocations[k].owned && !allocations[k].freed && allocations[k].start == (char *)address) {
+      memset(allocations[k].contents, 0xFF, allocations[k].size);
+      allocations[k].freed = 1;
       return SUCCESS;
     }
   }
@@ -296,8 +321,15 @@ EXPORT int cuPointerGetAttribute(void *value, int attribute, uint64_t address) {
   return SUCCESS;
 }
 
-static int run_copy(const Work *work) { memmove(work->target, work->source, work->size); return SUCCESS; }
-static int run_fill(const Work *work) { memset(work->target, (int)work->value, work->size); return SUCCESS; }
+static int run_copy(const Work *work) {
+  memmove(stand_in_contents(work->target), stand_in_contents(work->source), work->size);
+  free(work->data); /* what was read of pageable memory */
+  return SUCCESS;
+}
+static int run_fill(const Work *work) {
+  memset(stand_in_contents(work->target), (int)work->value, work->size);
+  return SUCCESS;
+}
 
 /* Pageable memory of the host is read at once, and cannot be captured; pinned memory is read when the copy runs. */
 static int copy_to_device(void *target, const void *source, size_t size, void *stream) {

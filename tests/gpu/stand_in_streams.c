@@ -123,9 +123,9 @@ int drain_device(int device) {
   return status;
 }
 
-static int run_copy(const Work *work) {
+static int run_kept_copy(const Work *work) {
   memcpy(work->target, work->source, work->size);
-  if (work->data != NULL) free(work->data);
+  free(work->data);
   return SUCCESS;
 }
 /* The legacy default stream comes after all blocking streams and they after it. */
@@ -146,8 +146,8 @@ static int run_or_enqueue(Stream *stream, const Work *work) {
   /* What is copied is what the memory holds now: later launches of the stream come after it. */
   Work kept = *work;
   kept.source = kept.data = malloc(work->size == 0 ? 1 : work->size);
-  memcpy(kept.data, work->source, work->size);
-  kept.run = run_copy;
+  memcpy(kept.data, stand_in_contents(work->source), work->size);
+  kept.run = run_kept_copy;
   enqueue(stream, &kept);
   return SUCCESS;
 }

@@ -9,29 +9,49 @@ import itertools
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from stand_in import StandInDriver
+from stand_in_libraries import DRIVER
 from torch.utils import _pytree as pytree
 
 #: What launches no kernel, or is made of other operations: it stays that of CUDA.
 _KEPT = (
     "empty", "empty_strided", "as_strided", "view", "_reshape_alias", "resize_", "set_", "record_stream", "is_pinned",
-    "_pin_memory", "_local_scalar_dense", "unfold", "view_as_real", "view_as_complex", "alias", "is_set_to", "_resize_output_",
-    "_assert_async", "_fused_sdp_choice", "_efficientzerotensor", "_unsafe_view",
+    "_pin_memory", "_local_scalar_dense", "unfold", "view_as_real", "view_as_complex", "is_set_to", "_efficientzerotensor",
 )  # fmt: skip
 _SYNCHRONIZED = {torch.ops.aten.nonzero, torch.ops.aten.masked_select}
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def start(driver: StandInDriver) -> None:
-    """Let every operation of CUDA tensors be computed on the host.
+_STARTED: list[Any] = []
 
-    Args:
-        driver: the one that torch has loaded.
+
+def start_where_loaded(devices: int = 2) -> StandInDriver | None:
+    """Compute operations of CUDA tensors on the host, where this torch has loaded the stand-in as its driver.
+
+    Returns:
+        The driver; None where torch has no CUDA, or that of a real GPU.
     """
-    computer = _Computer(driver)
+    if torch.version.cuda is None:
+        return None
+    try:
+        loaded = ctypes.CDLL(DRIVER)
+    except OSError:
+        return None
+    if not hasattr(loaded, "stand_in_log"):
+        return None
+    if not _STARTED:
+        driver = StandInDriver(Path(DRIVER))
+        driver.configure(devices=devices)
+        driver.run_late()
+        _STARTED.extend((driver, _replace_operations(_Computer(driver))))
+    return _STARTED[0]
+
+
+def _replace_operations(computer: "_Computer") -> Any:
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,10 +62,7 @@ def start(driver: StandInDriver) -> None:
                 op = getattr(getattr(torch.ops.aten, packet), overload or "default")
                 library.impl(rest, computer.implementation(op), "CUDA", allow_override=True)
         library.impl("copy_", computer.copy, "CUDA", allow_override=True)
-    _STARTED.append((library, computer))
-
-
-_STARTED: list[Any] = []
+    return library
 
 
 class _Computer:
@@ -76,30 +93,50 @@ class _Computer:
         if status:
             raise torch.AcceleratorError(f"CUDA error {status} of the stand-in")
 
+    def _on_host(self, leaf: Any) -> Any:
+        """See the memory of a tensor as one of the host; it is not kept from being used again."""
+        if not _is_on_gpu(leaf):
+            return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
+        if leaf.numel() == 0:
+            return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype)
+        span = 1 + sum((size - 1) * stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True))
+        address = self._driver.contents(leaf.data_ptr())
+        memory = (ctypes.c_ubyte * (span * leaf.element_size())).from_address(address)
+        found = torch.frombuffer(memory, dtype=leaf.dtype).as_strided(leaf.shape, leaf.stride())
+        found = found.conj() if leaf.is_conj() else found
+        return found._neg_view() if leaf.is_neg() else found
+
     def implementation(self, op: Any) -> Callable[..., Any]:
         """Make what an operation does for CUDA tensors."""
-        written = [argument.alias_info is not None and argument.alias_info.is_write for argument in op._schema.arguments]
-        names = [argument.name for argument in op._schema.arguments]
-        returns_written = any(result.alias_info is not None for result in op._schema.returns)
+        arguments, returns = op._schema.arguments, op._schema.returns
+        names = [argument.name for argument in arguments]
+        written = {argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write}
+        returns_written = any(result.alias_info is not None for result in returns)
+
+        of_tensors = {argument.name for argument in arguments if isinstance(argument.type, torch.TensorType)}
 
         def compute(*args: Any, **kwargs: Any) -> Any:
             given = dict(zip(names, args, strict=False)) | kwargs
+            if any(isinstance(given.get(name), int | float | complex) for name in of_tensors):
+                run = op.overloadpacket  # a number is no tensor of the operation any more
+            else:
+                run = op
             device = next(leaf.device for leaf in pytree.tree_leaves(given) if _is_on_gpu(leaf))
-            targets = [given[name] for name, is_written in zip(names, written, strict=True) if is_written and name in given]
+            targets = [given[name] for name in names if name in written and name in given]
             described = pytree.tree_map(_on_meta, (args, kwargs))
             if op.overloadpacket in _SYNCHRONIZED:
                 torch.cuda.synchronize()
-                return pytree.tree_map(lambda leaf: leaf.to(device), op(*pytree.tree_map(_on_host, args)))
-            shapes = op(*described[0], **described[1])
+                return pytree.tree_map(lambda leaf: leaf.to(device), op(*pytree.tree_map(self._on_host, args)))
+            shapes = run(*described[0], **described[1])
             if returns_written:
                 _resize(targets, shapes)
                 results = targets[0] if len(targets) == 1 else tuple(targets)
             else:
                 results = pytree.tree_map(lambda leaf: _like(leaf, device), shapes)
-            hosted, hosted_results = pytree.tree_map(_on_host, ((args, kwargs), results))
+            hosted, hosted_results = pytree.tree_map(self._on_host, ((args, kwargs), results))
 
             def work() -> None:
-                found = op(*hosted[0], **hosted[1])
+                found = run(*hosted[0], **hosted[1])
                 if not returns_written:
                     for one, other in zip(pytree.tree_leaves(hosted_results), pytree.tree_leaves(found), strict=True):
                         if isinstance(one, torch.Tensor):
@@ -112,9 +149,12 @@ class _Computer:
 
     def copy(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
         """Copy between tensors; what CUDA copies without a kernel is copied by its own functions."""
-        is_plain = target.dtype == source.dtype and target.is_contiguous() and source.is_contiguous()
+        is_lazy = any(tensor.is_conj() or tensor.is_neg() for tensor in (target, source))
+        if is_lazy and target.device != source.device:
+            return self.copy(target, source.resolve_conj().resolve_neg(), non_blocking)
+        is_plain = target.dtype == source.dtype and target.is_contiguous() and source.is_contiguous() and not is_lazy
         if target.device == source.device and not is_plain:
-            to, of = _on_host(target), _on_host(source.expand_as(target))
+            to, of = self._on_host(target), self._on_host(source.expand_as(target))
             self._give(target.device, lambda: to.copy_(of))
             return target
         keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
@@ -135,17 +175,6 @@ def _like(leaf: Any, device: torch.device) -> Any:
     if not isinstance(leaf, torch.Tensor):
         return leaf
     return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=device)
-
-
-def _on_host(leaf: Any) -> Any:
-    """See the memory of a tensor as one of the host; it is not kept from being used again."""
-    if not _is_on_gpu(leaf):
-        return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
-    span = 1 + sum((size - 1) * stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True))
-    if leaf.numel() == 0:
-        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype)
-    memory = (ctypes.c_ubyte * (span * leaf.element_size())).from_address(leaf.data_ptr())
-    return torch.frombuffer(memory, dtype=leaf.dtype).as_strided(leaf.shape, leaf.stride())
 
 
 def _resize(targets: list[Any], shapes: Any) -> None:
