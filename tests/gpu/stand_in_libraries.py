@@ -77,7 +77,7 @@ def _compile(folder: Path, name: str, functions: dict[str, str]) -> None:
     present = {symbol for made in objects for symbol in _symbols(made, "--defined-only")}
     generated, versions = folder / f"{name}.c", folder / f"{name}.versions"
     generated.write_text(_MISSING + "".join(f"MISSING({function})\n" for function in sorted({*functions} - present)))
-    versions.write_text(f"{next(iter(functions.values()), '') or name} {{ global: *; }};\n")
+    versions.write_text(f"{max(functions.values(), default='') or name} {{ global: *; }};\n")
     options = ["-shared", "-fPIC", "-w", "-pthread", f"-Wl,-soname,{name}", f"-Wl,--version-script={versions}"]
     linked = [folder / DRIVER] if name == RUNTIME else []
     _output(compiler, *options, "-o", str(folder / name), str(generated), *map(str, [*objects, *linked]))

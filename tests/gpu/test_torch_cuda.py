@@ -179,6 +179,11 @@ def ranges(device: str = "cpu", dtype: torch.dtype = torch.int32) -> tuple[Any, 
     return tuple(torch.tensor(array, dtype=dtype, device=device) for array in arrays)
 
 
+def take_memory() -> list[Any]:
+    """Take what torch has free for small tensors, and write it."""
+    return [torch.full((size,), -1, dtype=torch.int64, device=CUDA) for size in (8, 64, 128, 256) for _ in range(40)]
+
+
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 def test_ranges_of_the_host_and_of_the_device(where: str) -> None:
     x, y = rows(6, 3).requires_grad_(), rows(20, 3).requires_grad_()
@@ -203,7 +208,8 @@ def test_tables_of_ranges_outlive_what_other_streams_do_with_them() -> None:
         torch.cuda._sleep(10_000_000) if STAND_IN is None else None
         found = distances(x, y).sum(axis=1, ranges=given)
     del given  # the table's memory may be used again, but not before the other stream is done with it
-    taken = [torch.full((size,), -1, dtype=torch.int64, device=CUDA) for size in (8, 16, 24, 32, 64) for _ in range(8)]
+    taken = take_memory()
+    torch.cuda.current_stream().synchronize()
     side.synchronize()
     check(found, torch.where(KEPT, dense(x, y), 0.0).sum(1, True))
     del taken
@@ -517,9 +523,10 @@ def test_graphs_hold_gradients() -> None:
 def test_graphs_hold_the_tables_of_ranges() -> None:
     x, y = rows(6, 3), rows(20, 3)
     given = ranges()
+    distances(x, y).sum(axis=1, ranges=given)
     graph, found = captured(lambda: distances(x, y).sum(axis=1, ranges=given))
     del given
-    taken = [torch.full((size,), -1, dtype=torch.int64, device=CUDA) for size in (8, 16, 24, 32, 64) for _ in range(8)]
+    taken = take_memory()
     x.copy_(rows(6, 3))
     graph.replay()
     check(found, torch.where(KEPT, dense(x, y), 0.0).sum(1, True))
