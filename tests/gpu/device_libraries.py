@@ -82,9 +82,8 @@ class StreamLibrary:
     def __init__(self, driver: StandInDriver) -> None:
         self.driver = driver
         self.produced_on: int | None = None
-        self.cuda = SimpleNamespace(
-            get_current_stream=lambda: SimpleNamespace(ptr=STREAM), Device=lambda _: nullcontext()
-        )
+        self.stream = SimpleNamespace(ptr=STREAM, is_capturing=lambda: False)
+        self.cuda = SimpleNamespace(get_current_stream=lambda: self.stream, Device=lambda _: nullcontext())
 
     def array(self, array: Array, device: int = 0) -> DeviceArray:
         return DeviceArray(np.array(array), self, device)

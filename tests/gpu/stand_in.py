@@ -73,8 +73,15 @@ class StandInDriver:
         self._library.stand_in_set_free_bytes(size)
 
     def run_late(self) -> None:
-        """Let work run as late as the rules of streams allow, and end the process where the host touches a device."""
+        """Let work run as late as the rules of streams allow, until `run_at_once`."""
         self._library.stand_in_defer(1)
+
+    def run_at_once(self) -> None:
+        """Let work run when it is given to a stream."""
+        self._library.stand_in_defer(0)
+
+    def hide_memory(self) -> None:
+        """End the process where the host touches memory that is allocated on a device from now on."""
         self._library.stand_in_hide_memory(1)
 
     def contents(self, address: int) -> int:

@@ -22,7 +22,6 @@ _KEPT = (
     "empty", "empty_strided", "as_strided", "view", "_reshape_alias", "resize_", "set_", "record_stream", "is_pinned",
     "_pin_memory", "_local_scalar_dense", "unfold", "view_as_real", "view_as_complex", "is_set_to", "_efficientzerotensor",
 )  # fmt: skip
-_SYNCHRONIZED = {torch.ops.aten.nonzero, torch.ops.aten.masked_select}
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -47,6 +46,7 @@ def start_where_loaded(devices: int = 2) -> StandInDriver | None:
         driver = StandInDriver(Path(DRIVER))
         driver.configure(devices=devices)
         driver.run_late()
+        driver.hide_memory()
         _STARTED.extend((driver, _replace_operations(_Computer(driver))))
     return _STARTED[0]
 
@@ -110,8 +110,8 @@ class _Computer:
         """Make what an operation does for CUDA tensors."""
         arguments, returns = op._schema.arguments, op._schema.returns
         names = [argument.name for argument in arguments]
-        written = {argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write}
-        returns_written = any(result.alias_info is not None for result in returns)
+        written = {frozenset(one.alias_info.before_set): one.name for one in arguments if one.alias_info is not None}
+        returned = [written[frozenset(one.alias_info.before_set)] for one in returns if one.alias_info is not None]
 
         of_tensors = {argument.name for argument in arguments if isinstance(argument.type, torch.TensorType)}
 
@@ -122,13 +122,17 @@ class _Computer:
             else:
                 run = op
             device = next(leaf.device for leaf in pytree.tree_leaves(given) if _is_on_gpu(leaf))
-            targets = [given[name] for name in names if name in written and name in given]
             described = pytree.tree_map(_on_meta, (args, kwargs))
-            if op.overloadpacket in _SYNCHRONIZED:
-                torch.cuda.synchronize()
-                return pytree.tree_map(lambda leaf: leaf.to(device), op(*pytree.tree_map(self._on_host, args)))
-            shapes = run(*described[0], **described[1])
-            if returns_written:
+            try:
+                shapes = run(*described[0], **described[1])
+            except NotImplementedError:  # what it gives depends on values
+                torch.cuda.synchronize(device)
+                found = run(*pytree.tree_map(self._on_host, args), **pytree.tree_map(self._on_host, kwargs))
+                return pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, found)
+            if not returns:
+                results = None
+            elif returned:
+                targets = [given[name] for name in returned]
                 _resize(targets, shapes)
                 results = targets[0] if len(targets) == 1 else tuple(targets)
             else:
@@ -137,7 +141,7 @@ class _Computer:
 
             def work() -> None:
                 found = run(*hosted[0], **hosted[1])
-                if not returns_written:
+                if returns and not returned:
                     for one, other in zip(pytree.tree_leaves(hosted_results), pytree.tree_leaves(found), strict=True):
                         if isinstance(one, torch.Tensor):
                             one.copy_(other)

@@ -298,6 +298,38 @@ def test_the_second_device_is_used_from_the_first() -> None:
 
 
 @two_devices
+def test_gradients_of_two_devices_run_together() -> None:
+    y, v = rows(20, 3), rows(20, 2)
+    x = [rows(7, 3, device=device).requires_grad_() for device in (CUDA, OTHER)]
+    found = [gaussian(tensor, y.to(tensor.device), v.to(tensor.device)).square().sum() for tensor in x]
+    (found[0] + found[1].to(CUDA)).backward()
+    for tensor in x:
+        dual = host(tensor).requires_grad_()
+        dense_gaussian(dual, host(y), host(v)).square().sum().backward()
+        check(tensor.grad, dual.grad, tensor.device)
+
+
+@two_devices
+def test_the_current_device_may_be_another_one() -> None:
+    x, y, v = rows(7, 3).requires_grad_(), rows(20, 3), rows(20, 2)
+    with torch.cuda.device(OTHER):
+        found = gaussian(x, y, v)
+        found.sum().backward()
+    check(found.detach(), dense_gaussian(host(x), host(y), host(v)))
+    assert x.grad.device == CUDA
+
+
+def test_a_thread_that_has_not_used_cuda() -> None:
+    x, y, v = rows(7, 3), rows(20, 3), rows(20, 2)
+    torch.cuda.synchronize()
+    found = []
+    thread = threading.Thread(target=lambda: found.append(gaussian(x, y, v)))
+    thread.start()
+    thread.join()
+    check(found[0], dense_gaussian(host(x), host(y), host(v)))
+
+
+@two_devices
 def test_devices_that_differ_are_refused() -> None:
     x, y = rows(7, 3), rows(20, 3, device=OTHER)
     with pytest.raises(DeviceError, match="lie on the devices cuda:0 and cuda:1, expected one"):
@@ -335,10 +367,12 @@ def test_tensors_of_the_host_run_on_the_gpu() -> None:
 def test_a_default_device_does_not_move_what_is_on_the_host() -> None:
     x, y = rows(7, 3), rows(20, 3)
     expected = (dense(x, y) * 0.5).sum(1, True)
-    with torch.device(CUDA):
-        check((distances(x, y) * 0.5).sum(axis=1), expected)
-        check((distances(x.cpu(), y.cpu()) * 0.5).sum(axis=1), expected, torch.device("cpu"))
-        check((distances(x, y) * 0.5).sum(axis=1, ranges=None), expected)
+    for default in (CUDA, torch.device("cuda", torch.cuda.device_count() - 1)):
+        with torch.device(default):
+            check((distances(x, y) * 0.5).sum(axis=1), expected)
+            check((distances(x.cpu(), y.cpu()) * 0.5).sum(axis=1), expected, torch.device("cpu"))
+            found = torch.func.grad(lambda x: (distances(x, y) * [0.5]).mean(axis=1).sum())(x)
+            check(found, host(x) - host(y).mean(0))
 
 
 # Derivatives ----------------------------------------------------------------------------------------------------------
@@ -391,6 +425,16 @@ def test_transforms_of_torch() -> None:
     check(torch.func.hessian(total)(x[0][:2]), torch.func.hessian(reference)(host(x[0][:2])))
 
 
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_transforms_of_torch_take_ranges(where: str) -> None:
+    x, y = rows(6, 3), rows(20, 3)
+    given = ranges(where)
+    dual = host(x).requires_grad_()
+    torch.where(KEPT, (dual[:, None] - host(y)).square().sum(-1), 0.0).sum(1).square().sum().backward()
+    found = torch.func.grad(lambda x: distances(x, y).sum(axis=1, ranges=given).square().sum())(x)
+    check(found, dual.grad)
+
+
 def test_parameters_are_fitted() -> None:
     x, y = rows(7, 3), rows(9, 3)
     scale = torch.nn.Parameter(torch.tensor([0.5], device=CUDA))
@@ -437,6 +481,52 @@ def test_checkpoints_and_hooks() -> None:
     check(x.grad, host(saved))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_nothing_is_waited_for_by_what_decides_nothing() -> None:
+    x, y, v = rows(7, 3).requires_grad_(), rows(20, 3), rows(20, 2)
+
+    def run() -> None:
+        gaussian(x, y, v).sum().backward()
+        (distances(x, y) * 0.7 + [0.1]).logsumexp(axis=1)
+        (Pm(torch.tensor(0.5)) * Vi(x).sqdist(Vj(y))).sum(axis=1)
+        distances(x, y).Kmin(2, axis=1).sum().backward()
+        distances(x, y).mean(axis=1)
+        distances(x, y).var(axis=1)
+
+    run()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_inference_and_deterministic_modes(where: str) -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.inference_mode():
+            x, y = rows(6, 3), rows(20, 3)
+            found = distances(x, y).sum(axis=1, ranges=ranges(where))
+            check(found, torch.where(KEPT, dense(x, y), 0.0).sum(1, True))
+            check(distances(x, y).sum(axis=1), dense(x, y).sum(1, True))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_scaled_gradients_of_mixed_precision() -> None:
+    x, y, v = torch.nn.Parameter(rows(7, 3)), rows(20, 3), rows(20, 2)
+    before, optimizer, scaler = x.detach().clone(), torch.optim.SGD([x], lr=0.1), torch.amp.GradScaler("cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = gaussian(x, y, v).square().sum()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    dual = host(before).requires_grad_()
+    dense_gaussian(dual, host(y), host(v)).square().sum().backward()
+    torch.testing.assert_close(host(x), host(before) - 0.1 * dual.grad, rtol=2e-2, atol=2e-2)
+
+
 def test_autocast_has_its_say() -> None:
     x, y, v = rows(7, 3), rows(20, 3), rows(20, 2)
     with torch.autocast("cuda", dtype=torch.float16):
@@ -446,7 +536,8 @@ def test_autocast_has_its_say() -> None:
 # Compiled, exported, captured -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # as of the backend's own first try
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "cudagraphs"])
 def test_compiled_functions(backend: str) -> None:
     compiled = torch.compile(gaussian, fullgraph=True, backend=backend)
     x, y, v = rows(7, 3).requires_grad_(), rows(20, 3), rows(20, 2)
@@ -520,9 +611,25 @@ def test_graphs_hold_gradients() -> None:
     check(gradient, dual.grad)
 
 
-def test_graphs_hold_the_tables_of_ranges() -> None:
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream")  # as of every graphed function
+def test_functions_become_graphs() -> None:
+    x, y, v = rows(7, 3), rows(20, 3), rows(20, 2)
+    graphed = torch.cuda.make_graphed_callables(gaussian, (x.clone().requires_grad_(), y, v.clone().requires_grad_()))
+    inputs = [rows(7, 3).requires_grad_(), y, rows(20, 2).requires_grad_()]
+    found = graphed(*inputs)
+    found.square().sum().backward()
+    dual = [host(tensor).requires_grad_() for tensor in inputs]
+    expected = dense_gaussian(*dual)
+    expected.square().sum().backward()
+    check(found.detach(), expected.detach())
+    check(inputs[0].grad, dual[0].grad)
+    check(inputs[2].grad, dual[2].grad)
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_graphs_hold_the_tables_of_ranges(where: str) -> None:
     x, y = rows(6, 3), rows(20, 3)
-    given = ranges()
+    given = ranges(where)
     distances(x, y).sum(axis=1, ranges=given)
     graph, found = captured(lambda: distances(x, y).sum(axis=1, ranges=given))
     del given
