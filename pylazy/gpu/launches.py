@@ -112,7 +112,7 @@ _read_by_graphs: dict[int, Any] = {}
 
 
 def keep_for_graphs(table: Table) -> None:
-    """Keep a table for as long as the process lives: the user has the other arrays of a captured launch, but not this."""
+    """Keep a table as long as the process lives: the user has the other arrays of a captured launch, but not this."""
     _read_by_graphs[table.pointer] = table.keep
 
 

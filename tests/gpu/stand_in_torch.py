@@ -1,7 +1,7 @@
 """Operations of torch on CUDA tensors of a stand-in, computed on the host.
 
-All of torch is that of a GPU, its allocator, streams, autograd's threads and graphs, but for what an operation computes:
-that is done by torch's own CPU operation on the same memory, when the stream comes to it.
+All of torch is that of a GPU, its allocator, streams, threads of autograd and graphs, but for what an operation
+computes: that is done by torch's own CPU operation on the same memory, when the stream comes to it.
 """
 
 import ctypes
@@ -20,7 +20,8 @@ from torch.utils import _pytree as pytree
 #: What launches no kernel, or is made of other operations: it stays that of CUDA.
 _KEPT = (
     "empty", "empty_strided", "as_strided", "view", "_reshape_alias", "resize_", "set_", "record_stream", "is_pinned",
-    "_pin_memory", "_local_scalar_dense", "unfold", "view_as_real", "view_as_complex", "is_set_to", "_efficientzerotensor",
+    "_pin_memory", "_local_scalar_dense", "unfold", "view_as_real", "view_as_complex", "is_set_to",
+    "_efficientzerotensor",
 )  # fmt: skip
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
