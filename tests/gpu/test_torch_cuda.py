@@ -645,7 +645,7 @@ def test_a_first_call_is_captured_where_the_driver_can() -> None:
             found = (distances(x, y).cos() / 7).tanh().sum(axis=1)
     except (DeviceError, RuntimeError) as error:
         first = error.__context__ if isinstance(error.__context__, DeviceError) else error
-        assert "run the same call once before" in str(first)  # noqa: PT017  a driver before 12.3 refuses
+        assert "run the same call once before" in str(first)
         return
     graph.replay()
     check(found, (dense(x, y).cos() / 7).tanh().sum(1, True))
