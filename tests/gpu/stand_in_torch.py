@@ -9,12 +9,13 @@ import itertools
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from stand_in import StandInDriver
-from stand_in_libraries import DRIVER
+from stand_in_libraries import DRIVER, RUNTIME
 from torch.utils import _pytree as pytree
 
 #: What launches no kernel, or is made of other operations: it stays that of CUDA.
@@ -24,8 +25,6 @@ _KEPT = (
     "_efficientzerotensor",
 )  # fmt: skip
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
 _STARTED: list[Any] = []
 
 
@@ -75,12 +74,12 @@ class _Computer:
         self._numbers = itertools.count(1)
         self._copy_of_cuda = torch.library.get_kernel("aten::copy_", "CUDA")
         self._function = _HOST_FUNCTION(self._run)
-        self._submit = ctypes.CDLL("libcudart.so.13").cudaLaunchHostFunc
+        self._submit = ctypes.CDLL(RUNTIME).cudaLaunchHostFunc
         self._submit.argtypes = (ctypes.c_void_p, _HOST_FUNCTION, ctypes.c_void_p)
 
     def _run(self, number: int) -> None:
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch._C._DisableFuncTorch():
                 self._work[number]()  # kept: a graph may run it again
         except Exception as error:  # noqa: BLE001  it may not pass through C
             traceback.print_exc()
@@ -99,7 +98,7 @@ class _Computer:
         if not _is_on_gpu(leaf):
             return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
         if leaf.numel() == 0:
-            return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype)
+            return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="cpu")
         span = 1 + sum((size - 1) * stride for size, stride in zip(leaf.shape, leaf.stride(), strict=True))
         address = self._driver.contents(leaf.data_ptr())
         memory = (ctypes.c_ubyte * (span * leaf.element_size())).from_address(address)
@@ -109,48 +108,35 @@ class _Computer:
 
     def implementation(self, op: Any) -> Callable[..., Any]:
         """Make what an operation does for CUDA tensors."""
-        arguments, returns = op._schema.arguments, op._schema.returns
-        names = [argument.name for argument in arguments]
-        written = {frozenset(one.alias_info.before_set): one.name for one in arguments if one.alias_info is not None}
-        returned = [written[frozenset(one.alias_info.before_set)] for one in returns if one.alias_info is not None]
+        return partial(self._compute, _Signature.of(op))
 
-        of_tensors = {argument.name for argument in arguments if isinstance(argument.type, torch.TensorType)}
+    def _compute(self, signature: "_Signature", *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(signature.names, args, strict=False)) | kwargs
+        device = next(leaf.device for leaf in pytree.tree_leaves(given) if _is_on_gpu(leaf))
+        run = signature.run_for(given)
+        on_meta, on_host = (pytree.tree_map(place, (args, kwargs)) for place in (_on_meta, self._on_host))
+        try:
+            described = run(*on_meta[0], **on_meta[1])
+        except NotImplementedError:  # what it gives depends on values
+            torch.cuda.synchronize(device)
+            found = run(*on_host[0], **on_host[1])
+            return pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, found)
+        if signature.returned:
+            targets = [given[name] for name in signature.returned]
+            _resize(targets, described)
+            on_host = pytree.tree_map(self._on_host, (args, kwargs))
+            self._give(device, lambda: run(*on_host[0], **on_host[1]))
+            return targets[0] if len(targets) == 1 else tuple(targets)
+        results = pytree.tree_map(lambda leaf: _like(leaf, device), described)
+        hosted = [self._on_host(leaf) for leaf in pytree.tree_leaves(results) if isinstance(leaf, torch.Tensor)]
 
-        def compute(*args: Any, **kwargs: Any) -> Any:
-            given = dict(zip(names, args, strict=False)) | kwargs
-            if any(isinstance(given.get(name), int | float | complex) for name in of_tensors):
-                run = op.overloadpacket  # a number is no tensor of the operation any more
-            else:
-                run = op
-            device = next(leaf.device for leaf in pytree.tree_leaves(given) if _is_on_gpu(leaf))
-            described = pytree.tree_map(_on_meta, (args, kwargs))
-            try:
-                shapes = run(*described[0], **described[1])
-            except NotImplementedError:  # what it gives depends on values
-                torch.cuda.synchronize(device)
-                found = run(*pytree.tree_map(self._on_host, args), **pytree.tree_map(self._on_host, kwargs))
-                return pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, found)
-            if not returns:
-                results = None
-            elif returned:
-                targets = [given[name] for name in returned]
-                _resize(targets, shapes)
-                results = targets[0] if len(targets) == 1 else tuple(targets)
-            else:
-                results = pytree.tree_map(lambda leaf: _like(leaf, device), shapes)
-            hosted, hosted_results = pytree.tree_map(self._on_host, ((args, kwargs), results))
+        def work() -> None:
+            found = pytree.tree_leaves(run(*on_host[0], **on_host[1]))
+            for one, other in zip(hosted, [leaf for leaf in found if isinstance(leaf, torch.Tensor)], strict=True):
+                one.copy_(other)
 
-            def work() -> None:
-                found = run(*hosted[0], **hosted[1])
-                if returns and not returned:
-                    for one, other in zip(pytree.tree_leaves(hosted_results), pytree.tree_leaves(found), strict=True):
-                        if isinstance(one, torch.Tensor):
-                            one.copy_(other)
-
-            self._give(device, work)
-            return results
-
-        return compute
+        self._give(device, work)
+        return results
 
     def copy(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
         """Copy between tensors; what CUDA copies without a kernel is copied by its own functions."""
@@ -164,6 +150,38 @@ class _Computer:
             return target
         keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
         return self._copy_of_cuda.call_boxed(keys, target, source, non_blocking)
+
+
+class _Signature(NamedTuple):
+    """What an operation takes and gives.
+
+    Attributes:
+        op: the overload.
+        names: of its arguments.
+        tensors: those of them that are tensors.
+        returned: those that are written and given back; empty where the results are new.
+    """
+
+    op: Any
+    names: tuple[str, ...]
+    tensors: frozenset[str]
+    returned: tuple[str, ...]
+
+    @staticmethod
+    def of(op: Any) -> "_Signature":
+        arguments, returns = op._schema.arguments, op._schema.returns
+        aliases = {frozenset(one.alias_info.before_set): one.name for one in arguments if one.alias_info is not None}
+        return _Signature(
+            op,
+            tuple(argument.name for argument in arguments),
+            frozenset(argument.name for argument in arguments if isinstance(argument.type, torch.TensorType)),
+            tuple(aliases[frozenset(one.alias_info.before_set)] for one in returns if one.alias_info is not None),
+        )
+
+    def run_for(self, given: dict[str, Any]) -> Any:
+        """Give the overload, or all of them where a tensor of one was a number, and arrives as such."""
+        is_number = any(isinstance(given.get(name), int | float | complex) for name in self.tensors)
+        return self.op.overloadpacket if is_number else self.op
 
 
 def _is_on_gpu(leaf: Any) -> bool:
