@@ -115,10 +115,11 @@ static int drain(Stream *stream) {
 }
 int drain_device(int device) {
   int status = SUCCESS;
-  for (Stream *stream = streams; stream != NULL; stream = stream->next) {
-    if (device >= 0 && stream->device != device) continue;
-    const int found = drain(stream);
-    if (status == SUCCESS) status = found;
+  for (int found = 1; found;) { /* in turn, as streams may run at the same time */
+    found = 0;
+    for (Stream *stream = streams; stream != NULL; stream = stream->next) {
+      if (device < 0 || stream->device == device) found |= step(stream, &status);
+    }
   }
   return status;
 }
