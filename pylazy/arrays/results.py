@@ -76,6 +76,15 @@ def in_kind_of(result: Any, v: Any) -> Any:
     return result.detach().cpu().numpy() if is_tensor(result) else readable(result).array
 
 
+def placed_beside(v: Any, sources: Sequence[Source]) -> Any:
+    """Copy a NumPy array to the GPU where the tensors among the sources lie, for callers that know no other arrays."""
+    if isinstance(v, np.ndarray):
+        for source in sources:
+            if source.kind == TORCH and source.array.is_cuda:
+                return sys.modules["torch"].from_numpy(np.ascontiguousarray(v)).to(source.array.device)
+    return v
+
+
 def quotient(result: Any, count: Any) -> Any:
     """Divide by a number of terms, or an array of such like the result; there is no quotient by none or less."""
     if isinstance(count, int):

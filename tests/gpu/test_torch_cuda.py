@@ -466,6 +466,25 @@ def test_linear_systems() -> None:
     torch.testing.assert_close(host(data.grad), dual.grad, rtol=1e-3, atol=1e-3)
 
 
+def test_operators() -> None:
+    x, y = rows(7, 3), rows(5, 3)
+    unit = torch.eye(7, dtype=torch.float64)
+    kernel, other = (-dense(x, x)).exp(), (-dense(x, y)).exp()
+    shifted = (-distances(x, x)).exp() + 2 * pylazy.identity()
+    check(shifted.dense(), kernel + 2 * unit)
+    check(shifted.diagonal(), (kernel + 2 * unit).diagonal())
+    rectangular = (-distances(x, y)).exp()
+    check((rectangular @ rectangular.T).dense(), other @ other.T)
+    ones = np.ones((7, 1), np.float32)
+    for found, expected in (
+        (shifted.matvec(ones), (kernel + 2 * unit).sum(1, True)),
+        (rectangular.rmatvec(ones), other.sum(0)[:, None]),
+        ((1j * rectangular).rmatvec(ones), -1j * other.sum(0)[:, None]),
+    ):
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+
+
 def test_checkpoints_and_hooks() -> None:
     from torch.utils.checkpoint import checkpoint
 

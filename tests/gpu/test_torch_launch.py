@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pylazy import DeviceError, Pm, Vi, Vj
 from pylazy.arrays import source_devices
+from pylazy.arrays.results import placed_beside
 from pylazy.arrays.sources import TORCH, Located, Source
 from pylazy.gpu import launches
 from pylazy.gpu.launches import Target
@@ -199,6 +200,17 @@ def test_numbers_of_the_host_may_stand_before_cuda_tensors() -> None:
         sources = [Source(TORCH, tensor, batch=0, dtype="float32", weak=False, view="") for tensor in given]
         assert isinstance(source_devices.place_of(TORCH, sources, None), TorchPlace)
         assert source_devices.place_of(TORCH, sources[:1], None) is None
+
+
+def test_arrays_for_callers_that_know_no_tensors_are_copied_beside_them() -> None:
+    v = np.ones(3, np.float32)
+    with FakeTensorMode():
+        sources = [
+            Source(TORCH, torch.empty(7, 3, device=device), batch=0, dtype="float32", weak=False, view="")
+            for device in ("cuda:1", "cpu")
+        ]
+        assert str(placed_beside(v, sources[:1]).device) == "cuda:1"
+        assert placed_beside(v, sources[1:]) is v
 
 
 RANGES = tuple(np.array(given) for given in ([[0, 7]], [1], [[0, 9]], [[0, 9]], [1], [[0, 7]]))
