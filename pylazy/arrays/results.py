@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,13 @@ def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
     if kind != TORCH:
         return np.empty(shape, NUMPY_DTYPES[dtype])
     torch = sys.modules["torch"]
-    return torch.empty(shape, dtype=getattr(torch, dtype))
+    return torch.empty(shape, dtype=getattr(torch, dtype), device=host_device())
+
+
+@cache
+def host_device() -> Any:
+    """The CPU, as torch names it: `torch.set_default_device` means new data, and not results of what lies there."""
+    return sys.modules["torch"].device("cpu")
 
 
 def converted(result: Any, dtype: str) -> Any:
@@ -69,6 +76,15 @@ def in_kind_of(result: Any, v: Any) -> Any:
     if not isinstance(v, np.ndarray) or isinstance(result, np.ndarray) or is_traced(result):
         return result
     return result.detach().cpu().numpy() if is_tensor(result) else readable(result).array
+
+
+def placed_beside(v: Any, sources: Sequence[Source]) -> Any:
+    """Copy a NumPy array to the GPU where the tensors among the sources lie, for callers that know no other arrays."""
+    if isinstance(v, np.ndarray):
+        for source in sources:
+            if source.kind == TORCH and source.array.is_cuda:
+                return sys.modules["torch"].from_numpy(np.ascontiguousarray(v)).to(source.array.device)
+    return v
 
 
 def quotient(result: Any, count: Any) -> Any:

@@ -58,7 +58,8 @@ def place_of(kind: str, sources: Sequence[Source], backend: Backend | None) -> P
                     from pylazy.gpu.torch_place import TorchPlace
 
                     return TorchPlace.of(source.array.device, backend)
-                break
+                if source.array.ndim:  # a number of the host may stand before tensors of a GPU
+                    break
     if kind == DEVICE:
         from pylazy.gpu.library_places import place_of_library
 

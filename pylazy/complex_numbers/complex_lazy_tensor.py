@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
+from pylazy.arrays.results import in_kind_of
 from pylazy.arrays.sources import NUMPY, TORCH, ComplexPart, Source
 from pylazy.complex_numbers.complex_arithmetic import Complex, zeros
 from pylazy.complex_numbers.complex_arrays import (
@@ -134,7 +135,10 @@ class ComplexLazyTensor(LazyTensor):
 
     def rmatvec(self, v: Any) -> Any:
         """`K.conj().T @ v`, as scipy.sparse.linalg means it."""
-        return self.conj().T @ v
+        return in_kind_of(self.conj().T @ self._beside(v), v)
+
+    def _beside(self, v: Any) -> Any:
+        return planar_of(self)._beside(v)
 
     @property
     def real(self) -> LazyTensor:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pylazy.arrays.array_libraries import is_seen, is_tensor, is_traced
 from pylazy.arrays.imported_arrays import Imported, readable
-from pylazy.arrays.results import converted, detached, given_back, in_kind_of
+from pylazy.arrays.results import converted, detached, given_back, host_device, in_kind_of
 from pylazy.arrays.source_devices import check_devices
 from pylazy.arrays.sources import DEVICE, DLPACK, NUMPY, TORCH, own_array, remembers, source_like
 from pylazy.differentiation.array_spaces import is_device_array, library_beside
@@ -291,7 +291,8 @@ class FormulaOperator:
         if self.kind in (NUMPY, DLPACK):
             return np.array(np.broadcast_to(np.asarray(b), self.shape), dtype=self.dtype)
         torch = sys.modules["torch"]
-        return torch.as_tensor(b).to(getattr(torch, self.dtype)).expand(self.shape).contiguous()
+        b = b if is_tensor(b) else torch.as_tensor(b, device=host_device())
+        return b.to(getattr(torch, self.dtype)).expand(self.shape).contiguous()
 
     def given_back(self, solution: Any) -> Any:
         """Hand a solution over to the library whose arrays are among the data, if that is neither NumPy nor torch."""

@@ -133,9 +133,8 @@ class StreamLibrary:
     def __init__(self, driver: StandInDriver) -> None:
         self.driver = driver
         self.produced_on: int | None = None
-        self.cuda = SimpleNamespace(
-            get_current_stream=lambda: SimpleNamespace(ptr=STREAM), Device=lambda _: nullcontext()
-        )
+        self.stream = SimpleNamespace(ptr=STREAM, is_capturing=lambda: False)
+        self.cuda = SimpleNamespace(get_current_stream=lambda: self.stream, Device=lambda _: nullcontext())
         self.add = SimpleNamespace(at=lambda array, key, x: np.add.at(array.array, _unwrapped(key), x.array))
 
     def array(self, array: Array, device: int = 0) -> DeviceArray:

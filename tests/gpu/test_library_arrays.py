@@ -1,5 +1,6 @@
 """Arrays of other libraries on a GPU, by doubles of CuPy and JAX on a driver that stands in for CUDA's."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from pylazy import (
     identity,
 )
 from pylazy.gpu import dlpack
+from pylazy.gpu import launches as gpu_launches
 
 Array = Any  # an ndarray
 X, Y, V = rows(7), rows(300), rows(300, 2)
@@ -148,6 +150,22 @@ def test_the_stream_of_an_array_is_waited_for(library: StreamLibrary) -> None:
     calls = [call for call in library.driver.calls() if call.startswith(("cuEventRecord", "cuStreamWait", "cuLaunch"))]
     assert calls[:2] == ["cuEventRecord stream=99", f"cuStreamWaitEvent stream={STREAM}"]
     assert calls[-1].startswith("cuLaunchKernel")
+
+
+def test_every_stream_has_tables_of_its_own_and_graphs_keep_them(
+    library: StreamLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied, kept = [], {}
+    monkeypatch.setattr(library, "asarray", lambda words: copied.append(library.array(words)) or copied[-1])
+    monkeypatch.setattr(gpu_launches, "_read_by_graphs", kept)
+    given = tuple(np.array(array) for array in ([[0, 7]], [1], [[0, 300]], [[0, 300]], [1], [[0, 7]]))
+    x, y = library.array(X), library.array(Y)
+    for pointer, is_capturing, tables in ((STREAM, False, 1), (STREAM, False, 1), (STREAM + 2, True, 2)):
+        library.stream = SimpleNamespace(ptr=pointer, is_capturing=lambda is_capturing=is_capturing: is_capturing)
+        found = Vi(x).sqdist(Vj(y)).sum(axis=1, ranges=given)
+        check_same(unwrapped(found), Vi(X).sqdist(Vj(Y)).sum(axis=1))
+        assert len(copied) == tables
+    assert list(kept.values()) == copied[1:]
 
 
 def test_the_device_of_the_arrays_is_the_one(library: StreamLibrary) -> None:
