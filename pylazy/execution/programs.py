@@ -230,7 +230,7 @@ def _compiler_versions() -> tuple[str, ...]:
     from pathlib import Path
 
     source = hashlib.sha256()
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]  # the package
     # A release changes its version, a checkout does not: the text of the compiler stands for both.
     for path in (folder / "trace.py", folder / "reductions.py", *sorted((folder / "compiler").rglob("*.py"))):
         if path.exists():
@@ -244,9 +244,10 @@ def _installed_version(package: str) -> str:
     from pathlib import Path
 
     spec = find_spec(package.replace("-", "_"))
-    if spec is None or spec.origin is None:
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    if not places:
         return f"no {package}"
-    folder = Path(spec.origin).parent.parent
+    folder = Path(places[0]).parent
     return " ".join(sorted(found.name for found in folder.glob(f"{package.replace('-', '_')}-*.dist-info")))
 
 
