@@ -28,7 +28,7 @@ class Shape:
     lanes: int
     row_vectors: int
     register_limit: int
-    #: The columns of a row come in chunks; there are so many of them that each has a sum of its own.
+    #: Columns come in chunks, and each chunk has a sum of its own: not where they are few.
     has_chunks: bool = True
 
     def panel(self, slots: int, element: ir.Type) -> Panel:

@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_values import Position
-from pylazy.compiler.nests.cpu_memory import CACHE_LINE_BYTES, Panel, address, load, prefetch, shuffle, store
+from pylazy.compiler.nests.cpu_memory import (
+    CACHE_LINE_BYTES,
+    Panel,
+    address,
+    load,
+    load_upwards,
+    prefetch,
+    shuffle,
+    store,
+)
 from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imin, imul, number
 
 #: Rows up to this long are loaded as one long vector and taken apart; longer ones are transposed square by square.
@@ -92,7 +101,7 @@ def _pack_whole(panel: Panel, source: ir.Value, first_row: ir.Value) -> None:
         first = iadd(first_row, number(row * panel.lanes))
         start = address(source, panel.element, base=imul(first, number(panel.slots)))
         if panel.slots <= WIDE_DIM:
-            wide = load(start, ir.VectorType.get([panel.slots * panel.lanes], panel.element))
+            wide = load_upwards(start, panel.slots * panel.lanes, panel.element)
             for slot in range(panel.slots):
                 panel.write(take_component(wide, panel.slots, slot), Position(slot), row)
         else:
