@@ -27,10 +27,11 @@ class FewColumnNest(ReduceNest):
         self.wide: dict[ir.Value, list[ir.Value]] = {}
 
     def allocate(self) -> None:
-        """Keep panels for long rows; the memory of the others is for copies of rows."""
+        """Keep panels for long rows, and where there is one lane; the memory of the others is for copies of rows."""
         super().allocate()
-        self.short_rows = {source: panel for source, panel in self.panels.items() if panel.slots <= WIDE_DIM}
-        self.panels = {source: panel for source, panel in self.panels.items() if panel.slots > WIDE_DIM}
+        if self.lanes > 1:
+            self.short_rows = {source: panel for source, panel in self.panels.items() if panel.slots <= WIDE_DIM}
+            self.panels = {source: panel for source, panel in self.panels.items() if panel.slots > WIDE_DIM}
 
     def sweep(self, first_row: ir.Value, split: ir.Value) -> None:
         """Emit the rows of a tile over all columns."""

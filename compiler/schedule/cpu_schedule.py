@@ -99,9 +99,10 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
     elif few_columns:
         column_chunk = 0
+    register_limit = _register_limit(registers)
     # Two vectors as one of four registers: LLVM then orders the code of all four side by side.
     if registers < 32 and column_chunk == 0 and row_vectors == 2:
-        lanes, row_vectors = 2 * lanes, 1
+        lanes, row_vectors, register_limit = 2 * lanes, 1, register_limit // 2
     elif registers < 32 and lane_axis == "columns" and column_step == 2 and _is_narrow_function_sum(body):
         lanes, column_step = 2 * lanes, 1
     return CpuSchedule(
@@ -113,7 +114,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         column_chunk=column_chunk,
         unroll_limit=UNROLL_LIMIT,
         inner_step=INNER_STEP,
-        register_limit=_register_limit(registers),
+        register_limit=register_limit,
         cost=max(0.1, cycles * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
     )
 
