@@ -83,3 +83,10 @@ def test_every_module_of_the_compiler_is_a_source():
 def test_without_files_the_version_of_pylazy_is_left(monkeypatch, tmp_path):
     monkeypatch.setattr(compiler_versions, "_PACKAGE_FOLDER", str(tmp_path / "pylazy.zip"))
     assert versions()[0] == pylazy.__version__
+
+
+def test_versions_name_the_packages_that_make_the_code():
+    llvm, mlir = versions()[1:3]
+    assert llvm.startswith("llvmlite-")
+    assert mlir.startswith("torch_mlir-")  # a package without __init__.py
+    assert compiler_versions._installed_version("no-such-package") == "no no-such-package"

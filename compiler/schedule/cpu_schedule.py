@@ -31,8 +31,8 @@ _BLOCK_FUNCTION_CYCLES = 60.0
 #: Columns go in lanes for every row anew only if they have no more elements than this: longer ones cost more to take
 #: apart.
 COLUMN_LANE_DIM = 8
-#: Where columns are few, registers hold two vectors of rows of no more elements than this.
-_TWO_ROWS_DIM = 4
+#: Registers hold two vectors of rows, or of columns in lanes, of no more elements than this.
+_SIDE_BY_SIDE_DIM = 4
 #: Where columns are few, the rows of a tile have no more elements than this: they lie on the stack.
 _FEW_COLUMNS_DIM = 256
 #: The most rows that share the transposed columns of a chunk, where rows are few.
@@ -80,6 +80,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
     # With few registers, vectors of two: constants and columns are then loaded once for both.
     lanes = target.lanes(value_bits(body)) * (1 if registers == 32 else 2)
     lanes = _fewer_lanes(body, lanes)
+    cycles = _cycles(body) / lanes
     block = _block_of_few_columns(body, registers) if few_columns else _block(body, registers)
     row_vectors, column_step = _at_most(_most_copies(body), *block)
     lane_axis, shared_rows, column_chunk = "rows", 1, COLUMN_CHUNK
@@ -96,6 +97,14 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         and not operation.operands  # the intervals of a table are short
     ):
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
+    elif few_columns:
+        column_chunk = 0
+    register_limit = _register_limit(registers)
+    # Two vectors as one of four registers: LLVM then orders the code of all four side by side.
+    if registers < 32 and column_chunk == 0 and row_vectors == 2:
+        lanes, row_vectors, register_limit = 2 * lanes, 1, register_limit // 2
+    elif registers < 32 and lane_axis == "columns" and column_step == 2 and _is_narrow_function_sum(body):
+        lanes, column_step = 2 * lanes, 1
     return CpuSchedule(
         lanes=lanes,
         lane_axis=lane_axis,
@@ -105,8 +114,8 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         column_chunk=column_chunk,
         unroll_limit=UNROLL_LIMIT,
         inner_step=INNER_STEP,
-        register_limit=_register_limit(registers),
-        cost=max(0.1, _cycles(body) / lanes * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
+        register_limit=register_limit,
+        cost=max(0.1, cycles * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
     )
 
 
@@ -129,6 +138,17 @@ def _columns_are_shared(operation: Any, registers: int, lanes: int) -> bool:
         and lanes * _column_bytes(body) <= _MAX_PANEL_BYTES
         and (attribute(operation, "rows") != "" or _column_dim(body) > COLUMN_LANE_DIM)
         and not operation.operands  # the intervals of a table are short
+    )
+
+
+def _is_narrow_function_sum(body: Any) -> bool:
+    """Tell whether a body sums one or two numbers, in which there are functions, over short columns."""
+    accumulations = accumulations_in(body)
+    return (
+        all(attribute(op, "kind") in _SUMS for op in accumulations)
+        and sum(inner_dim(op.operands[0]) for op in accumulations) <= 2
+        and _function_cycles(body) > 0
+        and _column_dim(body) <= _SIDE_BY_SIDE_DIM
     )
 
 
@@ -189,7 +209,7 @@ def _block_of_few_columns(body: Any, registers: int) -> tuple[int, int]:
         return row_vectors, column_step
     if widest > UNROLL_LIMIT:
         return 2, 2
-    if sum(loaded_dims(body, 0)) > _TWO_ROWS_DIM:
+    if sum(loaded_dims(body, 0)) > _SIDE_BY_SIDE_DIM:
         return 1, 2
     return 2, (1 if kinds <= _SUMS else 2)
 
@@ -201,13 +221,18 @@ def _widest(body: Any) -> int:
 
 def _most_copies(body: Any) -> int:
     """Choose the most copies of the body in one block: long functions overlap without others, and compile slowly."""
-    cycles = sum(
+    cycles = _function_cycles(body)
+    copies = _BODY_OPERATIONS // max(1, _operations(body))
+    return min(copies, int(_BLOCK_FUNCTION_CYCLES // cycles)) if cycles else copies
+
+
+def _function_cycles(body: Any) -> float:
+    """Estimate the cycles that functions such as exp take, where they are not in loops of their own."""
+    return sum(
         inner_dim(op.results[0]) * OP_CYCLES.get(name_of(op), 1.0)
         for op in body.operations
         if name_of(op).startswith("math.") and inner_dim(op.results[0]) <= UNROLL_LIMIT
     )
-    copies = _BODY_OPERATIONS // max(1, _operations(body))
-    return min(copies, int(_BLOCK_FUNCTION_CYCLES // cycles)) if cycles else copies
 
 
 def _at_most(bodies: int, row_vectors: int, column_step: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import numpy as np
 from pylazy.arrays.array_libraries import NUMPY_DTYPES, is_tensor, is_traced
 from pylazy.arrays.imported_arrays import UNREADABLE, namespace_of, readable
 from pylazy.arrays.memory_layout import numpy_address
+from pylazy.arrays.result_memory import LEAST_BYTES, recycled
 from pylazy.arrays.source_devices import library_of
 from pylazy.arrays.sources import TORCH, Source
 
@@ -32,9 +33,13 @@ def given_back(result: Any, sources: Sequence[Source]) -> Any:
 def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
     """Allocate a result, its elements not set."""
     if kind != TORCH:
-        return np.empty(shape, NUMPY_DTYPES[dtype])
+        made = np.empty(shape, NUMPY_DTYPES[dtype])
+        return made if made.nbytes < LEAST_BYTES else recycled(made)
     torch = sys.modules["torch"]
-    return torch.empty(shape, dtype=getattr(torch, dtype), device=host_device())
+    tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=host_device())
+    if tensor.nbytes < LEAST_BYTES:
+        return tensor
+    return torch.from_numpy(recycled(np.empty(shape, NUMPY_DTYPES[dtype])))
 
 
 @cache

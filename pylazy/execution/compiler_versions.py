@@ -53,7 +53,8 @@ def _installed_version(package: str) -> str:
 
     name = package.replace("-", "_")
     spec = PathFinder.find_spec(name)
-    if spec is None or spec.origin is None:
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []  # torch_mlir has no __init__.py
+    if not places:
         return f"no {package}"
-    folders = os.listdir(os.path.dirname(os.path.dirname(spec.origin)))
+    folders = os.listdir(os.path.dirname(places[0]))
     return " ".join(sorted(found for found in folders if found.startswith(f"{name}-") and found.endswith(".dist-info")))
