@@ -8,6 +8,7 @@ Developer's Manual defines VSCALEF so that scalef(NaN, inf) = inf and scalef(NaN
 from dataclasses import dataclass
 
 from pylazy.compiler.math_approximations import avx512
+from pylazy.compiler.math_approximations.value_bounds import bounds_of, without_sign
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
@@ -57,6 +58,11 @@ _EXP_RANGE = {32: _Range(-105.0, 90.0), 64: _Range(-747.0, 711.0)}
 _EXP2_RANGE = {32: _Range(-151.0, 129.0), 64: _Range(-1077.0, 1025.0)}
 _EXPM1_RANGE = {32: _Range(-20.0, 89.0), 64: _Range(-40.0, 710.0)}
 
+# Where x is known to stay below, 2^(n + 64) is a normal number for all n: one more product makes 2^n of it, rounded
+# once, in place of two powers of about half of n.
+_NO_LARGE_VALUES = 40.0
+_SCALED_UP = 64
+
 
 def emit_remainder_of_log_2(
     m: VectorMath, high: ir.Value, low: ir.Value | None = None
@@ -79,18 +85,35 @@ def emit_exp(m: VectorMath, x: ir.Value) -> ir.Value:
     """Return e^x within 2 ulp; results below the normal numbers are rounded as they must be."""
     if m.has_avx512_vectors:
         return avx512.emit_exp(m, x)
-    lowest, highest = m.const(_EXP_RANGE[m.bits].lowest), m.const(_EXP_RANGE[m.bits].highest)
-    inside = m.select(m.compare("ogt", x, lowest), x, lowest)
-    inside = m.select(m.compare("olt", inside, highest), inside, highest)
-    shifted = m.muladd(inside, m.const(LOG2_E), m.const(m.rounding_magic))
-    n = m.sub(shifted, m.const(m.rounding_magic))
+    y, sign = without_sign(x)
+    has_large_values = bounds_of(x).high > _NO_LARGE_VALUES
+    inside = _hold(m, y, sign, _EXP_RANGE[m.bits], has_large_values=has_large_values)
+    bias = m.exponent_bias + (m.exponent_bias if has_large_values else _SCALED_UP)
+    magic = m.const(m.rounding_magic + bias)
+    shifted = m.muladd(inside, m.const(sign * LOG2_E), magic)
+    n = m.sub(shifted, magic)
     first, second = LOG2_PARTS[m.bits]
-    r = m.muladd(n, m.const(-second), m.muladd(n, m.const(-first), inside))
+    r = m.muladd(n, m.const(-second), m.muladd(n, m.const(-first), inside if sign > 0 else m.neg(inside)))
+    power = _emit_exp_near_0(m, r)
+    if has_large_values:
+        return m.scale_by_biased(power, shifted)
+    scaled_up = m.from_bits(m.integer("shli", m.to_bits(shifted), m.mantissa_bits))
+    return m.mul(m.mul(power, scaled_up), m.const(2.0**-_SCALED_UP))
+
+
+def _hold(m: VectorMath, y: ir.Value, sign: float, within: _Range, *, has_large_values: bool) -> ir.Value:
+    """Return y, held where sign * y is in a range: there the result is a number, 0 or inf. NaN stays."""
+    lowest, highest = sign * within.lowest, sign * within.highest
+    if has_large_values:
+        return m.clamp(y, min(lowest, highest), max(lowest, highest))
+    return m.at_least(y, lowest) if sign > 0 else m.at_most(y, lowest)
+
+
+def _emit_exp_near_0(m: VectorMath, r: ir.Value) -> ir.Value:
+    """Return e^r for |r| <= log(2) / 2: with a short wait, since registers for other work to overlap are few."""
     square = m.mul(r, r)
     tail = m.polynomial_by_pairs(r, square, _EXP_TAIL[m.bits])
-    result = m.scale_by_shifted(m.muladd(tail, square, m.add(r, m.const(1.0))), shifted)
-    # e^x > x for every number: what this selects is the NaN.
-    return m.select(m.compare("ogt", result, x), result, x)
+    return m.muladd(tail, square, m.add(r, m.const(1.0)))
 
 
 def emit_exp_of_sum(m: VectorMath, high: ir.Value, low: ir.Value) -> ir.Value:

@@ -162,9 +162,9 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     widest = _widest(body)
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if is_vector(operand))
     if registers < 32:
-        if kinds & SELECTIONS or (results > 2 and widest > 12):
-            return 1, 4
-        return (1, 2) if kinds <= _SUMS and widest <= 12 else (1, 6)
+        if widest > UNROLL_LIMIT and results <= 2 and not kinds & SELECTIONS:
+            return 2, 2
+        return (1, 2) if kinds <= _SUMS and results <= 2 else (1, 4)
     if widest > UNROLL_LIMIT:
         return (1, 8) if results <= 2 or not kinds <= _SUMS else (1, 4)
     words = value_bits(body) // 32
