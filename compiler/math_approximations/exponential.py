@@ -111,9 +111,8 @@ def _hold(m: VectorMath, y: ir.Value, sign: float, within: _Range, *, has_large_
 
 def _emit_exp_near_0(m: VectorMath, r: ir.Value) -> ir.Value:
     """Return e^r for |r| <= log(2) / 2: with a short wait, since registers for other work to overlap are few."""
-    square = m.mul(r, r)
-    tail = m.polynomial_by_pairs(r, square, _EXP_TAIL[m.bits])
-    return m.muladd(tail, square, m.add(r, m.const(1.0)))
+    tail = m.polynomial_by_pairs(r, m.mul(r, r), _EXP_TAIL[m.bits])
+    return m.muladd(m.muladd(tail, r, m.const(1.0)), r, m.const(1.0))
 
 
 def emit_exp_of_sum(m: VectorMath, high: ir.Value, low: ir.Value) -> ir.Value:
