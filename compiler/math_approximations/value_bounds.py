@@ -21,7 +21,6 @@ class Bounds(NamedTuple):
 
 _ANY = Bounds(-math.inf, math.inf)
 _NOT_NEGATIVE = Bounds(0.0, math.inf)
-_BoundsOfOperand = Callable[[int], Bounds]  # of an operand by its number
 
 
 def bounds_of(value: ir.Value) -> Bounds:
@@ -41,27 +40,31 @@ def without_sign(x: ir.Value) -> tuple[ir.Value, float]:
 
 
 def _bounds(value: ir.Value, known: dict[ir.Value, Bounds]) -> Bounds:
-    if value in known:
-        return known[value]
-    owner = value.owner
-    if isinstance(owner, ir.Block):
-        return _ANY
-    rule = _RULES.get(owner.operation.name)
-    found = _ANY
-    if rule is not None:
-        operands = list(owner.operation.operands)
-        found = rule(owner.operation, lambda k: _bounds(operands[k], known))
-    known[value] = found
-    return found
+    if value not in known:
+        owner = value.owner
+        known[value] = _ANY if isinstance(owner, ir.Block) else _bounds_of_result(owner.operation, known)
+    return known[value]
 
 
-def _constant(op: ir.Operation, of: _BoundsOfOperand) -> Bounds:
-    attribute = op.attributes["value"]
-    if isinstance(attribute, ir.DenseElementsAttr) and attribute.is_splat:
-        attribute = attribute.get_splat_value()
-    if not isinstance(attribute, ir.FloatAttr) or math.isnan(attribute.value):
+def _bounds_of_result(op: ir.Operation, known: dict[ir.Value, Bounds]) -> Bounds:
+    if op.name == "arith.constant":
+        return _constant(op.attributes["value"])
+    rule = _RULES.get(op.name)
+    if rule is None:
         return _ANY
-    return Bounds(attribute.value, attribute.value)
+    operands = list(op.operands)
+    bounds = [_bounds(operand, known) for operand in operands]
+    if op.name in _PRODUCTS and operands[0] == operands[1]:
+        bounds[:2] = [_magnitude(bounds[0])] * 2
+    return rule(*bounds)
+
+
+def _constant(value: ir.Attribute) -> Bounds:
+    if isinstance(value, ir.DenseElementsAttr) and value.is_splat:
+        value = value.get_splat_value()
+    if not isinstance(value, ir.FloatAttr) or math.isnan(value.value):
+        return _ANY
+    return Bounds(value.value, value.value)
 
 
 def _sum(a: Bounds, b: Bounds) -> Bounds:
@@ -75,34 +78,34 @@ def _product(a: Bounds, b: Bounds) -> Bounds:
     return Bounds(min(ends), max(ends))
 
 
-def _multiplication(op: ir.Operation, of: _BoundsOfOperand) -> Bounds:
-    return _NOT_NEGATIVE if op.operands[0] == op.operands[1] else _product(of(0), of(1))
-
-
-def _quotient(op: ir.Operation, of: _BoundsOfOperand) -> Bounds:
+def _quotient(a: Bounds, divisor: Bounds) -> Bounds:
     """Follow the signs only."""
-    divisor = of(1)
     if divisor.low >= 0:
-        return _product(of(0), _NOT_NEGATIVE)
-    return _product(of(0), _negative(_NOT_NEGATIVE)) if divisor.high <= 0 else _ANY
+        return _product(a, _NOT_NEGATIVE)
+    return _product(a, _negative(_NOT_NEGATIVE)) if divisor.high <= 0 else _ANY
 
 
 def _negative(a: Bounds) -> Bounds:
     return Bounds(-a.high, -a.low)
 
 
-def _either(a: Bounds, b: Bounds) -> Bounds:
+def _magnitude(a: Bounds) -> Bounds:
+    return Bounds(0.0, max(abs(a.low), abs(a.high)))
+
+
+def _either(_condition: Bounds, a: Bounds, b: Bounds) -> Bounds:
     return Bounds(min(a.low, b.low), max(a.high, b.high))
 
 
-_RULES: dict[str, Callable[[ir.Operation, _BoundsOfOperand], Bounds]] = {
-    "arith.constant": _constant,
-    "arith.addf": lambda op, of: _sum(of(0), of(1)),
-    "arith.mulf": _multiplication,
-    "math.fma": lambda op, of: _sum(_multiplication(op, of), of(2)),
+_PRODUCTS = frozenset({"arith.mulf", "math.fma"})
+_RULES: dict[str, Callable[..., Bounds]] = {
+    "arith.addf": _sum,
+    "arith.mulf": _product,
     "arith.divf": _quotient,
-    "arith.negf": lambda op, of: _negative(of(0)),
-    "arith.select": lambda op, of: _either(of(1), of(2)),
-    "vector.broadcast": lambda op, of: of(0),
-    **dict.fromkeys(("math.absf", "math.sqrt", "math.exp", "math.exp2"), lambda op, of: _NOT_NEGATIVE),
+    "arith.negf": _negative,
+    "arith.select": _either,
+    "math.absf": _magnitude,
+    "math.fma": lambda a, b, c: _sum(_product(a, b), c),
+    "vector.broadcast": lambda a: a,
+    **dict.fromkeys(("math.sqrt", "math.exp", "math.exp2"), lambda _: _NOT_NEGATIVE),
 }

@@ -249,12 +249,46 @@ class VectorMath:
         for k in range(registers):
             first = range(k * lanes, (k + 1) * lanes)
             results.append(emitter(part, *(self._shuffle(v, v, part.float_type, first) for v in operands)))
-        while len(results) > 1:
-            lanes *= 2
+        return self._join(results)
+
+    @property
+    def registers_in_step(self) -> int:
+        """How many registers `in_step` keeps side by side; 0 where that does not pay."""
+        if not isinstance(self.target, CpuTarget) or not self.target.has_few_registers:
+            return 0
+        registers = (self.lanes or 0) // self.target.lanes(self.bits)
+        return registers if registers > 1 else 0
+
+    def in_step(self, a: ir.Value) -> ir.Value:
+        """Return a, for whose registers all work before comes before all work after.
+
+        With few registers, LLVM orders instructions so as to finish one register of a vector after the other, and then
+        each instruction waits for the one before. An empty assembler statement through which all registers pass keeps
+        them side by side; what that spills costs less.
+        """
+        registers = self.registers_in_step
+        lanes = (self.lanes or 0) // registers
+        part = self.with_shape(bits=self.bits, lanes=lanes).float_type
+        parts = [self._shuffle(a, a, part, range(k * lanes, (k + 1) * lanes)) for k in range(registers)]
+        context = self.loc.context
+        constraints = ",".join(["=x"] * registers + [str(k) for k in range(registers)])
+        attributes = {
+            "asm_string": ir.StringAttr.get("", context),
+            "constraints": ir.StringAttr.get(constraints, context),
+        }
+        struct = ir.Type.parse(f"!llvm.struct<({', '.join([str(part)] * registers)})>", context)
+        passed = self.op("llvm.inline_asm", parts, struct, attributes)
+        at = [ir.DenseI64ArrayAttr.get([k], context) for k in range(registers)]
+        return self._join([self.op("llvm.extractvalue", (passed,), part, {"position": k}) for k in at])
+
+    def _join(self, parts: list[ir.Value]) -> ir.Value:
+        """Return one vector of a power of two of equal vectors."""
+        while len(parts) > 1:
+            lanes = 2 * ir.VectorType(parts[0].type).shape[0]
             joined_type = self.with_shape(bits=self.bits, lanes=lanes).float_type
-            pairs = zip(results[::2], results[1::2], strict=True)
-            results = [self._shuffle(a, b, joined_type, range(lanes)) for a, b in pairs]
-        return results[0]
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [self._shuffle(a, b, joined_type, range(lanes)) for a, b in pairs]
+        return parts[0]
 
     def _shuffle(self, a: ir.Value, b: ir.Value, result_type: ir.Type, lanes: Sequence[int]) -> ir.Value:
         mask = ir.DenseI32ArrayAttr.get(list(lanes), self.loc.context)
