@@ -22,6 +22,7 @@ from pylazy.compiler.target import CpuTarget
 
 #: Vectors of rows in lanes where exponentials are to overlap and registers are few; see `VectorMath.in_step`.
 _VECTORS_OF_EXPONENTIALS = 8
+_OVERLAPPED_RESULTS = 4
 #: Elements of a long inner dimension in one turn of its loop.
 INNER_STEP = 8
 #: Columns in the first level of a two-level sum: the error of a sum grows with this, not with N.
@@ -212,7 +213,8 @@ def _overlaps_exponentials(operation: Any) -> bool:
     return (
         any(name_of(op) == "math.exp" for op in body.operations)
         and kinds <= _SUMS
-        and max(_widest(body), results) <= UNROLL_LIMIT
+        and _widest(body) <= UNROLL_LIMIT
+        and results <= _OVERLAPPED_RESULTS
         and not any(name_of(op) in _NOT_SHARED for op in body.operations)
         and not operation.operands  # the intervals of a table are short
     )
