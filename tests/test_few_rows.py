@@ -120,6 +120,8 @@ def test_choice_of_the_few_depends_on_both_extents() -> None:
     assert few_rows(Extents((), 10_000, 1), "float32") == "j"
     assert few_rows(Extents((), 1, 10), "float32") == ""
     assert few_rows(Extents((), 10_000, 10_000), "float64") == ""
+    assert few_rows(Extents((10, 100), 10, 20), "float64") == "j"
+    assert few_rows(Extents((10, 100), 100, 100), "float32") == ""
 
 
 def test_rows_that_fill_vectors_are_not_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +160,16 @@ def test_values_of_a_column_alone_are_right_where_rows_are_few() -> None:
     np.testing.assert_allclose(
         ((one * 0.5 - (Vj(y) * 0.7).sin()) ** 2).sum(-1).sum(axis=1).item(), dense[0].sum(), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("dim", [3, 12])
+def test_many_small_problems_match_dense(dim: int) -> None:
+    generator = np.random.default_rng(dim)
+    x, y = generator.random((9, 8, 7, 1, dim)), generator.random((9, 1, 1, 11, dim))
+    lazy = (-((LazyTensor(x) - LazyTensor(y)) ** 2).sum(-1)).exp()
+    dense = np.exp(-((x - y) ** 2).sum(-1))
+    np.testing.assert_allclose(lazy.sum(axis=3)[..., 0], dense.sum(3), rtol=1e-12)
+    np.testing.assert_allclose(lazy.sum(axis=2)[..., 0], dense.sum(2), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dim", [3, 12])

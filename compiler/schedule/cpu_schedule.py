@@ -20,6 +20,9 @@ from pylazy.compiler.schedule.body_costs import (
 )
 from pylazy.compiler.target import CpuTarget
 
+#: Vectors of rows in lanes where exponentials are to overlap and registers are few; see `VectorMath.in_step`.
+_VECTORS_OF_EXPONENTIALS = 8
+_OVERLAPPED_RESULTS = 4
 #: Elements of a long inner dimension in one turn of its loop.
 INNER_STEP = 8
 #: Columns in the first level of a two-level sum: the error of a sum grows with this, not with N.
@@ -82,6 +85,8 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
     lanes = _fewer_lanes(body, lanes)
     cycles = _cycles(body) / lanes
     block = _block_of_few_columns(body, registers) if few_columns else _block(body, registers)
+    if target.has_few_registers and not few_rows and not few_columns and _overlaps_exponentials(operation):
+        lanes, block = target.lanes(value_bits(body)) * _VECTORS_OF_EXPONENTIALS, (1, 2)
     row_vectors, column_step = _at_most(_most_copies(body), *block)
     lane_axis, shared_rows, column_chunk = "rows", 1, COLUMN_CHUNK
     if name_of(operation) == "reduction.map":
@@ -182,9 +187,9 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     widest = _widest(body)
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if is_vector(operand))
     if registers < 32:
-        if kinds & SELECTIONS or (results > 2 and widest > 12):
-            return 1, 4
-        return (1, 2) if kinds <= _SUMS and widest <= 12 else (1, 6)
+        if widest > UNROLL_LIMIT and results <= 2 and not kinds & SELECTIONS:
+            return 2, 2
+        return (1, 2) if kinds <= _SUMS and results <= 2 else (1, 4)
     if widest > UNROLL_LIMIT:
         return (1, 8) if results <= 2 or not kinds <= _SUMS else (1, 4)
     words = value_bits(body) // 32
@@ -217,6 +222,22 @@ def _block_of_few_columns(body: Any, registers: int) -> tuple[int, int]:
 def _widest(body: Any) -> int:
     """Give the largest inner dimension of a value of the body."""
     return max((inner_dim(value) for op in body.operations for value in op.results if is_vector(value)), default=1)
+
+
+def _overlaps_exponentials(operation: Any) -> bool:
+    """Tell whether exponentials of many rows side by side are what takes the time: sums of short columns."""
+    body = operation.regions[0].blocks[0]
+    accumulations = accumulations_in(body)
+    kinds = {attribute(op, "kind") for op in accumulations}
+    results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if is_vector(operand))
+    return (
+        any(name_of(op) == "math.exp" for op in body.operations)
+        and kinds <= _SUMS
+        and _widest(body) <= UNROLL_LIMIT
+        and results <= _OVERLAPPED_RESULTS
+        and not any(name_of(op) in _NOT_SHARED for op in body.operations)
+        and not operation.operands  # the intervals of a table are short
+    )
 
 
 def _most_copies(body: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -151,18 +152,23 @@ def find_by_text(text: str) -> Executable:
 find_by_text._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _MANY_COLUMNS = 256
+_MANY_BATCHES = 64
 _VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 64}  # elsewhere 32; see compiler.schedule
 
 
 def few_rows(extents: Extents, dtype: str) -> str:
     """Name the axis ("i" or "j", else "") whose rows fill few vectors, and badly, against many on the other axis.
 
-    Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle.
+    Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle. A batch of
+    many small problems takes the program for few columns, whose tiles of rows are small too.
     """
     rows, columns = extents.rows or 1, extents.columns or 1
-    if (rows < _MANY_COLUMNS and columns < _MANY_COLUMNS) or (rows > _MANY_COLUMNS and columns > _MANY_COLUMNS):
+    is_small = rows < _MANY_COLUMNS and columns < _MANY_COLUMNS
+    if (is_small and not extents.batch) or (rows > _MANY_COLUMNS and columns > _MANY_COLUMNS):
         return ""
     lanes = _VECTOR_BYTES.get(host_target(), 32) // (4 if dtype == "float32" else 8)
+    if is_small:
+        return "j" if rows <= 2 * lanes and math.prod(extents.batch) >= _MANY_BATCHES else ""
     if columns >= _MANY_COLUMNS and _leave_lanes_idle(rows, lanes):
         return "i"
     return "j" if rows >= _MANY_COLUMNS and _leave_lanes_idle(columns, lanes) else ""
