@@ -105,11 +105,11 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
     elif few_columns:
         column_chunk = 0
     register_limit = _register_limit(registers)
-    # Two vectors as one of four registers: LLVM then orders the code of all four side by side.
+    # Two vectors as one of four or eight registers: LLVM then orders the code of all side by side.
     if registers < 32 and column_chunk == 0 and row_vectors == 2:
         lanes, row_vectors, register_limit = 2 * lanes, 1, register_limit // 2
-    elif registers < 32 and lane_axis == "columns" and column_step == 2 and _is_narrow_function_sum(body):
-        lanes, column_step = 2 * lanes, 1
+    elif registers < 32 and lane_axis == "columns" and column_step == 2 and (wider := _narrow_function_sum(body)):
+        lanes, column_step = wider * lanes, 1
     return CpuSchedule(
         lanes=lanes,
         lane_axis=lane_axis,
@@ -146,15 +146,17 @@ def _columns_are_shared(operation: Any, registers: int, lanes: int) -> bool:
     )
 
 
-def _is_narrow_function_sum(body: Any) -> bool:
-    """Tell whether a body sums one or two numbers, in which there are functions, over short columns."""
+def _narrow_function_sum(body: Any) -> int:
+    """Choose how much wider vectors become where a body sums one or two numbers, with functions, over short columns."""
     accumulations = accumulations_in(body)
-    return (
+    results = sum(inner_dim(op.operands[0]) for op in accumulations)
+    is_narrow = (
         all(attribute(op, "kind") in _SUMS for op in accumulations)
-        and sum(inner_dim(op.operands[0]) for op in accumulations) <= 2
+        and results <= 2
         and _function_cycles(body) > 0
         and _column_dim(body) <= _SIDE_BY_SIDE_DIM
     )
+    return 4 // results if is_narrow else 0
 
 
 def _panel_columns(body: Any, block: int) -> int:
