@@ -12,6 +12,9 @@ def llvm_version() -> str:
     return ".".join(str(part) for part in binding().llvm_version_info)
 
 
+_EMPTY_STATEMENT = "\t#APP\n\t#NO_APP\n"  # nothing stands there: see VectorMath.in_step
+
+
 @functools.cache
 def _target_machine(target: CpuTarget) -> Any:
     """Make a code generator; ELF on all systems, since images are flat and carry no trace of the object format."""
@@ -41,4 +44,5 @@ def emit_assembly(llvm_text: str, *, target: CpuTarget) -> str:
     """
     with lock:
         machine = _target_machine(target)
-        return str(machine.emit_assembly(parse_llvm(llvm_text, triple=target.triple, machine=machine)))
+        text = str(machine.emit_assembly(parse_llvm(llvm_text, triple=target.triple, machine=machine)))
+    return text.replace(_EMPTY_STATEMENT, "")

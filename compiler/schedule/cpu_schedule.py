@@ -152,7 +152,7 @@ def _narrow_function_sum(body: Any) -> int:
     results = sum(inner_dim(op.operands[0]) for op in accumulations)
     is_narrow = (
         all(attribute(op, "kind") in _SUMS for op in accumulations)
-        and results <= 2
+        and 0 < results <= 2
         and _function_cycles(body) > 0
         and _column_dim(body) <= _SIDE_BY_SIDE_DIM
     )
