@@ -58,6 +58,8 @@ def is_complex(x: Any) -> bool:
         return False  # complex arrays of other libraries are refused by their dtype
     if isinstance(x, list | tuple):
         return any(is_complex(part) for part in x)
+    if isinstance(x, int | float):  # also a size that torch.compile keeps symbolic, which has no attributes
+        return False
     return isinstance(x, complex) or (is_tensor(x) and x.is_complex()) or (is_traced(x) and x.dtype.kind == "c")
 
 
