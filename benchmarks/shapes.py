@@ -53,14 +53,10 @@ def make_reader(count: int) -> Callable[[], Any]:
 
 
 def make_writer(count: int) -> Callable[[], Any]:
-    """Make the work of writing a new array, as a result is, by some threads."""
+    """Make the work of writing an array in memory that has been used before, as a result is, by some threads."""
     pool = ThreadPoolExecutor(count)
-
-    def write() -> None:
-        parts = np.array_split(np.empty(STREAMED_BYTES // 4, np.float32), count)
-        list(pool.map(lambda part: part.fill(1), parts))
-
-    return write
+    parts = np.array_split(np.zeros(STREAMED_BYTES // 4, np.float32), count)
+    return lambda: list(pool.map(lambda part: part.fill(1), parts))
 
 
 def _streams(count: int) -> list[Worker]:

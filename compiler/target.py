@@ -71,6 +71,11 @@ class CpuTarget:
         return self.level == "x86-64-v4"
 
     @property
+    def has_few_registers(self) -> bool:
+        """There are 16 vector registers for three operands and a multiply-add: AVX2."""
+        return self.level == "x86-64-v3"
+
+    @property
     def triple(self) -> str:
         """LLVM's target triple."""
         return _LEVELS[self.level].triple

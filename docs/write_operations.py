@@ -130,7 +130,7 @@ def _reduction_rows() -> Iterator[str]:
     yield _row("reduction", "meaning", "weight", "dtype of the result", "over nothing", "derivative")
     yield _row(*["---"] * 6)
     for row in REDUCTIONS.values():
-        dtype = row.dtype or ("int64" if row.index else "of the formula")
+        dtype = row.dtype or ("int64" if row.is_position else "of the formula")
         empty = "an error" if row.empty is None else str(bool(row.empty) if row.dtype == "bool" else row.empty)
         yield _row(f"`{row.name}`", row.meaning, row.weight, dtype, empty, _reduction_derivative(row))
 
@@ -138,7 +138,7 @@ def _reduction_rows() -> Iterator[str]:
 def _reduction_derivative(row: ReductionKind) -> str:
     if row.name in REDUCTION_DERIVATIVES:
         return "all orders"
-    return "none" if row.index or row.dtype else "that of the formula where it was selected"
+    return "none" if row.is_position or row.dtype else "that of the formula where it was selected"
 
 
 def _row(*cells: str) -> str:

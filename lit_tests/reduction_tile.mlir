@@ -83,10 +83,10 @@ func.func @kept(%ys: memref<?x1xf32>, %out: memref<?x1xf32>) {
 }
 
 // Rows are in lanes, unless they would leave many idle: then columns are, and all rows share a chunk of them; where an
-// axis of one row is all there is, nobody shares.
+// axis of one row is all there is, nobody shares. Columns that are few are one chunk.
 // CHECK-LABEL: func.func @few_rows(
 // CHECK: columns = "j", {{.*}}lane_axis = "columns", {{.*}}row_vectors = 1 : i64, rows = "i", shared_rows = 32 : i64
-// CHECK: columns = "i", {{.*}}lane_axis = "rows", {{.*}}rows = "j"
+// CHECK: column_chunk = 0 : i64, {{.*}}columns = "i", {{.*}}lane_axis = "rows", {{.*}}rows = "j"
 // CHECK: columns = "j", {{.*}}lane_axis = "columns", {{.*}}row_vectors = 1 : i64, rows = "", shared_rows = 1 : i64
 func.func @few_rows(%ys: memref<?x1xf32>, %a: memref<?x1xf32>, %b: memref<?x1xf32>, %c: memref<1x1xf32>) attributes {reduction.few_rows = "i"} {
   "reduction.map_reduce"() ({

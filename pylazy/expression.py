@@ -90,24 +90,32 @@ class Expression:
         return f"<Expression {self.op} axes={self.axes!r} dim={self.dim} dtype={self.dtype}>"
 
 
+def operands_first(root: Expression) -> Iterator[Expression]:
+    """Give every node of a formula once, each after its operands."""
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        pending = [operand for operand in node.operands if id(operand) not in seen]
+        if pending:
+            stack += pending
+            continue
+        stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+
+
 def _rows(root: Expression) -> Iterator[tuple[Any, ...]]:
     """Write all nodes, each after its operands, which are numbers of rows.
 
     Formulas built in a loop are deeper than pickle and copy may recurse, so they are given a flat list.
     """
     numbers: dict[int, int] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in numbers]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) not in numbers:
-            numbers[id(node)] = len(numbers)
-            operands = tuple([numbers[id(operand)] for operand in node.operands])
-            yield node.op, operands, node.attributes, node.axes, node.dim, node.dtype, node.source, tuple(node.location)
+    for node in operands_first(root):
+        numbers[id(node)] = len(numbers)
+        operands = tuple([numbers[id(operand)] for operand in node.operands])
+        yield node.op, operands, node.attributes, node.axes, node.dim, node.dtype, node.source, tuple(node.location)
 
 
 def _rebuild(rows: tuple[tuple[Any, ...], ...]) -> Expression:
@@ -254,16 +262,7 @@ def replace_leaves(root: Expression, replace: Callable[[Expression], Expression]
         replace: from a leaf to what takes its place, of the same inner dimension.
     """
     built: dict[int, Expression] = {}
-    stack = [root]
-    while stack:
-        node = stack[-1]
-        pending = [operand for operand in node.operands if id(operand) not in built]
-        if pending:
-            stack += pending
-            continue
-        stack.pop()
-        if id(node) in built:
-            continue
+    for node in operands_first(root):
         if not node.operands:
             built[id(node)] = replace(node)
             continue

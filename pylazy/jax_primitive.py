@@ -47,6 +47,15 @@ def call(template: Template, *given: Any, is_single: bool) -> Any:
     return results[0] if is_single else results
 
 
+def call_complex(template: Template, *given: Any, drop_inner: bool) -> Any:
+    """Call a reduction to complex numbers: all real parts, then all imaginary parts, of which JAX makes them."""
+    planar = call(template, *given, is_single=True)
+    planar = planar.astype(jnp.promote_types(planar.dtype, jnp.float32))
+    dim = planar.shape[-1] // 2
+    found = jax.lax.complex(planar[..., :dim], planar[..., dim:])
+    return found[..., 0] if drop_inner else found
+
+
 def call_spread(mean: Template, sums: Template, divisor: Divisor, *given: Any) -> Any:
     """Call a variance or a standard deviation; see `pylazy.spreads.Spread`."""
     read = _read(given)
@@ -59,9 +68,17 @@ def call_spread(mean: Template, sums: Template, divisor: Divisor, *given: Any) -
 
 
 def _read(given: Sequence[Any]) -> list[Any]:
-    arrays_given = [jnp.asarray(array) for array in given]
+    arrays_given = [_parts_in_turn(jnp.asarray(array)) for array in given]
     # A parameter may be a number; the template would make a new array of it, and we find ours by their identity.
     return [array.reshape(1) if array.ndim == 0 else array for array in arrays_given]
+
+
+def _parts_in_turn(array: Any) -> Any:
+    """See complex numbers as twice as many real ones."""
+    if array.dtype.kind != "c":
+        return array
+    parts = jnp.stack([array.real, array.imag], axis=-1)
+    return parts.reshape((*array.shape[:-1], -1) if array.ndim else (2,))
 
 
 class _Data:

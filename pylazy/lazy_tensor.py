@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylazy.arrays.imported_arrays import is_array, readable
-from pylazy.arrays.results import in_kind_of
+from pylazy.arrays.results import in_kind_of, placed_beside
 from pylazy.arrays.sources import array_source
+from pylazy.canonical_form import flatten
 from pylazy.complex_numbers.complex_methods import ComplexMethods
 from pylazy.execution.wanted_results import WANTED
 from pylazy.expression import TRANSPOSED, Expression, index, replace_leaves, variable
@@ -78,7 +79,7 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
                 return aslinearoperator(self) @ v
             return combine("mul", self, v)._reduce("j", wanted, options)
         if is_complex(v):
-            from pylazy.complex_numbers.complex_lazy_tensor import matrix_product
+            from pylazy.complex_numbers.complex_sums import matrix_product
 
             return matrix_product(self, v, options)
         if v.__class__ is not np.ndarray:
@@ -128,11 +129,14 @@ class LazyTensor(TensorMethods, StatisticMethods, DerivativeMethods, ComplexMeth
 
     def matvec(self, v: Any) -> Any:
         """`K @ v`, as scipy.sparse.linalg names it; an array for an array, also where K holds tensors."""
-        return in_kind_of(self @ v, v)
+        return in_kind_of(self @ self._beside(v), v)
 
     def rmatvec(self, v: Any) -> Any:
         """`K.T @ v`, as scipy.sparse.linalg names it; as `matvec`."""
-        return in_kind_of(self.T @ v, v)
+        return in_kind_of(self.T @ self._beside(v), v)
+
+    def _beside(self, v: Any) -> Any:
+        return placed_beside(v, flatten((self._expression,)).sources)
 
     matmat = matvec
     rmatmat = rmatvec

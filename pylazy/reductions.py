@@ -32,8 +32,7 @@ class Summation(NamedTuple):
 DEFAULT_SUMMATION = Summation()
 
 
-@dataclass(frozen=True)
-class ReductionKind:
+class ReductionKind(NamedTuple):
     """One row of the table.
 
     Attributes:
@@ -41,7 +40,7 @@ class ReductionKind:
         meaning: what the reduction computes, in one line.
         weight: "none", "optional" or "required": whether a second operand follows the formula.
         scalar: the formula must have inner dimension 1; the result has that of the weight if there is one.
-        index: the result is a position along the reduced axis, int64; else a value of the formula's dtype.
+        is_position: the result is a position along the reduced axis, int64; else a value of the formula's dtype.
         takes_k: the k best are kept; a row of the result is k rows of the formula's inner dimension.
         empty: the result over nothing, or None where there is none and asking is an error.
         differentiable: a gradient program exists for it.
@@ -55,7 +54,7 @@ class ReductionKind:
     meaning: str
     weight: str = "none"
     scalar: bool = False
-    index: bool = False
+    is_position: bool = False
     takes_k: bool = False
     empty: float | None = None
     differentiable: bool = False
@@ -70,7 +69,7 @@ class ReductionKind:
 
     def program_dtype(self, dtype: str) -> str:
         """The dtype of what the kernel writes."""
-        return "int64" if self.index else dtype
+        return "int64" if self.is_position else dtype
 
 
 _INF = float("inf")
@@ -114,8 +113,8 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
             ),
             ReductionKind("min", "smallest f; NaN if any is NaN", empty=_INF),
             ReductionKind("max", "largest f; NaN if any is NaN", empty=-_INF),
-            ReductionKind("argmin", "position of the first NaN, else of the first smallest f", index=True),
-            ReductionKind("argmax", "position of the first NaN, else of the first largest f", index=True),
+            ReductionKind("argmin", "position of the first NaN, else of the first smallest f", is_position=True),
+            ReductionKind("argmax", "position of the first NaN, else of the first largest f", is_position=True),
             ReductionKind("any", "whether any f is not 0; f is 0 or 1", empty=0, program="max", dtype="bool"),
             ReductionKind("all", "whether no f is 0; f is 0 or 1", empty=1, program="min", dtype="bool"),
             ReductionKind(
@@ -128,9 +127,9 @@ REDUCTIONS: Mapping[str, ReductionKind] = MappingProxyType(
                 schemes=("direct", "kahan"),
             ),
             ReductionKind("kmin", "the k smallest f, ascending, NaN last", takes_k=True),
-            ReductionKind("argkmin", "their positions, lowest first on ties", index=True, takes_k=True),
+            ReductionKind("argkmin", "their positions, lowest first on ties", is_position=True, takes_k=True),
             ReductionKind("kmax", "the k largest f, descending, NaN last", takes_k=True),
-            ReductionKind("argkmax", "their positions, lowest first on ties", index=True, takes_k=True),
+            ReductionKind("argkmax", "their positions, lowest first on ties", is_position=True, takes_k=True),
         )
     }
 )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pylazy.runtime.image_format import (
     fields_of,
@@ -18,7 +19,7 @@ from pylazy.runtime.image_format import (
     require_text,
     write_image,
 )
-from pylazy.runtime.kernel import AXES, MAX_PHASES, Buffer, check_buffers
+from pylazy.runtime.kernel import AXES, MAX_PHASES, Buffer, check_buffers, check_provenance
 
 GPU_MAGIC = b"PLZG"
 GPU_FORMAT_VERSION = 1
@@ -31,8 +32,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_THREADS = 1024
 
 
-@dataclass(frozen=True)
-class GpuKernel:
+class GpuKernel(NamedTuple):
     """One kernel of a GPU program, and how to launch it.
 
     Its parameters are the pointers of all buffers of the program; then, as int64, for each buffer the bytes from one
@@ -156,10 +156,7 @@ def _check_image(image: GpuImage) -> None:
         before = image.kernels[index - 1] if index else None
         merged = before is not None and before.splittable and before.rows == kernel.rows
         require(not kernel.merges or merged, f"kernel {index} merges, but the one before it is not splittable")
-    require(isinstance(image.provenance, Mapping), "provenance is not a mapping")
-    for key, value in image.provenance.items():
-        require_text(key, what="a key of the provenance")
-        require_text(value, what=f"provenance of {key!r}")
+    check_provenance(image.provenance)
 
 
 def _check_kernel(kernel: GpuKernel, buffers: tuple[Buffer, ...], *, what: str) -> None:

@@ -4,7 +4,7 @@ import ctypes
 import struct
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pylazy.runtime.errors import InternalError
 from pylazy.runtime.gpu_image import GpuImage, GpuKernel
@@ -12,8 +12,7 @@ from pylazy.runtime.launch import AXIS_CODES, c_buffers
 from pylazy.runtime.native_library import CGpuGeometry, CGpuKernel, CGpuSizes, check, native_library
 
 
-@dataclass(frozen=True)
-class GpuGeometry:
+class GpuGeometry(NamedTuple):
     """How one kernel is launched.
 
     Attributes:

@@ -8,11 +8,11 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
 from pylazy.runtime.errors import KernelFormatError
+from pylazy.runtime.strict_json import parse_strict
 
 _PREFIX = struct.Struct("<4sIQQ")
 _HASH_BYTES = hashlib.sha256().digest_size
@@ -40,7 +40,7 @@ def read_image(data: bytes, magic: bytes, version: int, keys: tuple[str, ...]) -
 
 def fields_of(record: Any) -> dict[str, object]:
     """Give the fields of a record, as JSON writes them."""
-    written = {item.name: getattr(record, item.name) for item in fields(record)}
+    written: dict[str, object] = record._asdict()
     for name, default in _LATER_FIELDS.items():
         if written.get(name) == default:
             del written[name]  # so that who knows no such field reads all images that do not need it
@@ -74,22 +74,11 @@ def _split_sections(data: bytes, expected_magic: bytes, expected_version: int) -
 
 def _parse_json(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+        header = parse_strict(text.decode())
     except (ValueError, RecursionError) as error:
         raise KernelFormatError(f"kernel image: header is not JSON: {error}") from error
     require(type(header) is dict, "header is not an object")
     return dict(header)
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")
 
 
 def _require_keys(record: object, expected: tuple[str, ...], *, what: str) -> None:
@@ -102,10 +91,9 @@ def read_records(records: object, kind: type[Any], *, what: str) -> tuple[Any, .
     """Make records of one kind from a list of objects."""
     require(isinstance(records, list), f"{what}s are not a list")
     assert isinstance(records, list)
-    names = tuple(item.name for item in fields(kind))
     for index, record in enumerate(records):
         absent = [name for name in _LATER_FIELDS if isinstance(record, dict) and name not in record]
-        _require_keys(record, tuple(name for name in names if name not in absent), what=f"{what} {index}")
+        _require_keys(record, tuple(name for name in kind._fields if name not in absent), what=f"{what} {index}")
     return tuple(kind(**record) for record in records)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pylazy.runtime.image_format import (
     fields_of,
@@ -36,8 +37,7 @@ MAX_COST = 1e12
 _INT64_MAX = (1 << 63) - 1
 
 
-@dataclass(frozen=True)
-class Buffer:
+class Buffer(NamedTuple):
     """One array of a program.
 
     Attributes:
@@ -65,8 +65,7 @@ class Buffer:
         return self.dim * DTYPE_BYTES[self.dtype]
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(NamedTuple):
     """One parallel loop of a program.
 
     Attributes:
@@ -171,8 +170,17 @@ def _check_image(image: KernelImage) -> None:
         _check_phase(phase, code_bytes=len(image.code), what=f"phase {index}")
         _check_tile_table(phase, image.buffers, what=f"phase {index}")
     _check_merges(image.phases)
-    require(isinstance(image.provenance, Mapping), "provenance is not a mapping")
-    for key, value in image.provenance.items():
+    check_provenance(image.provenance)
+
+
+def check_provenance(provenance: Mapping[str, str]) -> None:
+    """Check the provenance of an image.
+
+    Raises:
+        KernelFormatError: it is no mapping from texts to texts.
+    """
+    require(isinstance(provenance, Mapping), "provenance is not a mapping")
+    for key, value in provenance.items():
         require_text(key, what="a key of the provenance")
         require_text(value, what=f"provenance of {key!r}")
 

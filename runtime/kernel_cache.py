@@ -1,5 +1,7 @@
 """Images of programs for CPUs and GPUs by key: in memory, then on disk."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import hashlib
@@ -7,23 +9,24 @@ import os
 import re
 import stat
 import sys
-import tempfile
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pylazy.runtime.errors import InternalError, KernelFormatError
 from pylazy.runtime.fork_lock import ForkLock
-from pylazy.runtime.gpu_image import GPU_MAGIC, GpuImage
-from pylazy.runtime.gpu_launch import GpuProgram
-from pylazy.runtime.kernel import FORMAT_VERSION, KernelImage
+from pylazy.runtime.kernel import FORMAT_VERSION, MAGIC, KernelImage
 from pylazy.runtime.launch import Program
 
-Image = KernelImage | GpuImage
-_Program = TypeVar("_Program", Program, GpuProgram)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pylazy.runtime.gpu_image import GpuImage
+    from pylazy.runtime.gpu_launch import GpuProgram
+
+    Image = KernelImage | GpuImage
+
+_Program = TypeVar("_Program", "Program", "GpuProgram")
 
 DEFAULT_CAPACITY = 1024
 MAX_ENTRY_BYTES = 256 << 20
@@ -33,10 +36,12 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-@dataclass
 class _Entry:
-    image: Any
-    program: Program | GpuProgram | None = None
+    __slots__ = ("image", "program")
+
+    def __init__(self, image: Any, program: Program | GpuProgram | None = None) -> None:
+        self.image = image
+        self.program = program
 
 
 class KernelCache:
@@ -46,14 +51,14 @@ class KernelCache:
     missing; what cannot be written stays in memory, with one warning. No entry is used before its hash is checked.
     """
 
-    def __init__(self, *, directory: Path | None, capacity: int = DEFAULT_CAPACITY) -> None:
+    def __init__(self, *, directory: str | os.PathLike[str] | None, capacity: int = DEFAULT_CAPACITY) -> None:
         """Make an empty memory over the entries of `directory`, which is made by the first write.
 
         Args:
             directory: where entries are kept; None for memory only.
             capacity: entries in memory; the least recently used one leaves first.
         """
-        self.directory = directory
+        self.directory = None if directory is None else os.fspath(directory)
         self._capacity = capacity
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._memory_lock = ForkLock()
@@ -86,6 +91,8 @@ class KernelCache:
 
     def gpu_program(self, key: str, build: Callable[[], GpuImage]) -> GpuProgram:
         """The GPU program of `key`, described to the runtime; otherwise as `program`."""
+        from pylazy.runtime.gpu_launch import GpuProgram
+
         return self._program(key, build, GpuProgram)
 
     def _program(self, key: str, build: Callable[[], Any], load: type[_Program]) -> _Program:
@@ -112,11 +119,14 @@ class KernelCache:
     def clear(self) -> None:
         """Forget the entries in memory and remove those on disk; nothing else in the folder is touched."""
         self.clear_memory()
-        if self.directory is None or not self.directory.is_dir():
+        if self.directory is None or not os.path.isdir(self.directory):
             return
-        for path in self.directory.iterdir():
-            if _KEY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-                path.unlink(missing_ok=True)
+        with os.scandir(self.directory) as found:
+            entries = [entry.path for entry in found if _KEY.fullmatch(entry.name)]
+        for path in entries:
+            if os.path.isfile(path) and not os.path.islink(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def _find(self, key: str) -> _Entry | None:
         entry = self._recall(key)
@@ -183,28 +193,26 @@ def key(*parts: str) -> str:
     return digest.hexdigest()
 
 
-def default_directory() -> Path | None:
+def default_directory() -> str | None:
     """Where kernels are kept: PYLAZY_CACHE_DIR, or the platform's cache folder; None if PYLAZY_CACHE=0 or no home."""
     if os.environ.get("PYLAZY_CACHE", "").strip() == "0":
         return None
     chosen = os.environ.get("PYLAZY_CACHE_DIR", "").strip()
     if chosen:
-        return Path(chosen)
-    try:
-        return _platform_cache_folder() / "pylazy"
-    except RuntimeError:  # no home folder
-        return None
+        return chosen
+    folder = _platform_cache_folder()
+    return None if folder.startswith("~") else os.path.join(folder, "pylazy")  # "~" stays where there is no home
 
 
-def _platform_cache_folder() -> Path:
+def _platform_cache_folder() -> str:
+    """The folder as text: pathlib takes 4 ms to import, which is a fifth of a first result from the disk."""
     if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA", "")
-        return Path(local) if local else Path.home() / "AppData" / "Local"
+        return os.environ.get("LOCALAPPDATA") or os.path.expanduser(os.path.join("~", "AppData", "Local"))
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
+        return os.path.expanduser("~/Library/Caches")
     configured = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG base directory specification: a relative path is invalid and ignored.
-    return Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
+    return configured if os.path.isabs(configured) else os.path.expanduser("~/.cache")
 
 
 def _entry_head(key: str) -> bytes:
@@ -212,11 +220,11 @@ def _entry_head(key: str) -> bytes:
     return _ENTRY_MAGIC + key.encode() + b"\n"
 
 
-def _read_entry(directory: Path, key: str) -> Image | None:
+def _read_entry(directory: str, key: str) -> Image | None:
     try:
-        if not _is_private(directory.stat()):
+        if not _is_private(os.stat(directory)):
             return None
-        data = _read_private_file(directory / key)
+        data = _read_private_file(os.path.join(directory, key))
     except OSError:
         return None
     head = _entry_head(key)
@@ -224,12 +232,18 @@ def _read_entry(directory: Path, key: str) -> Image | None:
         return None
     content = data[len(head) :]
     try:
-        return GpuImage.from_bytes(content) if content.startswith(GPU_MAGIC) else KernelImage.from_bytes(content)
+        return KernelImage.from_bytes(content) if content.startswith(MAGIC) else _read_gpu_image(content)
     except KernelFormatError:
         return None
 
 
-def _read_private_file(path: Path) -> bytes | None:
+def _read_gpu_image(content: bytes) -> GpuImage:
+    from pylazy.runtime.gpu_image import GpuImage
+
+    return GpuImage.from_bytes(content)
+
+
+def _read_private_file(path: str) -> bytes | None:
     flags = os.O_RDONLY
     for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # O_NONBLOCK: a pipe must not block us
         flags |= getattr(os, name, 0)
@@ -246,9 +260,11 @@ def _is_private(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
 
 
-def _write_entry(directory: Path, key: str, image: Image) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_private(directory.stat()):
+def _write_entry(directory: str, key: str, image: Image) -> None:
+    import tempfile  # with what it imports a fifth of a first result from the disk, which writes nothing
+
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    if not _is_private(os.stat(directory)):
         raise PermissionError("other users may write to this folder, or own it")
     descriptor, temporary = tempfile.mkstemp(prefix=f".{key[:16]}-", dir=directory)
     try:
@@ -256,7 +272,7 @@ def _write_entry(directory: Path, key: str, image: Image) -> None:
             file.write(_entry_head(key) + image.to_bytes())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, directory / key)
+        os.replace(temporary, os.path.join(directory, key))
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

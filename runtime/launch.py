@@ -5,7 +5,7 @@ import struct
 import sys
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pylazy.runtime.errors import DeviceError, InternalError
 from pylazy.runtime.kernel import CPU_LEVELS, Buffer, KernelImage, Phase
@@ -17,8 +17,7 @@ AXIS_CODES = {"": 0, "i": 1, "j": 2, "ij": 3}
 _X86_LEVELS = CPU_LEVELS[:3]
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """How a launch cuts one phase: a function of extents and batch count only, never of the number of threads."""
 
     rows: int

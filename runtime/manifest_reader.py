@@ -1,6 +1,5 @@
 """From the text of MANIFEST.json to its records, every field by the rule that it must keep."""
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from pylazy.runtime.manifest import (
     Manifest,
     Result,
 )
+from pylazy.runtime.strict_json import parse_strict
 
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_NESTING = 16
@@ -184,7 +184,7 @@ def read_launch(code: Code) -> tuple[tuple[Mapping[str, Any], ...], tuple[Buffer
 def _parse_json(data: bytes) -> Any:
     _check_nesting(data)
     try:
-        return json.loads(data.decode(), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+        return parse_strict(data.decode())
     except (ValueError, RecursionError) as error:
         raise BundleFormatError(f"bundle: {MANIFEST} is not JSON: {error}") from None
 
@@ -196,17 +196,6 @@ def _check_nesting(data: bytes) -> None:
         depth += 1 if found in b"[{" else -1
         if depth > MAX_NESTING:
             refuse(f"{MANIFEST} is nested more than {MAX_NESTING} deep")
-
-
-def _unique_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")
 
 
 def _check_version(found: Any) -> None:

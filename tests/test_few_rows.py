@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from pylazy import LazyTensor, Pm, Vi, Vj, get_num_threads, set_num_threads
-from pylazy.execution import programs
+from pylazy.compiler.compile import compile_cpu, stages_as_text
+from pylazy.execution import job, programs
 from pylazy.execution.programs import Extents, few_rows
+from pylazy.trace import trace
 
 Array = np.ndarray[Any, Any]
 
@@ -118,6 +120,8 @@ def test_choice_of_the_few_depends_on_both_extents() -> None:
     assert few_rows(Extents((), 10_000, 1), "float32") == "j"
     assert few_rows(Extents((), 1, 10), "float32") == ""
     assert few_rows(Extents((), 10_000, 10_000), "float64") == ""
+    assert few_rows(Extents((10, 100), 10, 20), "float64") == "j"
+    assert few_rows(Extents((10, 100), 100, 100), "float32") == ""
 
 
 def test_rows_that_fill_vectors_are_not_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +160,16 @@ def test_values_of_a_column_alone_are_right_where_rows_are_few() -> None:
     np.testing.assert_allclose(
         ((one * 0.5 - (Vj(y) * 0.7).sin()) ** 2).sum(-1).sum(axis=1).item(), dense[0].sum(), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("dim", [3, 12])
+def test_many_small_problems_match_dense(dim: int) -> None:
+    generator = np.random.default_rng(dim)
+    x, y = generator.random((9, 8, 7, 1, dim)), generator.random((9, 1, 1, 11, dim))
+    lazy = (-((LazyTensor(x) - LazyTensor(y)) ** 2).sum(-1)).exp()
+    dense = np.exp(-((x - y) ** 2).sum(-1))
+    np.testing.assert_allclose(lazy.sum(axis=3)[..., 0], dense.sum(3), rtol=1e-12)
+    np.testing.assert_allclose(lazy.sum(axis=2)[..., 0], dense.sum(2), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dim", [3, 12])
@@ -230,3 +244,82 @@ def test_formula_that_is_its_own_weight_is_right_where_columns_do_not_fill_a_vec
     dense = ((x[:, None] - y[None]) ** 2).sum(-1)
     expected = np.log((dense * np.exp(dense)).sum(1))
     np.testing.assert_allclose(lazy.logsumexp(axis=1, weight=lazy)[:, 0], expected, rtol=1e-13)
+
+
+#: Fewer rows than a tile; whole tiles and one that is not; more columns than this program is made for.
+FEW_COLUMNS = ((5, 1), (64, 3), (301, 2), (33, 1500))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [name for name in REDUCTIONS if "K" not in name])
+def test_program_for_few_columns_is_right_for_any_number_of_rows_and_columns(
+    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "few_rows", lambda extents, dtype: "j")
+    lazy, dense = REDUCTIONS[name]
+    for rows, columns in FEW_COLUMNS:
+        x, y = clouds(rows, columns, dtype)
+        found, expected = lazy(((Vi(x) - Vj(y)) ** 2).sum(-1)), dense(distances(x, y))
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=2e-5 if dtype == "float32" else 1e-12)
+
+
+def test_lists_of_few_columns_match_dense() -> None:
+    x, y = clouds(301, 11, "float64")
+    lazy, dense = ((Vi(x) - Vj(y)) ** 2).sum(-1), distances(x, y)
+    for k in (1, 4):  # one number goes to its place at once
+        np.testing.assert_array_equal(lazy.argKmin(k, axis=1), np.argsort(dense, axis=1, kind="stable")[:, :k])
+        np.testing.assert_allclose(lazy.Kmin(k, axis=1), np.sort(dense, axis=1)[:, :k], rtol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"sum_scheme": "kahan_scheme"}, {"dtype_acc": "float64"}, {}], ids=str)
+def test_every_kind_of_sum_over_few_columns_writes_its_rows_and_no_others(options: dict[str, str]) -> None:
+    x, y = clouds(270, 3, "float32")
+    lazy, dense = (-((Vi(x) - Vj(y)) ** 2).sum(-1)).exp(), np.exp(-distances(x, y))
+    for kind in ("sum", "mean"):
+        program = getattr(lazy, kind)(axis=1, call=False, **options).executable.load("j")
+        for rows in (5, 257, 270):
+            out = np.full((300, 1), 7, "float32")
+            program.run([x.ctypes.data, y.ctypes.data, out.ctypes.data], rows, 3)
+            np.testing.assert_allclose(out[:rows, 0], dense[:rows].sum(1), rtol=5e-6)  # a mean is divided later
+            assert (out[rows:] == 7).all()
+
+
+def test_few_columns_give_the_same_bits_for_any_number_of_threads() -> None:
+    x, y = clouds(3, 50_001, "float32")
+    before = get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 5):
+            set_num_threads(threads)
+            results.append(np.stack(sums(y, x)))
+    finally:
+        set_num_threads(before)
+    assert len({result.tobytes() for result in results}) == 1
+
+
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3", "x86-64-v4", "aarch64"])
+def test_few_columns_are_one_chunk_and_nothing_is_merged(target: str) -> None:
+    x, y = clouds(301, 3, "float32")
+    reduction = (-((Vi(x) - Vj(y)) ** 2).sum(-1)).exp().sum(axis=1, call=False)
+    (phase,) = compile_cpu(trace(reduction.executable.request, few_rows="j"), target).phases
+    assert not phase.splittable
+    assert phase.rows_per_tile == {"x86-64": 16, "x86-64-v3": 32, "x86-64-v4": 48, "aarch64": 12}[target]
+
+
+def test_rows_are_loaded_upwards() -> None:
+    x, y = clouds(1, 5000, "float32")
+    reduction = (-((Vi(x) - Vj(y)) ** 2).sum(-1)).exp().sum(axis=1, call=False)
+    llvm = stages_as_text(trace(reduction.executable.request, few_rows="i"), "x86-64-v3")["llvm"]
+    assert "load <16 x float>" in llvm
+    assert "load <96 x float>" not in llvm
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 7, 8])
+def test_elements_of_a_short_row_are_found_in_loops_too(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "few_rows", lambda extents, dtype: "j")
+    x, y = np.random.default_rng(dim).random((2, 70, dim))
+    y = y[:3]
+    long = Vj(np.ones((3, 20)))
+    lazy = (Vi(x).concat(long) - Vj(y).concat(long)).abs().sum(-1)
+    dense = np.abs(x[:, None] - y[None]).sum(-1)
+    np.testing.assert_allclose(lazy.sum(axis=1)[:, 0], dense.sum(1), rtol=1e-12)

@@ -92,7 +92,7 @@ def test_every_reduction_matches_oracle(name, axis, rng):
     assert len(results) == len(kinds)
     for kind, result in zip(kinds, results, strict=True):
         expected = reduce_dense(kind, operands, axis="ij"[axis], k=options.get("opt_arg", 0))
-        assert result.dtype == (np.int64 if REDUCTIONS[kind].index else np.float64)
+        assert result.dtype == (np.int64 if REDUCTIONS[kind].is_position else np.float64)
         assert_close(result, expected, dtype=np.float64, columns=M, scale=50.0)
 
 

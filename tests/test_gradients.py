@@ -362,8 +362,6 @@ REFUSALS = {
     "an element in place": (write_element, UnsupportedError, "read as an array"),
     "an argument in place": (write_argument, UnsupportedError, "is written to"),
     "out": (lambda x: Vi(x).sum(axis=1, out=np.ones((4, 3))).sum(), UnsupportedError, "out is given in a function"),
-    "complex formulas": (lambda x: (Vi(x) * 1j).sum(axis=1), UnsupportedError, "complex result of .*TracedArray"),
-    "complex arrays": (lambda x: (x * 1j).sum(), DtypeError, "expected real numbers"),
 }
 
 
@@ -378,7 +376,7 @@ def test_what_would_lose_a_derivative_is_refused_at_the_users_line(name):
 
 def test_arguments_that_have_no_derivative_are_refused():
     f = pylazy.grad(lambda x: Vi(x).sum(axis=1).sum())
-    for x in (np.ones((4, 3), dtype=int), np.ones((4, 3), dtype=complex), [[1.0]], None, True):
+    for x in (np.ones((4, 3), dtype=int), [[1.0]], None, True):
         with pytest.raises(DtypeError, match=r"argument 0 is .*, and a derivative of it is asked for"):
             f(x)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import pylazy
-from pylazy import Genred, Pm, ShapeError, UnsupportedError, Vi, Vj, jax_function
+from pylazy import ComplexLazyTensor, Genred, Pm, ShapeError, UnsupportedError, Vi, Vj, jax_function
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
 jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
@@ -240,12 +240,49 @@ def test_wrong_arguments_are_refused_at_the_users_line():
         (lambda: lazy(x, y[:, :2], b, p), ShapeError, "inner dimension 2 in its shape"),
         (lambda: jax.jit(called)(x, y, b[1:], p), ShapeError, "arrays of axis j have one size"),
         (lambda: jax_function((Vi(X) * Vj(Y)).sum(axis=1, call=False)), UnsupportedError, "has its data"),
-        (lambda: jax_function((Vi(0, 1) * 1j).sum(axis=1)), UnsupportedError, "has complex numbers"),
         (lambda: jax_function((Vi(X) * Vj(Y)).var(axis=1, call=False)), UnsupportedError, "has its data"),
     ):
         with pytest.raises(error, match=message) as raised:
             call()
         assert "test_jax.py" in str(raised.value)
+
+
+Z, W = (np.random.default_rng(seed).random((rows, 6)).view(complex) - 0.3j for seed, rows in ((3, 7), (4, 5)))
+VARIABLES = ComplexLazyTensor((0, 6, 0)), ComplexLazyTensor((1, 6, 1))
+
+
+COMPLEX = {
+    "complex result": (
+        (VARIABLES[0] * VARIABLES[1].conj()).exp().sum(axis=1),
+        lambda z, w: jnp.exp(z[:, None] * w.conj()).sum(1),
+    ),
+    "mean of one component": (
+        (VARIABLES[0] * VARIABLES[1]).sum(-1).mean(axis=0),
+        lambda z, w: (z[:, None] * w).sum(-1, keepdims=True).mean(0),
+    ),
+    "real result": (
+        abs(VARIABLES[0] - VARIABLES[1]).sum(axis=1),
+        lambda z, w: jnp.abs(z[:, None] - w).sum(1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_numbers_match_dense_jax(name):
+    reduction, dense = COMPLEX[name]
+    lazy = jax.jit(jax_function(reduction))
+    z, w = jnp.asarray(Z), jnp.asarray(W)
+    assert lazy(z, w).dtype == dense(z, w).dtype
+    assert_trees_close(lazy(z, w), dense(z, w))
+    assert_trees_close(lazy(Z.view(float), W.view(float)), dense(z, w))
+    assert_trees_close(jax.jvp(lazy, (z, w), (w[0] * z, z[:5])), jax.jvp(dense, (z, w), (w[0] * z, z[:5])))
+    size = lambda f: lambda z, w: (jnp.abs(f(z, w)) ** 2).sum()  # noqa: E731
+    assert_trees_close(jax.grad(size(lazy), (0, 1))(z, w), jax.grad(size(dense), (0, 1))(z, w))
+
+
+def test_complex_numbers_of_single_precision_stay_single():
+    lazy = jax_function(COMPLEX["complex result"][0])
+    assert lazy(Z.astype(np.complex64), W.astype(np.complex64)).dtype == jnp.complex64
 
 
 def test_ranges_are_refused():

@@ -91,6 +91,25 @@ def test_diagonal_matches_dense_matrices(name):
     np.testing.assert_allclose(make().diagonal(), np.diagonal(expected), rtol=1e-12)
 
 
+def test_diagonal_has_the_dtype_of_its_operator():
+    x = RNG.random((N, 3)).astype(np.float32)
+    K = (-Vi(x).sqdist(Vj(x))).exp()
+    assert (K + 2 * identity()).diagonal().dtype == np.float32
+    assert identity(3).diagonal().dtype == np.float64
+
+
+@pytest.mark.parametrize("factor", [1, 1j])
+def test_an_array_gives_an_array_where_the_matrix_holds_tensors(factor):
+    x = RNG.random((N, 3))
+    K = factor * (-Vi(x).sqdist(Vj(x))).exp()
+    of_tensors = factor * (-Vi(torch.from_numpy(x)).sqdist(Vj(torch.from_numpy(x)))).exp()
+    v = RNG.random(N)
+    for name in ("matvec", "rmatvec"):
+        found = getattr(of_tensors, name)(v)
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_allclose(found, getattr(K, name)(v), rtol=1e-12)
+
+
 def test_product_of_three_is_a_product_from_the_right():
     v = RNG.random(N)
     np.testing.assert_array_equal((K @ L @ L.T) @ v, K @ (L @ (L.T @ v)))

@@ -195,6 +195,24 @@ def test_module_parameters_are_accepted():
     torch.testing.assert_close(weight.grad, x.sum(0))
 
 
+@pytest.mark.parametrize("default", ["meta", "cpu"])
+def test_results_lie_where_their_tensors_do_and_not_on_the_default_device(default):
+    x, y, b = torch.rand(7, 3), torch.rand(5, 3), np.ones((7, 1), np.float32)
+    expected = (x[:, None] - y).square().sum(-1).sum(1, keepdim=True)
+    with torch.device(default):
+        found = [
+            Vi(x).sqdist(Vj(y)).sum(axis=1),
+            (Vi(x).sqdist(Vj(y)) * [2.0] / 2).sum(axis=1),
+            torch.func.vmap(lambda x: Vi(x).sqdist(Vj(y)).sum(axis=1))(x[None])[0],
+        ]
+        solution = (-Vi(x).sqdist(Vj(x))).exp().solve(b, alpha=1.0)
+        leaf = x.detach().requires_grad_()
+        Vi(leaf).sqdist(Vj(y)).Kmin(2, axis=1).sum().backward()
+    for result in found:
+        torch.testing.assert_close(result, expected)
+    assert (solution.device.type, leaf.grad.device.type) == ("cpu", "cpu")
+
+
 def test_no_grad_and_detached_tensors_make_no_graph(tensors):
     formula = LazyTensor(tensors["x"]).sqdist(LazyTensor(tensors["y"]))
     with torch.no_grad():

@@ -107,6 +107,28 @@ def test_positions_have_no_derivative_under_torch_func():
     assert not of_position.any()
 
 
+def test_ranges_are_tensors_inside_of_a_transformation():
+    x, y = torch.rand(6, 3), torch.rand(20, 3)
+    arrays = (
+        [[0, 3], [3, 6]], [1, 2], [[0, 12], [8, 20]],
+        [[0, 8], [8, 12], [12, 20]], [1, 2, 3], [[0, 3], [0, 6], [3, 6]],
+    )  # fmt: skip
+    kept = torch.zeros(6, 20, dtype=torch.bool)
+    kept[:3, :12] = kept[3:, 8:] = True
+
+    def lazy(x):
+        given = tuple(torch.tensor(array) for array in arrays)
+        return Vi(x).sqdist(Vj(y)).sum(axis=1, ranges=given).square().sum()
+
+    def dense(x):
+        return torch.where(kept, (x[:, None] - y).square().sum(-1), 0.0).sum(1).square().sum()
+
+    torch.testing.assert_close(grad(lazy)(x), grad(dense)(x))
+    outside = tuple(torch.tensor(array) for array in arrays)
+    found = jvp(lambda x: Vi(x).sqdist(Vj(y)).sum(axis=1, ranges=outside).square().sum(), (x,), (x,))
+    torch.testing.assert_close(found, jvp(dense, (x,), (x,)))
+
+
 def test_mapping_over_dimensions_that_the_formula_has_too():
     x = torch.rand(2, 5, 4, 1, 3, dtype=torch.float64)
     y = torch.rand(2, 1, 7, 3, dtype=torch.float64)

@@ -26,6 +26,7 @@ _STRUCTURE_INTRINSICS = "vector\\.(?:reduce|insert|extract)|masked|lifetime|expe
 _X86_INTRINSICS = (
     r"x86\.avx512\.mask\.(?:scalef|range|rndscale|reduce|getexp|getmant)\.p[sd]\.\d+"
     r"|x86\.avx512\.(?:rsqrt14|rcp14|fpclass)\.p[sd]\.\d+|x86\.avx512\.vpermi2var\.p[sd]\.\d+"
+    r"|x86\.avx\.rsqrt\.ps\.256"
 )
 _COMMON = rf"(?:{_FLOAT_INTRINSICS}|{_INTEGER_INTRINSICS}|{_STRUCTURE_INTRINSICS}){_ANY_TYPE}|assume|prefetch\.p0"
 _CPU_INTRINSIC = re.compile(rf"llvm\.(?:{_COMMON})")

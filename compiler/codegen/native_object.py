@@ -1,49 +1,28 @@
 """LLVM IR text -> ELF object, by LLVM's code generator."""
 
 import functools
-import threading
 from typing import Any
 
+from pylazy.compiler.codegen.llvm_binding import binding, lock, parse_llvm
 from pylazy.compiler.target import CpuTarget
-from pylazy.runtime.errors import InternalError
-
-_lock = threading.Lock()
-
-
-@functools.cache
-def _binding() -> Any:
-    import llvmlite.binding
-
-    llvmlite.binding.initialize_all_targets()
-    llvmlite.binding.initialize_all_asmprinters()
-    return llvmlite.binding
 
 
 def llvm_version() -> str:
     """Name the version of LLVM that generates code."""
-    return ".".join(str(part) for part in _binding().llvm_version_info)
+    return ".".join(str(part) for part in binding().llvm_version_info)
+
+
+_EMPTY_STATEMENT = "\t#APP\n\t#NO_APP\n"  # nothing stands there: see VectorMath.in_step
 
 
 @functools.cache
 def _target_machine(target: CpuTarget) -> Any:
     """Make a code generator; ELF on all systems, since images are flat and carry no trace of the object format."""
     return (
-        _binding()
+        binding()
         .Target.from_triple(target.triple)
         .create_target_machine(cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small")
     )
-
-
-def _parse(llvm_text: str, target: CpuTarget) -> Any:
-    machine = _target_machine(target)
-    try:
-        parsed = _binding().parse_assembly(llvm_text)
-        parsed.triple = target.triple
-        parsed.data_layout = str(machine.target_data)
-        parsed.verify()
-    except RuntimeError as error:
-        raise InternalError(f"generated LLVM IR is not accepted: {error}") from error
-    return parsed
 
 
 def emit_object(llvm_text: str, *, target: CpuTarget) -> bytes:
@@ -52,8 +31,9 @@ def emit_object(llvm_text: str, *, target: CpuTarget) -> bytes:
     Raises:
         InternalError: LLVM refuses the text, which is a fault of the compiler.
     """
-    with _lock:
-        return bytes(_target_machine(target).emit_object(_parse(llvm_text, target)))
+    with lock:
+        machine = _target_machine(target)
+        return bytes(machine.emit_object(parse_llvm(llvm_text, triple=target.triple, machine=machine)))
 
 
 def emit_assembly(llvm_text: str, *, target: CpuTarget) -> str:
@@ -62,5 +42,7 @@ def emit_assembly(llvm_text: str, *, target: CpuTarget) -> str:
     Raises:
         InternalError: LLVM refuses the text, which is a fault of the compiler.
     """
-    with _lock:
-        return str(_target_machine(target).emit_assembly(_parse(llvm_text, target)))
+    with lock:
+        machine = _target_machine(target)
+        text = str(machine.emit_assembly(parse_llvm(llvm_text, triple=target.triple, machine=machine)))
+    return text.replace(_EMPTY_STATEMENT, "")

@@ -7,14 +7,14 @@ import re
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pylazy.compiler.codegen.llvm_binding import binding, lock, parse_llvm
 from pylazy.compiler.target import NvidiaTarget
-from pylazy.runtime.errors import CompileError, InternalError, UnsupportedError
+from pylazy.runtime.errors import CompileError, UnsupportedError
 
 #: Architecture -> the oldest PTX version that has it ("PTX ISA", table of target architectures): what is written in the
 #: oldest version, the oldest driver reads.
@@ -29,24 +29,13 @@ PTX_VERSIONS: Mapping[str, int] = {
     "sm_120": 87,
 }
 
-_lock = threading.Lock()
-
-
-@functools.cache
-def _binding() -> Any:
-    import llvmlite.binding
-
-    llvmlite.binding.initialize_all_targets()
-    llvmlite.binding.initialize_all_asmprinters()
-    return llvmlite.binding
-
 
 @functools.cache
 def _target_machine(target: NvidiaTarget) -> Any:
     if target.arch not in PTX_VERSIONS:
         raise UnsupportedError(f"no PTX version is known for {target.arch}: expected one of {', '.join(PTX_VERSIONS)}")
     return (
-        _binding()
+        binding()
         .Target.from_triple(target.triple)
         .create_target_machine(cpu=target.cpu, features=f"+ptx{PTX_VERSIONS[target.arch]}", opt=3)
     )
@@ -59,25 +48,18 @@ def emit_ptx(llvm_text: str, *, target: NvidiaTarget) -> str:
         UnsupportedError: the architecture is not in `PTX_VERSIONS`.
         InternalError: LLVM refuses the text, which is a fault of the compiler.
     """
-    with _lock:
+    with lock:
         return str(_target_machine(target).emit_assembly(optimized_module(llvm_text, target=target)))
 
 
 def optimized_module(llvm_text: str, *, target: NvidiaTarget) -> Any:
     """Parse LLVM IR for a target and run LLVM's pipeline of level 3: it turns indices of loops into addresses."""
-    binding = _binding()
     machine = _target_machine(target)
-    try:
-        parsed = binding.parse_assembly(llvm_text)
-        parsed.triple = target.triple
-        parsed.data_layout = str(machine.target_data)
-        parsed.verify()
-    except RuntimeError as error:
-        raise InternalError(f"generated LLVM IR is not accepted: {error}") from error
+    parsed = parse_llvm(llvm_text, triple=target.triple, machine=machine)
     # Vectors mean nothing on a GPU, and unrolled loops were chosen by the schedule.
-    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options = binding().create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
-    builder = binding.create_pass_builder(machine, options)
+    builder = binding().create_pass_builder(machine, options)
     builder.getModulePassManager().run(parsed, builder)
     return parsed
 

@@ -11,6 +11,7 @@ operands of which one is NaN, the maximum is the second.
 
 from collections.abc import Sequence
 
+from pylazy.compiler.math_approximations.value_bounds import without_sign
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
@@ -120,15 +121,8 @@ def _table_index(m: VectorMath, n: ir.Value, entries_bits: int) -> ir.Value:
     return m.to_bits(m.add(n, m.const(1.5 * 2.0 ** (m.mantissa_bits - entries_bits))))
 
 
-def _without_sign(x: ir.Value) -> tuple[ir.Value, float]:
-    """Return y and a sign with x = sign * y: factors that are constants take a sign for nothing."""
-    owner = x.owner
-    is_negation = not isinstance(owner, ir.Block) and owner.operation.name == "arith.negf"
-    return (owner.operands[0], -1.0) if is_negation else (x, 1.0)
-
-
 def _emit_exp_by_table_f32(m: VectorMath, x: ir.Value) -> ir.Value:
-    x, sign = _without_sign(x)
+    x, sign = without_sign(x)
     n = _round_to_fraction(m, m.mul(x, m.const(sign * LOG2_E)), 5)
     first, second = _LOG2_E_F32
     r = m.muladd(x, m.const(sign * second), m.muladd(x, m.const(sign * first), m.neg(n)))
@@ -139,7 +133,7 @@ def _emit_exp_by_table_f32(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def _emit_exp_by_table_f64(m: VectorMath, x: ir.Value) -> ir.Value:
-    y, sign = _without_sign(x)
+    y, sign = without_sign(x)
     n = _round_to_fraction(m, m.mul(y, m.const(sign * LOG2_E)), 4)
     first, second = _LOG_2_F64
     r = _bound(m, m.muladd(n, m.const(-second), m.muladd(n, m.const(-first), x)))

@@ -9,6 +9,7 @@ from pylazy.compiler.math_approximations import avx512
 from pylazy.compiler.math_approximations.exponential import emit_exp, emit_exp_of_sum
 from pylazy.compiler.math_approximations.logarithm import emit_log, emit_log_as_sum
 from pylazy.compiler.math_approximations.rounding import emit_trunc
+from pylazy.compiler.math_approximations.value_bounds import bounds_of
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
@@ -18,6 +19,8 @@ _CBRT = (0.6272959812730916, 0.44919213041130324, -0.08377441334855928, 0.009583
 # The bits of 1 at 4/3 of themselves, less the part that centres the error.
 _INVERSE_CBRT_BITS = 1419900000.0
 _INVERSE_CBRT_SERIES = ((1 / 3, 2 / 9, 14 / 81), (1 / 3,))  # of (1 - e)^(-1/3), without its 1
+# The estimate of an inverse root takes subnormal numbers for 0.
+_NO_SMALL_VALUES = 2.0**-125
 _LARGEST_EXPONENT_THAT_MATTERS = 2.0**80  # |log x| >= 2^-53 for x != 1
 
 
@@ -25,7 +28,28 @@ def emit_rsqrt(m: VectorMath, x: ir.Value) -> ir.Value:
     """Return 1 / sqrt(x) within 2 ulp."""
     if m.has_avx512_vectors:
         return avx512.emit_rsqrt(m, x)
+    registers = _estimate_registers(m)
+    if registers and bounds_of(x).low >= _NO_SMALL_VALUES:
+        return m.by_registers(_emit_rsqrt_by_estimate, [x], registers=registers)
     return m.div(m.const(1.0), m.sqrt(x))
+
+
+def _estimate_registers(m: VectorMath) -> int:
+    """Return how many registers a vector fills of those for which AVX has an estimate, or 0."""
+    registers = (m.lanes or 0) // 8
+    whole = registers * 8 == m.lanes and registers & (registers - 1) == 0
+    return registers if m.bits == 32 and whole and m.target.name == "x86-64-v3" else 0
+
+
+def _emit_rsqrt_by_estimate(m: VectorMath, x: ir.Value) -> ir.Value:
+    """Return 1 / sqrt(x) from 11 bits and e = 1 - x y^2 by y (1 + e / 2 + 3 e^2 / 8), for x that is not subnormal.
+
+    Where x is inf, y is right already and e is NaN: what replaces it does not change y.
+    """
+    y = m.call_intrinsic("llvm.x86.avx.rsqrt.ps.256", [x])
+    error = m.muladd(m.neg(m.mul(x, y)), y, m.const(1.0))
+    known = m.select(m.compare("ogt", error, m.const(-(2.0**-10))), error, m.const(-(2.0**-10)))
+    return m.muladd(m.mul(y, known), m.muladd(known, m.const(0.375), m.const(0.5)), y)
 
 
 def emit_sqrt(m: VectorMath, x: ir.Value) -> ir.Value:

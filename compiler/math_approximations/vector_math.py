@@ -167,6 +167,11 @@ class VectorMath:
         )
 
     @property
+    def has_fma(self) -> bool:
+        """A multiply and an add with one rounding is an instruction."""
+        return self.target.has_fma
+
+    @property
     def has_avx512_vectors(self) -> bool:
         """The values fill an AVX-512 register of 128, 256 or 512 bits."""
         return self.target.has_avx512 and self.lanes is not None and self.bits * self.lanes in {128, 256, 512}
@@ -230,6 +235,65 @@ class VectorMath:
         )
         return created.result
 
+    def by_registers(
+        self, emitter: Callable[..., ir.Value], operands: Sequence[ir.Value], *, registers: int
+    ) -> ir.Value:
+        """Cut vectors in registers, emit for each, and join the results, for instructions named by their width.
+
+        The shuffles are of the llvm dialect: folds of `vector.shuffle` make `ub.poison`, which needs a pass of its own.
+        """
+        assert self.lanes is not None
+        lanes = self.lanes // registers
+        part = self.with_shape(bits=self.bits, lanes=lanes)
+        results = []
+        for k in range(registers):
+            first = range(k * lanes, (k + 1) * lanes)
+            results.append(emitter(part, *(self._shuffle(v, v, part.float_type, first) for v in operands)))
+        return self._join(results)
+
+    @property
+    def registers_in_step(self) -> int:
+        """How many registers `in_step` keeps side by side; 0 where that does not pay."""
+        if not isinstance(self.target, CpuTarget) or not self.target.has_few_registers:
+            return 0
+        registers = (self.lanes or 0) // self.target.lanes(self.bits)
+        return registers if registers > 1 else 0
+
+    def in_step(self, a: ir.Value) -> ir.Value:
+        """Return a, for whose registers all work before comes before all work after.
+
+        With few registers, LLVM orders instructions so as to finish one register of a vector after the other, and then
+        each instruction waits for the one before. An empty assembler statement through which all registers pass keeps
+        them side by side; what that spills costs less.
+        """
+        registers = self.registers_in_step
+        lanes = (self.lanes or 0) // registers
+        part = self.with_shape(bits=self.bits, lanes=lanes).float_type
+        parts = [self._shuffle(a, a, part, range(k * lanes, (k + 1) * lanes)) for k in range(registers)]
+        context = self.loc.context
+        constraints = ",".join(["=x"] * registers + [str(k) for k in range(registers)])
+        attributes = {
+            "asm_string": ir.StringAttr.get("", context),
+            "constraints": ir.StringAttr.get(constraints, context),
+        }
+        struct = ir.Type.parse(f"!llvm.struct<({', '.join([str(part)] * registers)})>", context)
+        passed = self.op("llvm.inline_asm", parts, struct, attributes)
+        at = [ir.DenseI64ArrayAttr.get([k], context) for k in range(registers)]
+        return self._join([self.op("llvm.extractvalue", (passed,), part, {"position": k}) for k in at])
+
+    def _join(self, parts: list[ir.Value]) -> ir.Value:
+        """Return one vector of a power of two of equal vectors."""
+        while len(parts) > 1:
+            lanes = 2 * ir.VectorType(parts[0].type).shape[0]
+            joined_type = self.with_shape(bits=self.bits, lanes=lanes).float_type
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [self._shuffle(a, b, joined_type, range(lanes)) for a, b in pairs]
+        return parts[0]
+
+    def _shuffle(self, a: ir.Value, b: ir.Value, result_type: ir.Type, lanes: Sequence[int]) -> ir.Value:
+        mask = ir.DenseI32ArrayAttr.get(list(lanes), self.loc.context)
+        return self.op("llvm.shufflevector", (a, b), result_type, {"mask": mask})
+
     # ----- constants -------------------------------------------------------------------------------------------------
 
     def const(self, value: float) -> ir.Value:
@@ -290,7 +354,7 @@ class VectorMath:
 
     def muladd(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """Return a * b + c with one rounding where the target has the instruction, otherwise with two."""
-        if self.target.has_fma:
+        if self.has_fma:
             return self.op("math.fma", (a, b, c), self.float_type)
         return self.add(self.mul(a, b), c)
 
@@ -302,10 +366,15 @@ class VectorMath:
         return result
 
     def polynomial_by_pairs(self, x: ir.Value, x_squared: ir.Value, coefficients: Sequence[float]) -> ir.Value:
-        """Return the polynomial with half the latency: even and odd coefficients side by side, in powers of x**2."""
-        even = self.polynomial(x_squared, coefficients[0::2])
-        odd = self.polynomial(x_squared, coefficients[1::2])
-        return self.muladd(odd, x, even)
+        """Return the polynomial with half the latency: pairs c0 + c1 * x side by side, then powers of x**2."""
+        pairs = [
+            self.muladd(self.const(pair[1]), x, self.const(pair[0])) if len(pair) == 2 else self.const(pair[0])
+            for pair in (coefficients[k : k + 2] for k in range(0, len(coefficients), 2))
+        ]
+        result = pairs.pop()
+        while pairs:
+            result = self.muladd(result, x_squared, pairs.pop())
+        return result
 
     def fast_two_sum(self, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return a + b as rounded sum and exact error, for |a| >= |b| (Dekker 1971)."""
@@ -321,7 +390,7 @@ class VectorMath:
     def two_product(self, a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Return a * b as rounded product and exact error (without fma: Dekker 1971, no overflow near the largest)."""
         high = self.mul(a, b)
-        if self.target.has_fma:
+        if self.has_fma:
             return high, self.op("math.fma", (a, b, self.neg(high)), self.float_type)
         a_high, a_low = self._split(a)
         b_high, b_low = (a_high, a_low) if a == b else self._split(b)
@@ -331,7 +400,7 @@ class VectorMath:
 
     def remainder_of_product(self, c: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
         """Return c - a * b rounded once, where a * b is so near to c that c - (a * b, rounded) is exact."""
-        if self.target.has_fma:
+        if self.has_fma:
             return self.op("math.fma", (self.neg(a), b, c), self.float_type)
         product, error = self.two_product(a, b)
         return self.sub(self.sub(c, product), error)
@@ -364,9 +433,12 @@ class VectorMath:
 
     def clamp(self, x: ir.Value, low: float, high: float) -> ir.Value:
         """Return x, held in an interval; NaN stays."""
-        lower, upper = self.const(low), self.const(high)
-        x = self.select(self.compare("olt", x, lower), lower, x)
-        return self.select(self.compare("ogt", x, upper), upper, x)
+        return self.at_most(self.at_least(x, low), high)
+
+    def at_least(self, x: ir.Value, low: float) -> ir.Value:
+        """Return the larger of x and a bound; NaN stays."""
+        lower = self.const(low)
+        return self.select(self.compare("olt", x, lower), lower, x)
 
     def at_most(self, x: ir.Value, high: float) -> ir.Value:
         """Return the smaller of x and a bound; NaN stays."""
@@ -437,13 +509,12 @@ class VectorMath:
         rest = self.integer("subi", n, half)
         return self.mul(self.mul(a, self.power_of_two(half)), self.power_of_two(rest))
 
-    def scale_by_shifted(self, a: ir.Value, shifted: ir.Value) -> ir.Value:
-        """Return a * 2**n rounded once, for finite |a| near 1, where shifted is n + `rounding_magic`.
+    def scale_by_biased(self, a: ir.Value, biased: ir.Value) -> ir.Value:
+        """Return a * 2**n rounded once, for |a| near 1, where biased is n + `rounding_magic` + 2 * `exponent_bias`.
 
-        The low bits of `rounding_magic` are zero, so that shifting it to the exponent's place leaves n alone.
+        2**n is the product of 2**(n // 2), whose bits are those of biased without the lowest, and of the rest.
         """
-        n = self.integer("shli", self.to_bits(shifted), self.mantissa_bits)
-        half = self.integer("andi", self.integer("shrsi", n, 1), -(1 << self.mantissa_bits))
-        rest = self.integer("addi", self.integer("subi", n, half), self.exponent_bias << self.mantissa_bits)
-        first = self.from_bits(self.integer("addi", self.to_bits(a), half))
-        return self.mul(first, self.from_bits(rest))
+        bits = self.to_bits(biased)
+        half = self.integer("shli", self.integer("shrui", bits, 1), self.mantissa_bits)
+        rest = self.integer("subi", self.integer("shli", bits, self.mantissa_bits), half)
+        return self.mul(self.mul(a, self.from_bits(half)), self.from_bits(rest))

@@ -28,6 +28,8 @@ class Shape:
     lanes: int
     row_vectors: int
     register_limit: int
+    #: Columns come in chunks, and each chunk has a sum of its own: not where they are few.
+    has_chunks: bool = True
 
     def panel(self, slots: int, element: ir.Type) -> Panel:
         """Allocate a panel over the rows of a tile."""
@@ -44,8 +46,14 @@ class Accumulator(Protocol):
     value_slots: int
     index_slots: int
     results: int
-    values: "Panel | None"
-    indices: "Panel | None"
+
+    @property
+    def values(self) -> "Panel | None":
+        """Where the values of a state, and results, are written."""
+
+    @property
+    def indices(self) -> "Panel | None":
+        """The same for the indices of a state."""
 
     def start(self) -> Carried:
         """Build the neutral state."""
@@ -59,8 +67,8 @@ class Accumulator(Protocol):
     def step(self, carried: Carried, body: BodyElements, columns: Sequence[ir.Value]) -> Carried:
         """Let a block of columns in; `columns` are their indices, in every lane."""
 
-    def finish(self, carried: Carried, count: ir.Value) -> None:
-        """Write the results to the panels `values` and `indices`."""
+    def finish(self, carried: Carried, count: ir.Value, values: "Panel | None") -> None:
+        """Write the results: values to a panel, which may be that of the state; indices to the panel `indices`."""
 
     def save(self, carried: Carried) -> None:
         """Write the unfinished state to the panels `values` and `indices`."""

@@ -15,15 +15,25 @@ from pylazy.compiler.nests.body_elements import BodyElements
 from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.cpu_accumulator_choice import make_accumulator
 from pylazy.compiler.nests.cpu_accumulators import Shape
-from pylazy.compiler.nests.cpu_memory import Panel, address, broadcast, lane_numbers, load
+from pylazy.compiler.nests.cpu_memory import (
+    CACHE_LINE_BYTES,
+    Panel,
+    address,
+    broadcast,
+    lane_numbers,
+    load,
+    load_upwards,
+    prefetch,
+)
 from pylazy.compiler.nests.cpu_nests import Program
 from pylazy.compiler.nests.cpu_sweeps import ReduceNest
-from pylazy.compiler.nests.cpu_transposition import take_component
+from pylazy.compiler.nests.cpu_transposition import component_at
 from pylazy.compiler.nests.integers import element_bytes, iadd, imin, imul, isub, number, rounded_down
 
 #: Columns of a split: they stay in the cache of a core from one row to the next.
 _SPLIT_BYTES = 512 * 1024
 _LEAST_SPLIT = 4096
+_VECTORS_AHEAD = 16
 
 
 class ColumnLaneNest(ReduceNest):
@@ -119,19 +129,14 @@ class ColumnLaneNest(ReduceNest):
             with ir.InsertionPoint.at_block_begin(self.column_block):  # also for loops over inner dimensions
                 first = iadd(self.column, number(column * self.lanes))
                 start = address(self.buffer_of(source), element, base=imul(first, number(dim)))
-                self.wide[key] = load(start, ir.VectorType.get([dim * self.lanes], element))
-        if dim > 1 and at.base is not None:
-            return self._chosen_element(source, dim, at, column)
-        return take_component(self.wide[key], dim, at.offset)
+                self._ask_for_columns_ahead(start, dim * self.lanes * element_bytes(element))
+                self.wide[key] = load_upwards(start, dim * self.lanes, element)
+        return component_at(self.wide[key], dim, at)
 
-    def _chosen_element(self, source: ir.Value, dim: int, at: Position, column: int) -> ir.Value:
-        """Choose among all elements of a short column where only the running kernel knows the position."""
-        place = iadd(at.base, number(at.offset))
-        chosen = self.column_element(source, dim, Position(0), column)
-        for offset in range(1, dim):
-            here = kb.icompare("eq", place, number(offset))
-            chosen = kb.select(here, self.column_element(source, dim, Position(offset), column), chosen)
-        return chosen
+    def _ask_for_columns_ahead(self, start: ir.Value, size: int) -> None:
+        """Ask for the columns of a later vector: one row needs them faster than the processor foresees."""
+        for distance in range(0, size, CACHE_LINE_BYTES):
+            prefetch(start, number(_VECTORS_AHEAD * size + distance))
 
     def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
         carried, whole = self.whole_blocks(body, carried, start, end)

@@ -31,6 +31,8 @@ class ColumnPanelNest(ColumnLaneNest):
         self.rows_here: Any = None
         self.are_packed = True
         self.part_panels: dict[ir.Value, Panel] = {}
+        #: The lines of a block that each row fetches.
+        self.shares: dict[ir.Value, ir.Value] = {}
 
     def allocate(self) -> None:
         """Allocate what a row keeps between chunks."""
@@ -67,6 +69,10 @@ class ColumnPanelNest(ColumnLaneNest):
         self.lanes_are_merged = False
 
     def _sweep_together(self, first_row: ir.Value, split: ir.Value) -> None:
+        self.shares = {
+            source: kb.emit("arith.ceildivui", (number(self._block_lines(panel)), self.rows_here))
+            for source, panel in self.column_panels.items()
+        }
         last_column = imin(iadd(self.first_column, self.columns_per_split), self.columns)
         for_range(number(0), self.rows_here, 1, lambda place: self._keep(place, self.neutral))
 
@@ -131,11 +137,12 @@ class ColumnPanelNest(ColumnLaneNest):
             for source, panel in self.column_panels.items():
                 self._fetch(source, panel, iadd(column, number(self.chunk)))
 
+    def _block_lines(self, panel: Panel) -> int:
+        return -(-self.block.columns * self.lanes * panel.slots * element_bytes(panel.element) // CACHE_LINE_BYTES)
+
     def _fetch(self, source: ir.Value, panel: Panel, first: ir.Value) -> None:
         """Ask for the part of a block that falls to this row; columns behind the last do no harm."""
-        block_bytes = self.block.columns * self.lanes * panel.slots * element_bytes(panel.element)
-        lines = -(-block_bytes // CACHE_LINE_BYTES)
-        share = kb.emit("arith.divui", (iadd(self.rows_here, number(lines - 1)), self.rows_here))
+        lines, share = self._block_lines(panel), self.shares[source]
         start = address(self.buffer_of(source), panel.element, base=imul(first, number(panel.slots)))
         low = imul(self.place, share)
         high = imin(iadd(low, share), number(lines))

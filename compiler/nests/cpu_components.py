@@ -24,7 +24,7 @@ class _Components:
         self.kind = attribute(operation, "kind")
         combiners = COMPENSATED_COMBINERS if is_compensated(operation) else COMPONENT_COMBINERS
         self.combiner = combiners[self.kind]
-        self.blocked = is_blocked(operation)
+        self.blocked = shape.has_chunks and is_blocked(operation)
         self.shape = shape
         self.dim = inner_dim(self.value)
         self.element = accumulator_type(operation)
@@ -97,9 +97,12 @@ class RegisterComponents(_Components):
             result += self.combiner.accumulate(state, values, columns)
         return result
 
-    def finish(self, carried: Carried, count: ir.Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value, values: "Panel | None") -> None:
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
-            self.write((self.total(state, count), *state[1:]), Position(component), row)
+            if values is not None:
+                values.write(self.total(state, count), Position(component), row)
+            if self.indices is not None:
+                self.indices.write(state[1], Position(component), row)
 
     def save(self, carried: Carried) -> None:
         for (component, row), state in zip(self._places(), self._states(carried), strict=True):
@@ -157,13 +160,12 @@ class PanelComponents(_Components):
         body.over_inner(self.value, self.dim, [], one)
         return carried
 
-    def finish(self, carried: Carried, count: ir.Value) -> None:
-        values = self.values
+    def finish(self, carried: Carried, count: ir.Value, values: "Panel | None") -> None:
         if values is not None:
             for_slots(
                 self.dim,
                 self.shape,
-                lambda at, row: values.write(self.total(self.read(values, None, at, row), count), at, row),
+                lambda at, row: values.write(self.total(self.read(self.values, None, at, row), count), at, row),
             )
 
     def save(self, carried: Carried) -> None:

@@ -31,7 +31,7 @@ class _Exponentials:
         self.kind = attribute(operation, "kind")
         self.weight = operation.operands[1] if attribute_segments(operation)[1] else None
         self.shape = shape
-        self.blocked = is_blocked(operation)
+        self.blocked = shape.has_chunks and is_blocked(operation)
         self.element = accumulator_type(operation)
         self.vector = shape.vector(self.element)
         self.weights = inner_dim(self.weight) if self.weight is not None else 1
@@ -39,7 +39,7 @@ class _Exponentials:
         self.value_slots = self.sums + 2
         self.index_slots = 0
         self.results = self.weights
-        self.values: Panel | None = shape.panel(self.value_slots, self.element)
+        self.values = shape.panel(self.value_slots, self.element)
         self.indices: Panel | None = None
 
     def formula(self, body: BodyElements, row: int, count: int) -> list[ir.Value]:
@@ -94,16 +94,17 @@ class RegisterExponentials(_Exponentials):
             added.append(kb.add(part, term))
         return added
 
-    def finish(self, carried: Carried, count: ir.Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value, values: "Panel | None") -> None:
+        assert values is not None
         finish = softmax_finish if self.kind == "softmax" else logsumexp_finish
         for row, state in enumerate(self._states(carried)):
             for slot, value in enumerate(finish(state)):
-                self._panel().write(value, Position(slot), row)
+                values.write(value, Position(slot), row)
 
     def save(self, carried: Carried) -> None:
         for row, state in enumerate(self._states(carried)):
             for slot, value in enumerate(state.flat()):
-                self._panel().write(value, Position(slot), row)
+                self.values.write(value, Position(slot), row)
 
     def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
         result: Carried = []
@@ -111,10 +112,6 @@ class RegisterExponentials(_Exponentials):
             saved = [values.read(Position(slot), row) for slot in range(self.value_slots)] if values else []
             result += exponential_merge(state, ExponentialState.from_flat(saved)).flat()
         return result
-
-    def _panel(self) -> Panel:
-        assert self.values is not None
-        return self.values
 
 
 class PanelExponentials(_Exponentials):
@@ -207,7 +204,8 @@ class PanelExponentials(_Exponentials):
                     part = kb.add(part, term)
                 self.inner.write(part, Position(slot), row)
 
-    def finish(self, carried: Carried, count: ir.Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value, values: "Panel | None") -> None:
+        assert values is not None
         for row, state in enumerate(self._states(carried)):
             last = self.outer.read(Position(self.sums - 1), row)
 
@@ -215,13 +213,11 @@ class PanelExponentials(_Exponentials):
                 part = self.outer.read(at, row)
                 whole = ExponentialState(shift, shift, (part,) if self.kind == "logsumexp" else (part, last))
                 finish = softmax_finish if self.kind == "softmax" else logsumexp_finish
-                assert self.values is not None
-                self.values.write(finish(whole)[0], at, row)
+                values.write(finish(whole)[0], at, row)
 
             for_positions(self.results, one)
 
     def save(self, carried: Carried) -> None:
-        assert self.values is not None
         panel = self.values
         for row, state in enumerate(self._states(carried)):
             panel.write(state.top, Position(0), row)

@@ -1,6 +1,7 @@
 """Memory of a CPU kernel: addresses, loads and stores, and panels: rows transposed, so that vectors go across rows."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
@@ -26,6 +27,30 @@ def address(pointer: ir.Value, element: ir.Type, *, base: "ir.Value | None" = No
 def load(pointer: ir.Value, value_type: ir.Type) -> ir.Value:
     """Build a load of a scalar, or of consecutive scalars as a vector, aligned as a scalar."""
     return llvm.LoadOp(value_type, pointer, alignment=element_bytes(value_type)).result
+
+
+def load_upwards(pointer: ir.Value, count: int, element: ir.Type) -> ir.Value:
+    """Build a load of a long vector, in pieces of a cache line at most.
+
+    LLVM would take one load apart from its end down to its start, which misleads the prefetcher of a processor: one row
+    over columns in memory took twice the time on a Zen 4 where arrays began at multiples of 512 bytes.
+    """
+    line = CACHE_LINE_BYTES // element_bytes(element)
+    size = count if count <= line else math.gcd(count, line)
+    piece = ir.VectorType.get([size], element)
+    parts = [load(address(pointer, element, offset=first), piece) for first in range(0, count, size)]
+    while len(parts) > 1:
+        parts += parts[-1:] * (len(parts) % 2)
+        size *= 2
+        parts = [shuffle(a, b, range(size)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0] if size == count else shuffle(parts[0], parts[0], range(count))
+
+
+def shuffle(first: ir.Value, second: ir.Value, taken: Sequence[int]) -> ir.Value:
+    """Build a vector of chosen elements of two vectors."""
+    mask = ir.DenseI64ArrayAttr.get(list(taken))
+    result = ir.VectorType.get([len(taken)], kb.element_type(first.type))
+    return kb.emit("vector.shuffle", (first, second), result, mask=mask)
 
 
 def store(value: ir.Value, pointer: ir.Value) -> None:
@@ -70,6 +95,12 @@ class Panel:
     def _address(self, at: Position, row: int) -> ir.Value:
         base = None if at.base is None else imul(at.base, number(self.stride))
         return address(self.pointer, self.element, base=base, offset=at.offset * self.stride + row * self.lanes)
+
+    def moved_to(self, pointer: ir.Value) -> "Panel":
+        """Give a panel of the same shape elsewhere in memory."""
+        moved = copy(self)
+        moved.pointer = pointer
+        return moved
 
     def vector_from(self, first: ir.Value) -> "Panel":
         """Give the part that holds one row vector, that of the rows from `first`."""

@@ -8,7 +8,7 @@ from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.accumulations import destinations
 from pylazy.compiler.nests.cpu_accumulators import Accumulator
 from pylazy.compiler.nests.cpu_memory import broadcast
-from pylazy.compiler.nests.cpu_transposition import unpack_rows
+from pylazy.compiler.nests.cpu_transposition import fill_rows, unpack_rows
 
 
 @dataclass
@@ -23,18 +23,8 @@ def write_results(
     nest: Any, operation: Any, accumulator: Accumulator, carried: list[ir.Value], first_row: ir.Value
 ) -> None:
     """Finish an accumulation and write the rows of its results."""
-    accumulator.finish(carried, _count(nest, accumulator))
     values, indices = destinations(operation)
-    if values is not None and accumulator.values is not None:
-        element = ir.MemRefType(values.type).element_type
-        unpack_rows(
-            accumulator.values,
-            nest.buffer_of(values),
-            first_row,
-            nest.rows,
-            slots=accumulator.results,
-            convert=None if element == accumulator.values.element else lambda value: _narrowed(value, element),
-        )
+    _write_values(nest, values, accumulator, carried, first_row)
     if indices is not None and accumulator.indices is not None:
         unpack_rows(
             accumulator.indices,
@@ -44,6 +34,22 @@ def write_results(
             slots=accumulator.results,
             convert=nest.whole_index,
         )
+
+
+def _write_values(
+    nest: Any, values: "ir.Value | None", accumulator: Accumulator, carried: list[ir.Value], first_row: ir.Value
+) -> None:
+    panel, count = accumulator.values, _count(nest, accumulator)
+    if values is None or panel is None:
+        accumulator.finish(carried, count, panel)
+        return
+    buffer, element = nest.buffer_of(values), ir.MemRefType(values.type).element_type
+    if accumulator.results == 1 and panel.lanes > 1 and element == panel.element:
+        fill_rows(panel, buffer, first_row, nest.rows, lambda place: accumulator.finish(carried, count, place))
+        return
+    accumulator.finish(carried, count, panel)
+    convert = None if element == panel.element else lambda value: _narrowed(value, element)
+    unpack_rows(panel, buffer, first_row, nest.rows, slots=accumulator.results, convert=convert)
 
 
 def _narrowed(value: ir.Value, element: ir.Type) -> ir.Value:

@@ -42,8 +42,8 @@ class Selection:
         self.element = ir.VectorType(self.value.type).element_type
         self.index = index
         self.value_slots = self.index_slots = self.results = self.k * self.dim
-        self.values: Panel | None = shape.panel(self.value_slots, self.element)
-        self.indices: Panel | None = shape.panel(self.index_slots, index)
+        self.values = shape.panel(self.value_slots, self.element)
+        self.indices = shape.panel(self.index_slots, index)
         self.width = shape.lanes * shape.row_vectors
         self.vectors = -(-self.k // shape.lanes)
         # Before the first entry of a list stands -inf, which no candidate precedes; after the last, room for a vector.
@@ -199,16 +199,16 @@ class Selection:
                 store(part, place)
             scf.YieldOp(list(onward))
 
-    def finish(self, carried: Carried, count: ir.Value) -> None:
+    def finish(self, carried: Carried, count: ir.Value, values: "Panel | None") -> None:
         """Write the lists to the panels, with the signs of the user."""
-        self._write_panels(negated=self.negated)
+        assert values is not None
+        self._write_panels(values, negated=self.negated)
 
     def save(self, carried: Carried) -> None:
         """Write the lists to the panels as they are."""
-        self._write_panels(negated=False)
+        self._write_panels(self.values, negated=False)
 
-    def _write_panels(self, *, negated: bool) -> None:
-        values, indices = self._panels()
+    def _write_panels(self, values: Panel, *, negated: bool) -> None:
         for component in range(self.dim):
 
             def copy_list(lane: ir.Value, component: int = component) -> None:
@@ -223,16 +223,11 @@ class Selection:
                     slot = imul(kb.emit("arith.subi", (place, first)), number(self.dim * self.width))
                     target = iadd(iadd(slot, lane), number(component * self.width))
                     store(kb.neg(value) if negated else value, address(values.pointer, self.element, base=target))
-                    store(column, address(indices.pointer, self.index, base=target))
+                    store(column, address(self.indices.pointer, self.index, base=target))
 
                 for_positions(self.k, copy_entry)
 
             for_range(number(0), number(self.width), 1, copy_list)
-
-    def _panels(self) -> tuple[Panel, Panel]:
-        assert self.values is not None
-        assert self.indices is not None
-        return self.values, self.indices
 
     def merge(self, carried: Carried, values: "Panel | None", indices: "Panel | None") -> Carried:
         """Offer every entry of the saved lists, whose columns may lie anywhere among those seen so far."""

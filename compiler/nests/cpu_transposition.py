@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 from pylazy.compiler import kernel_builder as kb
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_values import Position
-from pylazy.compiler.nests.cpu_memory import CACHE_LINE_BYTES, Panel, address, load, prefetch, store
+from pylazy.compiler.nests.cpu_memory import (
+    CACHE_LINE_BYTES,
+    Panel,
+    address,
+    load,
+    load_upwards,
+    prefetch,
+    shuffle,
+    store,
+)
 from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imin, imul, number
 
 #: Rows up to this long are loaded as one long vector and taken apart; longer ones are transposed square by square.
@@ -63,6 +72,19 @@ def unpack_rows(
     )
 
 
+def fill_rows(
+    panel: Panel, target: ir.Value, first_row: ir.Value, rows: ir.Value, fill: Callable[[Panel], None]
+) -> None:
+    """Write single slots to rows of a buffer: `fill` does it at once where all rows exist, else to the panel first."""
+    behind = iadd(first_row, number(panel.width))
+    start = address(target, panel.element, base=first_row)
+    fill(panel.moved_to(kb.select(kb.icompare("sle", behind, rows), start, panel.pointer)))
+    branch = scf.IfOp(kb.icompare("slt", rows, behind))
+    with ir.InsertionPoint(branch.then_block):
+        panel.unpack(target, first_row, rows, slots=1)
+        scf.YieldOp([])
+
+
 def _if_rows_exist(
     panel: Panel, first_row: ir.Value, rows: ir.Value, whole: Callable[[], None], rest: Callable[[], None]
 ) -> None:
@@ -79,11 +101,22 @@ def _pack_whole(panel: Panel, source: ir.Value, first_row: ir.Value) -> None:
         first = iadd(first_row, number(row * panel.lanes))
         start = address(source, panel.element, base=imul(first, number(panel.slots)))
         if panel.slots <= WIDE_DIM:
-            wide = load(start, ir.VectorType.get([panel.slots * panel.lanes], panel.element))
+            wide = load_upwards(start, panel.slots * panel.lanes, panel.element)
             for slot in range(panel.slots):
                 panel.write(take_component(wide, panel.slots, slot), Position(slot), row)
         else:
             _pack_squares(panel, start, row)
+
+
+def component_at(wide: ir.Value, dim: int, at: Position) -> ir.Value:
+    """Take one component of each row, as `take_component`; where only the running kernel knows which, choose it."""
+    if dim == 1 or at.base is None:
+        return take_component(wide, dim, at.offset)
+    place, chosen = iadd(at.base, number(at.offset)), take_component(wide, dim, 0)
+    for component in range(1, dim):
+        here = kb.icompare("eq", place, number(component))
+        chosen = kb.select(here, take_component(wide, dim, component), chosen)
+    return chosen
 
 
 def take_component(wide: ir.Value, dim: int, component: int) -> ir.Value:
@@ -91,7 +124,7 @@ def take_component(wide: ir.Value, dim: int, component: int) -> ir.Value:
     if dim == 1:
         return wide
     lanes = ir.VectorType(wide.type).shape[0] // dim
-    return _shuffle(wide, wide, [lane * dim + component for lane in range(lanes)])
+    return shuffle(wide, wide, [lane * dim + component for lane in range(lanes)])
 
 
 def _pack_squares(panel: Panel, start: ir.Value, row: int) -> None:
@@ -150,7 +183,7 @@ def _interleave(first: ir.Value, second: ir.Value, group: int, part: int) -> ir.
     """Interleave the lower (part 0) or upper halves (part 1) of the groups of two vectors."""
     size = ir.VectorType(first.type).shape[0]
     starts = [start + part * group // 2 for start in range(0, size, group)]
-    return _shuffle(
+    return shuffle(
         first, second, [start + k + other for start in starts for k in range(group // 2) for other in (0, size)]
     )
 
@@ -164,11 +197,5 @@ def _exchange(rows: Sequence[ir.Value], distance: int) -> list[ir.Value]:
         a, b = rows[k], rows[k + distance]
         low = [lane if not lane & distance else side + lane - distance for lane in range(side)]
         high = [lane + distance if not lane & distance else side + lane for lane in range(side)]
-        result[k], result[k + distance] = _shuffle(a, b, low), _shuffle(a, b, high)
+        result[k], result[k + distance] = shuffle(a, b, low), shuffle(a, b, high)
     return result
-
-
-def _shuffle(first: ir.Value, second: ir.Value, taken: Sequence[int]) -> ir.Value:
-    element = ir.VectorType(first.type).element_type
-    mask = ir.DenseI64ArrayAttr.get(list(taken))
-    return kb.emit("vector.shuffle", (first, second), ir.VectorType.get([len(taken)], element), mask=mask)

@@ -6,6 +6,7 @@ from pylazy.compiler.dialects.reduction import attribute, name_of
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.nests.cpu_column_lanes import ColumnLaneNest
 from pylazy.compiler.nests.cpu_column_panels import ColumnPanelNest
+from pylazy.compiler.nests.cpu_few_columns import FewColumnNest
 from pylazy.compiler.nests.cpu_map import MapNest
 from pylazy.compiler.nests.cpu_merge import MergeNest
 from pylazy.compiler.nests.cpu_ranges import RangedNest
@@ -40,7 +41,7 @@ def _reduce_nest(operation: Any) -> type[ReduceNest]:
         return RangedNest
     if attribute(operation, "lane_axis", "rows") == "columns":
         return ColumnPanelNest if attribute(operation, "shared_rows", 1) > 1 else ColumnLaneNest
-    return ReduceNest
+    return FewColumnNest if attribute(operation, "column_chunk") == 0 else ReduceNest
 
 
 class _Program:

@@ -194,7 +194,7 @@ def _emit(
         raise UnsupportedError(f"{op.name} on {op.result.type} has no lowering for {target.name} ({op.location})")
     registers = _registers_needed(m)
     if registers > 1:
-        return _emit_by_registers(m, emitter, operands, registers=registers)
+        return m.by_registers(emitter, operands, registers=registers)
     return emitter(m, *operands)
 
 
@@ -239,25 +239,3 @@ def _registers_needed(m: VectorMath) -> int:
     registers = m.bits * m.lanes // 512
     is_power_of_two = registers > 0 and registers & (registers - 1) == 0
     return registers if is_power_of_two and registers * 512 == m.bits * m.lanes else 1
-
-
-def _emit_by_registers(m: VectorMath, emitter: Emitter, operands: list[ir.Value], *, registers: int) -> ir.Value:
-    """Cut vectors in registers, emit for each, and join the results.
-
-    The shuffles are of the llvm dialect: folds of `vector.shuffle` make `ub.poison`, which needs a pass of its own.
-    """
-    assert m.lanes is not None
-    part = m.with_shape(bits=m.bits, lanes=m.lanes // registers)
-    assert part.lanes is not None
-    context = m.loc.context
-    results = []
-    for k in range(registers):
-        mask = {"mask": ir.DenseI32ArrayAttr.get(list(range(k * part.lanes, (k + 1) * part.lanes)), context)}
-        results.append(emitter(part, *(m.op("llvm.shufflevector", (v, v), part.float_type, mask) for v in operands)))
-    while len(results) > 1:
-        lanes = ir.VectorType(results[0].type).shape[0] * 2
-        joined_type = m.with_shape(bits=m.bits, lanes=lanes).float_type
-        mask = {"mask": ir.DenseI32ArrayAttr.get(list(range(lanes)), context)}
-        pairs = zip(results[::2], results[1::2], strict=True)
-        results = [m.op("llvm.shufflevector", pair, joined_type, mask) for pair in pairs]
-    return results[0]

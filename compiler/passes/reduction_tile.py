@@ -15,12 +15,12 @@ def reduction_tile(module: ir.Module, *, target: Target) -> None:
 
     Runs after reduction-fuse, since fused reductions share their tiles, and before reduction-vectorize and
     reduction-map-to-gpu, which build what the attributes say. `lanes` rows make a vector, `row_vectors` vectors a row
-    tile, `column_step` columns a block, `column_chunk` columns the first level of a sum; on a GPU `rows_per_thread`
-    rows stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in workgroup memory (see
-    reduction-map-to-gpu for the others). An op that has an attribute already keeps it. The function's attribute
-    `reduction.few_rows` names axes with about as many rows as lanes, or fewer: reductions that keep them get
-    `lane_axis = "columns"`, where up to `shared_rows` rows go over the same chunk, and reductions over them get small
-    blocks, unless a table lists their pairs.
+    tile, `column_step` columns a block, `column_chunk` columns the first level of a sum, 0 all of them; on a GPU
+    `rows_per_thread` rows stay in a thread, `block_threads` threads make a block, `tile_columns` columns a tile in
+    workgroup memory (see reduction-map-to-gpu for the others). An op that has an attribute already keeps it. The
+    function's attribute `reduction.few_rows` names axes with about as many rows as lanes, or fewer: reductions that
+    keep them get `lane_axis = "columns"`, where up to `shared_rows` rows go over the same chunk, and reductions over
+    them get small blocks and `column_chunk = 0`, unless a table lists their pairs.
     """
     for function in module.body.operations:
         if name_of(function) != "func.func":

@@ -20,6 +20,9 @@ from pylazy.compiler.schedule.body_costs import (
 )
 from pylazy.compiler.target import CpuTarget
 
+#: Vectors of rows in lanes where exponentials are to overlap and registers are few; see `VectorMath.in_step`.
+_VECTORS_OF_EXPONENTIALS = 8
+_OVERLAPPED_RESULTS = 4
 #: Elements of a long inner dimension in one turn of its loop.
 INNER_STEP = 8
 #: Columns in the first level of a two-level sum: the error of a sum grows with this, not with N.
@@ -31,8 +34,8 @@ _BLOCK_FUNCTION_CYCLES = 60.0
 #: Columns go in lanes for every row anew only if they have no more elements than this: longer ones cost more to take
 #: apart.
 COLUMN_LANE_DIM = 8
-#: Where columns are few, registers hold two vectors of rows of no more elements than this.
-_TWO_ROWS_DIM = 4
+#: Registers hold two vectors of rows, or of columns in lanes, of no more elements than this.
+_SIDE_BY_SIDE_DIM = 4
 #: Where columns are few, the rows of a tile have no more elements than this: they lie on the stack.
 _FEW_COLUMNS_DIM = 256
 #: The most rows that share the transposed columns of a chunk, where rows are few.
@@ -80,7 +83,10 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
     # With few registers, vectors of two: constants and columns are then loaded once for both.
     lanes = target.lanes(value_bits(body)) * (1 if registers == 32 else 2)
     lanes = _fewer_lanes(body, lanes)
+    cycles = _cycles(body) / lanes
     block = _block_of_few_columns(body, registers) if few_columns else _block(body, registers)
+    if target.has_few_registers and not few_rows and not few_columns and _overlaps_exponentials(operation):
+        lanes, block = target.lanes(value_bits(body)) * _VECTORS_OF_EXPONENTIALS, (1, 2)
     row_vectors, column_step = _at_most(_most_copies(body), *block)
     lane_axis, shared_rows, column_chunk = "rows", 1, COLUMN_CHUNK
     if name_of(operation) == "reduction.map":
@@ -96,6 +102,14 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         and not operation.operands  # the intervals of a table are short
     ):
         lane_axis, row_vectors, column_step = "columns", 1, min(4, column_step * row_vectors)
+    elif few_columns:
+        column_chunk = 0
+    register_limit = _register_limit(registers)
+    # Two vectors as one of four or eight registers: LLVM then orders the code of all side by side.
+    if registers < 32 and column_chunk == 0 and row_vectors == 2:
+        lanes, row_vectors, register_limit = 2 * lanes, 1, register_limit // 2
+    elif registers < 32 and lane_axis == "columns" and column_step == 2 and (wider := _narrow_function_sum(body)):
+        lanes, column_step = wider * lanes, 1
     return CpuSchedule(
         lanes=lanes,
         lane_axis=lane_axis,
@@ -105,8 +119,8 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         column_chunk=column_chunk,
         unroll_limit=UNROLL_LIMIT,
         inner_step=INNER_STEP,
-        register_limit=_register_limit(registers),
-        cost=max(0.1, _cycles(body) / lanes * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
+        register_limit=register_limit,
+        cost=max(0.1, cycles * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
     )
 
 
@@ -130,6 +144,19 @@ def _columns_are_shared(operation: Any, registers: int, lanes: int) -> bool:
         and (attribute(operation, "rows") != "" or _column_dim(body) > COLUMN_LANE_DIM)
         and not operation.operands  # the intervals of a table are short
     )
+
+
+def _narrow_function_sum(body: Any) -> int:
+    """Choose how much wider vectors become where a body sums one or two numbers, with functions, over short columns."""
+    accumulations = accumulations_in(body)
+    results = sum(inner_dim(op.operands[0]) for op in accumulations)
+    is_narrow = (
+        all(attribute(op, "kind") in _SUMS for op in accumulations)
+        and 0 < results <= 2
+        and _function_cycles(body) > 0
+        and _column_dim(body) <= _SIDE_BY_SIDE_DIM
+    )
+    return 4 // results if is_narrow else 0
 
 
 def _panel_columns(body: Any, block: int) -> int:
@@ -162,9 +189,9 @@ def _block(body: Any, registers: int) -> tuple[int, int]:
     widest = _widest(body)
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if is_vector(operand))
     if registers < 32:
-        if kinds & SELECTIONS or (results > 2 and widest > 12):
-            return 1, 4
-        return (1, 2) if kinds <= _SUMS and widest <= 12 else (1, 6)
+        if widest > UNROLL_LIMIT and results <= 2 and not kinds & SELECTIONS:
+            return 2, 2
+        return (1, 2) if kinds <= _SUMS and results <= 2 else (1, 4)
     if widest > UNROLL_LIMIT:
         return (1, 8) if results <= 2 or not kinds <= _SUMS else (1, 4)
     words = value_bits(body) // 32
@@ -189,7 +216,7 @@ def _block_of_few_columns(body: Any, registers: int) -> tuple[int, int]:
         return row_vectors, column_step
     if widest > UNROLL_LIMIT:
         return 2, 2
-    if sum(loaded_dims(body, 0)) > _TWO_ROWS_DIM:
+    if sum(loaded_dims(body, 0)) > _SIDE_BY_SIDE_DIM:
         return 1, 2
     return 2, (1 if kinds <= _SUMS else 2)
 
@@ -199,15 +226,36 @@ def _widest(body: Any) -> int:
     return max((inner_dim(value) for op in body.operations for value in op.results if is_vector(value)), default=1)
 
 
+def _overlaps_exponentials(operation: Any) -> bool:
+    """Tell whether exponentials of many rows side by side are what takes the time: sums of short columns."""
+    body = operation.regions[0].blocks[0]
+    accumulations = accumulations_in(body)
+    kinds = {attribute(op, "kind") for op in accumulations}
+    results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if is_vector(operand))
+    return (
+        any(name_of(op) == "math.exp" for op in body.operations)
+        and kinds <= _SUMS
+        and _widest(body) <= UNROLL_LIMIT
+        and results <= _OVERLAPPED_RESULTS
+        and not any(name_of(op) in _NOT_SHARED for op in body.operations)
+        and not operation.operands  # the intervals of a table are short
+    )
+
+
 def _most_copies(body: Any) -> int:
     """Choose the most copies of the body in one block: long functions overlap without others, and compile slowly."""
-    cycles = sum(
+    cycles = _function_cycles(body)
+    copies = _BODY_OPERATIONS // max(1, _operations(body))
+    return min(copies, int(_BLOCK_FUNCTION_CYCLES // cycles)) if cycles else copies
+
+
+def _function_cycles(body: Any) -> float:
+    """Estimate the cycles that functions such as exp take, where they are not in loops of their own."""
+    return sum(
         inner_dim(op.results[0]) * OP_CYCLES.get(name_of(op), 1.0)
         for op in body.operations
         if name_of(op).startswith("math.") and inner_dim(op.results[0]) <= UNROLL_LIMIT
     )
-    copies = _BODY_OPERATIONS // max(1, _operations(body))
-    return min(copies, int(_BLOCK_FUNCTION_CYCLES // cycles)) if cycles else copies
 
 
 def _at_most(bodies: int, row_vectors: int, column_step: int) -> tuple[int, int]:

@@ -55,7 +55,7 @@ def is_array(value: Any) -> bool:
 
 
 _CPU_MEMORY = frozenset({1, 3, 11})  # kDLCPU, kDLCUDAHost, kDLROCMHost in dlpack.h
-_GPU_MEMORY = frozenset({2, 13})  # kDLCUDA, kDLCUDAManaged
+GPU_MEMORY = frozenset({2, 13})  # kDLCUDA, kDLCUDAManaged
 UNREADABLE = (AttributeError, BufferError, RuntimeError, TypeError, ValueError)
 
 
@@ -83,7 +83,7 @@ def readable(value: Any) -> Any:
         raise DtypeError(
             at_user_line(f"an array of type {kind} cannot be read through DLPack, {type(error).__name__}: {error}")
         ) from None
-    if device in _GPU_MEMORY:
+    if device in GPU_MEMORY:
         namespace = namespace_of(value)
         if namespace is None:
             raise DtypeError(

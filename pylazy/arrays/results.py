@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from pylazy.arrays.array_libraries import NUMPY_DTYPES, is_tensor, is_traced
 from pylazy.arrays.imported_arrays import UNREADABLE, namespace_of, readable
 from pylazy.arrays.memory_layout import numpy_address
+from pylazy.arrays.result_memory import LEAST_BYTES, recycled
 from pylazy.arrays.source_devices import library_of
 from pylazy.arrays.sources import TORCH, Source
 
@@ -31,9 +33,19 @@ def given_back(result: Any, sources: Sequence[Source]) -> Any:
 def empty_result(kind: str, shape: tuple[int, ...], dtype: str) -> Any:
     """Allocate a result, its elements not set."""
     if kind != TORCH:
-        return np.empty(shape, NUMPY_DTYPES[dtype])
+        made = np.empty(shape, NUMPY_DTYPES[dtype])
+        return made if made.nbytes < LEAST_BYTES else recycled(made)
     torch = sys.modules["torch"]
-    return torch.empty(shape, dtype=getattr(torch, dtype))
+    tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=host_device())
+    if tensor.nbytes < LEAST_BYTES:
+        return tensor
+    return torch.from_numpy(recycled(np.empty(shape, NUMPY_DTYPES[dtype])))
+
+
+@cache
+def host_device() -> Any:
+    """The CPU, as torch names it: `torch.set_default_device` means new data, and not results of what lies there."""
+    return sys.modules["torch"].device("cpu")
 
 
 def converted(result: Any, dtype: str) -> Any:
@@ -55,8 +67,10 @@ def detached(result: Any) -> Any:
 
 def array_like(result: Any, values: Any) -> Any:
     """Convert a NumPy array to the kind and dtype of a result."""
-    if isinstance(result, np.ndarray) or is_traced(result):
+    if isinstance(result, np.ndarray):
         return values.astype(result.dtype)
+    if is_traced(result):
+        return readable(result).namespace.library.asarray(values.astype(result.dtype))
     if not is_tensor(result):
         return namespace_of(result).asarray(values.astype(result.dtype))
     return sys.modules["torch"].from_numpy(values).to(result)
@@ -67,6 +81,15 @@ def in_kind_of(result: Any, v: Any) -> Any:
     if not isinstance(v, np.ndarray) or isinstance(result, np.ndarray) or is_traced(result):
         return result
     return result.detach().cpu().numpy() if is_tensor(result) else readable(result).array
+
+
+def placed_beside(v: Any, sources: Sequence[Source]) -> Any:
+    """Copy a NumPy array to the GPU where the tensors among the sources lie, for callers that know no other arrays."""
+    if isinstance(v, np.ndarray):
+        for source in sources:
+            if source.kind == TORCH and source.array.is_cuda:
+                return sys.modules["torch"].from_numpy(np.ascontiguousarray(v)).to(source.array.device)
+    return v
 
 
 def quotient(result: Any, count: Any) -> Any:

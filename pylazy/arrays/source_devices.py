@@ -58,7 +58,8 @@ def place_of(kind: str, sources: Sequence[Source], backend: Backend | None) -> P
                     from pylazy.gpu.torch_place import TorchPlace
 
                     return TorchPlace.of(source.array.device, backend)
-                break
+                if source.array.ndim:  # a number of the host may stand before tensors of a GPU
+                    break
     if kind == DEVICE:
         from pylazy.gpu.library_places import place_of_library
 
@@ -71,9 +72,14 @@ def place_of(kind: str, sources: Sequence[Source], backend: Backend | None) -> P
 
 
 def _libraries(sources: Sequence[Source]) -> dict[str, Any]:
-    """The namespaces of arrays that are neither NumPy's nor torch's, by name."""
+    """The namespaces of arrays that are neither NumPy's nor torch's, by name.
+
+    One that records what is done with arrays of a library, for a derivative, takes the place of that library.
+    """
     found = [source.imported.namespace for source in sources if source.imported is not None]
-    return {getattr(namespace, "__name__", str(namespace)): namespace for namespace in found}
+    recorded = [namespace.library for namespace in found if hasattr(namespace, "record")]
+    kept = [namespace for namespace in found if namespace not in recorded]
+    return {getattr(namespace, "__name__", str(namespace)): namespace for namespace in kept}
 
 
 def _refuse_libraries(sources: Sequence[Source]) -> None:
@@ -90,6 +96,19 @@ def library_of(sources: Sequence[Source]) -> Any:
     """The namespace of the arrays that are neither NumPy's nor torch's, of which there are some."""
     (namespace,) = _libraries(sources).values()
     return namespace
+
+
+def recorder_of(kind: str, sources: Sequence[Source]) -> Any | None:
+    """What records reductions of these arrays, in a function that is differentiated; see `pylazy.differentiation`.
+
+    Args:
+        kind: what `check_devices` says.
+        sources: the inputs.
+    """
+    if kind not in OF_OTHER_LIBRARIES:
+        return None
+    library = library_of(sources)
+    return library if hasattr(library, "record") else None
 
 
 def check_one_device(sources: Sequence[Source]) -> None:

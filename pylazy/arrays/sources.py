@@ -156,8 +156,8 @@ class Source:
         if kind == DEVICE:
             raise UnsupportedError(
                 at_user_line(
-                    f"an array of type {type(array).__name__} on a GPU is read by a program that runs on the CPU, as "
-                    "those of derivatives of functions of NumPy arrays: use tensors of torch"
+                    f"an array of type {type(array).__name__} on a GPU is read by a program that runs on the CPU: use "
+                    "tensors of torch, or copy it to the host"
                 )
             )
         if array.shape != self.shape:

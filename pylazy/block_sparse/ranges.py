@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -269,13 +270,22 @@ def _as_numpy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value
     if is_tensor(value):
-        return value.detach().cpu().numpy()  # of a GPU, a copy, which is waited for; tables are made on the host
+        return _tensor_as_numpy(value)
     if isinstance(value, list | tuple):
         try:
             return np.asarray(value)
         except ValueError:  # rows of different lengths
             return None
     return None
+
+
+def _tensor_as_numpy(value: Any) -> Any:
+    """View a tensor as an array; one of a GPU is copied, which is waited for: tables are made on the host."""
+    torch = sys.modules["torch"]
+    if torch.compiler.is_dynamo_compiling() or not torch._C._are_functorch_transforms_active():
+        return value.detach().cpu().numpy()
+    with torch._C._DisableFuncTorch():  # a transform wraps all that is computed inside of it
+        return value.detach().cpu().numpy()
 
 
 def _check_slices(half: Half) -> None:

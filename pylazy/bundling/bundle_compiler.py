@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -196,8 +195,8 @@ def _compile_ptx(
     check_buffers(task.part.function(), kernel, image.arguments, what=path)
     entries[path] = image.text.encode()
     launch = {
-        "kernels": [asdict(kernel) for kernel in image.kernels],
-        "buffers": [asdict(buffer) for buffer in image.buffers],
+        "kernels": [kernel._asdict() for kernel in image.kernels],
+        "buffers": [buffer._asdict() for buffer in image.buffers],
     }
     cubin = f"code/{task.id}/{target}.cubin"
     try:

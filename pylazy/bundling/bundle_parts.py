@@ -9,6 +9,7 @@ import numpy as np
 from pylazy.arrays.sources import NUMBER, array_source, complex_part
 from pylazy.block_sparse.ranges import Ranges
 from pylazy.canonical_form import flatten
+from pylazy.complex_numbers.complex_reductions import ComplexReduction
 from pylazy.execution.prepare import find_executable, prepare
 from pylazy.execution.programs import Extents
 from pylazy.execution.wanted_results import Wanted, result_shapes
@@ -116,7 +117,7 @@ def part_of(
         _wrt(job, groups) if gradients else (),
         FEW_ROWS[:1] if is_ranged else FEW_ROWS,
         drop_inner=_drops_inner(reduction, job),
-        is_complex=isinstance(reduction, Reduction) and reduction.is_complex,
+        is_complex=isinstance(reduction, ComplexReduction),
         selection=_selection(name, job, read, groups) if gradients else (),
     )
 
@@ -137,8 +138,8 @@ def _rank(job: Job) -> int:
 
 
 def _drops_inner(reduction: Reduction | Genred, job: Job) -> bool:
-    if isinstance(reduction, Reduction) and reduction.is_complex:
-        return bool(reduction._drop_inner)  # type: ignore[attr-defined]  # of a ComplexReduction
+    if isinstance(reduction, ComplexReduction):
+        return reduction.drop_inner
     return not job.wanted[0].k and _rank(job) == 1
 
 

@@ -130,7 +130,7 @@ class BundledFunction:
                     f"bundle: function {function.name} has the reduction {result.kind!r}, which this pylazy does not "
                     "know: a newer one is needed"
                 )
-            if (result.dtype == "int64") != REDUCTIONS[result.kind].index:
+            if (result.dtype == "int64") != REDUCTIONS[result.kind].is_position:
                 raise BundleFormatError(f"bundle: a result of {function.name} has dtype {result.dtype}")
         self.function = function
         self.__name__ = self.__qualname__ = function.name

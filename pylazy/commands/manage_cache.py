@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pylazy.commands.console import show_json, show_table, standard_output
 from pylazy.runtime.errors import PylazyError
 from pylazy.runtime.gpu_image import GpuImage
-from pylazy.runtime.kernel_cache import Image, KernelCache, default_directory
+from pylazy.runtime.kernel_cache import KernelCache, default_directory
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from pylazy.runtime.kernel_cache import Image
 
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}-.{8}")
@@ -89,7 +90,7 @@ def _directory() -> Path:
     directory = default_directory()
     if directory is None:
         raise PylazyError("the kernel cache is off: PYLAZY_CACHE is 0, or there is no home folder")
-    return directory
+    return Path(directory)
 
 
 def _remove_left_behind(directory: Path) -> None:

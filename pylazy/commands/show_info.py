@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import pylazy
 from pylazy.bundling.bundled_programs import LEVEL_VARIABLE
@@ -96,9 +97,10 @@ def _gpu() -> str:
 
 
 def _cache() -> str:
-    directory = default_directory()
-    if directory is None:
+    chosen = default_directory()
+    if chosen is None:
         return "off: PYLAZY_CACHE is 0, or there is no home folder"
+    directory = Path(chosen)
     if not directory.is_dir():
         return "on, no folder yet: the first kernel makes it"
     if not os.access(directory, os.W_OK):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pylazy.arrays.array_libraries import is_tensor
+from pylazy.arrays.array_libraries import is_tensor, is_traced
 from pylazy.arrays.out_arrays import check_out
 from pylazy.arrays.sources import NUMPY, TORCH
 from pylazy.runtime.errors import UnsupportedError
@@ -40,6 +40,9 @@ def complex_array(planar: Any, *, drop_inner: bool = False) -> Any:
             result = np.empty((*planar.shape[:-1], dim), dtype)
             result.real, result.imag = planar[..., :dim], planar[..., dim:]
         return result[..., 0] if drop_inner else result
+    if is_traced(planar):
+        result = planar[..., :dim] + 1j * planar[..., dim:]
+        return result[..., 0] if drop_inner else result
     if not is_tensor(planar):
         raise UnsupportedError(
             at_user_line(
@@ -59,6 +62,8 @@ def with_parts_in_turn(v: Any) -> Any:
     shape = (*v.shape[:-1], 2 * v.shape[-1]) if v.ndim > 1 else (*v.shape, 2)
     if isinstance(v, np.ndarray):
         return v[..., None].view(v.real.dtype).reshape(shape)
+    if is_traced(v):
+        return np.stack([v.real, v.imag], axis=-1).reshape(shape)
     import torch
 
     return torch.view_as_real(v.resolve_conj()).reshape(shape)
@@ -68,6 +73,8 @@ def from_parts_in_turn(found: Any) -> Any:
     """See twice as many real numbers as complex ones: (..., 2 * E) as (..., E)."""
     if isinstance(found, np.ndarray):
         return found.view(np.result_type(found.dtype, np.complex64))
+    if is_traced(found):
+        return found[..., ::2] + 1j * found[..., 1::2]
     import torch
 
     return torch.view_as_complex(found.unflatten(-1, (-1, 2)))
@@ -75,9 +82,10 @@ def from_parts_in_turn(found: Any) -> Any:
 
 def log_of_scaled(mean: Any, exponent: Any) -> Any:
     """Find log(mean * exp(exponent)); -inf for a sum of nothing, in which the mean is 0 / 0."""
-    if isinstance(mean, np.ndarray):
+    if not is_tensor(mean):
+        nothing = np.equal(exponent, -np.inf)
         with np.errstate(divide="ignore"):
-            return np.log(np.where(np.isneginf(exponent), 0, mean)) + np.where(np.isneginf(exponent), 0, exponent)
+            return np.log(np.where(nothing, 0, mean)) + np.where(nothing, 0, exponent)
     import torch
 
     nothing = torch.isneginf(exponent)
@@ -90,6 +98,8 @@ def polar(sizes: Any, angles: Any) -> Any:
         result = np.empty(sizes.shape, np.result_type(sizes.dtype, np.complex64))
         result.real, result.imag = sizes * np.cos(angles), sizes * np.sin(angles)
         return result
+    if is_traced(sizes):
+        return sizes * np.cos(angles) + 1j * (sizes * np.sin(angles))
     import torch
 
     return torch.polar(sizes, angles)

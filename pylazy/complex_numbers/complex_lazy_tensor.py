@@ -7,33 +7,29 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from pylazy.arrays.sources import NUMPY, SYMBOL, TORCH, ComplexPart, Source
-from pylazy.canonical_form import flatten
+from pylazy.arrays.results import in_kind_of
+from pylazy.arrays.sources import NUMPY, TORCH, ComplexPart, Source
+from pylazy.complex_numbers.complex_arithmetic import Complex, zeros
 from pylazy.complex_numbers.complex_arrays import (
     complex_array,
     delivered,
-    from_parts_in_turn,
-    log_of_scaled,
     parts_of,
     polar,
-    with_parts_in_turn,
 )
-from pylazy.complex_numbers.complex_operations import OPERATIONS_ON_COMPLEX, Complex, zeros
+from pylazy.complex_numbers.complex_operations import OPERATIONS_ON_COMPLEX
+from pylazy.complex_numbers.complex_reductions import ComplexReduction, run_now, without_out
 from pylazy.execution.wanted_results import Wanted
 from pylazy.expression import apply
 from pylazy.formula_texts.formula_text import as_html, bytes_as_text, formula_as_latex, formula_as_text
 from pylazy.lazy_formula import LazyFormula, axis_of, unary
-from pylazy.lazy_tensor import LazyTensor, column_of
+from pylazy.lazy_tensor import LazyTensor
 from pylazy.methods.operands import combine, from_data, is_symbol, operand, symbolic
-from pylazy.methods.reduction_methods import ReductionMethods
 from pylazy.options import read_options
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
 from pylazy.user_positions import at_user_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from typing_extensions import Self
 
     from pylazy.expression import Attributes, Expression
@@ -126,7 +122,7 @@ class ComplexLazyTensor(LazyTensor):
         return as_html(type(self).__name__, formula_as_text(self.real._expression), facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.__class__, _planar_of(self)), getattr(self, "__dict__", None)
+        return _rebuild, (self.__class__, planar_of(self)), getattr(self, "__dict__", None)
 
     def _fill(self, formula: Any) -> None:
         for name in _STATE:
@@ -135,11 +131,14 @@ class ComplexLazyTensor(LazyTensor):
 
     def t(self) -> ComplexLazyTensor:
         """Exchange the axes i and j, without conjugation."""
-        return _from_planar(_planar_of(self).t())
+        return _from_planar(planar_of(self).t())
 
     def rmatvec(self, v: Any) -> Any:
         """`K.conj().T @ v`, as scipy.sparse.linalg means it."""
-        return self.conj().T @ v
+        return in_kind_of(self.conj().T @ self._beside(v), v)
+
+    def _beside(self, v: Any) -> Any:
+        return planar_of(self)._beside(v)
 
     @property
     def real(self) -> LazyTensor:
@@ -214,8 +213,8 @@ class ComplexLazyTensor(LazyTensor):
         for target in wanted:
             if target.kind not in _LINEAR_REDUCTIONS:
                 _refuse(target.kind)
-        rest, out = _without_out(options)
-        found = _planar_of(self)._reduce(axis, wanted, rest, keepdim=keepdim)
+        rest, out = without_out(options)
+        found = planar_of(self)._reduce(axis, wanted, rest, keepdim=keepdim)
         if isinstance(found, Reduction):
             if out is not None and options.get("call", True):
                 raise UnsupportedError(
@@ -228,15 +227,15 @@ class ComplexLazyTensor(LazyTensor):
 
     def _multiply_all(self, where: str, *, keepdim: bool, options: dict[str, Any]) -> Any:
         """Multiply sizes and add angles, as a product of complex numbers is not one of their parts."""
-        rest, out = _run_now("prod", (self,), options)
+        rest, out = run_now("prod", (self._planar,), options)
         sizes = abs(self)._reduce(where, (Wanted("prod", (0,)),), rest, keepdim=keepdim)
         angles = self.angle()._reduce(where, (Wanted("sum", (0,)),), rest, keepdim=keepdim)
         return delivered(polar(sizes, angles), out)
 
     def _spread(self, where: str, ddof: int, *, root: bool, keepdim: bool, options: dict[str, Any]) -> Any:
         """Add the variances of both parts, which is the mean of |z - mean|**2."""
-        rest, out = _run_now("var and std", (self,), options)
-        found = _planar_of(self)._spread(where, ddof, root=False, keepdim=keepdim, options=rest)
+        rest, out = run_now("var and std", (self._planar,), options)
+        found = planar_of(self)._spread(where, ddof, root=False, keepdim=keepdim, options=rest)
         dim = self.ndim
         result = found[..., :dim] + found[..., dim:]
         return delivered(result**0.5 if root else result, out)
@@ -272,12 +271,12 @@ def from_complex_data(x: Any, axis: int | None) -> ComplexLazyTensor:
         )
     re, im, conjugated = parts_of(x)
     parts = from_data(LazyTensor, re, axis), from_data(LazyTensor, im, axis)
-    _remember_parts(x, parts, conjugated=conjugated)
+    remember_parts(x, parts, conjugated=conjugated)
     made = complex_of(*parts)
     return made.conj() if conjugated else made
 
 
-def _remember_parts(x: Any, parts: tuple[LazyTensor, LazyTensor], *, conjugated: bool) -> None:
+def remember_parts(x: Any, parts: tuple[LazyTensor, LazyTensor], *, conjugated: bool) -> None:
     """Note which array the parts are of, so that a bundle can ask for it."""
     for part, name in zip(parts, ("real", "imag"), strict=True):
         source = part._expression.source
@@ -296,7 +295,7 @@ def apply_rule(op: str, operands: tuple[Any, ...], attributes: Attributes) -> An
 
 def interleaved(z: ComplexLazyTensor) -> LazyTensor:
     """Write complex numbers as pykeops lays them out: (..., D) gives (..., 2 * D) reals, each real part first."""
-    return _transposed(_planar_of(z), 2, z.ndim)
+    return _transposed(planar_of(z), 2, z.ndim)
 
 
 def from_interleaved(f: LazyTensor) -> ComplexLazyTensor:
@@ -318,7 +317,7 @@ def _transposed(f: LazyTensor, rows: int, columns: int) -> LazyTensor:
         return f
     before = f._expression
     if before.op == "contract" and before.attributes == _transposition(columns, rows):
-        return _with_expression(f, LazyTensor, before.operands[0])  # back to where it came from
+        return with_expression(f, LazyTensor, before.operands[0])  # back to where it came from
     return combine("contract", f, 1, attributes=_transposition(rows, columns))
 
 
@@ -328,7 +327,7 @@ def _transposition(rows: int, columns: int) -> Attributes:
 
 
 def _from_planar(planar: LazyTensor) -> ComplexLazyTensor:
-    return _with_expression(planar, ComplexLazyTensor, planar._expression)
+    return with_expression(planar, ComplexLazyTensor, planar._expression)
 
 
 def _rebuild(cls: type[ComplexLazyTensor], planar: LazyTensor) -> ComplexLazyTensor:
@@ -337,22 +336,24 @@ def _rebuild(cls: type[ComplexLazyTensor], planar: LazyTensor) -> ComplexLazyTen
     return made
 
 
-def _planar_of(z: ComplexLazyTensor) -> LazyTensor:
-    return _with_expression(z, LazyTensor, z._planar)
+def planar_of(z: ComplexLazyTensor) -> LazyTensor:
+    """Read complex numbers as twice as many real ones: real parts, then imaginary parts."""
+    return with_expression(z, LazyTensor, z._planar)
 
 
 def _part(z: ComplexLazyTensor, number: int) -> LazyTensor:
     planar, dim = z._planar, z.ndim
     if planar.op == "concat" and planar.operands[0].dim == dim:
-        return _with_expression(z, LazyTensor, planar.operands[number])
+        return with_expression(z, LazyTensor, planar.operands[number])
     attributes: Attributes = (("start", number * dim), ("size", dim))
-    return _with_expression(z, LazyTensor, apply("extract", (planar,), attributes))
+    return with_expression(z, LazyTensor, apply("extract", (planar,), attributes))
 
 
 _STATE = tuple(name for name in LazyFormula.__slots__ if name not in ("__weakref__", "_expression"))
 
 
-def _with_expression(x: LazyTensor, cls: type[_T], expression: Expression) -> _T:
+def with_expression(x: LazyTensor, cls: type[_T], expression: Expression) -> _T:
+    """Give another formula the sizes and settings of a LazyTensor."""
     made = object.__new__(cls)
     for name in _STATE:
         setattr(made, name, getattr(x, name))
@@ -366,102 +367,6 @@ def _pair(x: LazyTensor) -> Complex:
 
 def _widened(x: LazyTensor, dim: int) -> LazyTensor:
     return x if x.ndim == dim else x.sumT(dim)
-
-
-# Reductions to complex arrays -----------------------------------------------------------------------------------------
-
-
-class ComplexReduction(Reduction):
-    """A `Reduction` to complex numbers; its kernel gives real parts, then imaginary parts."""
-
-    __slots__ = ("_drop_inner",)
-
-    is_complex = True
-
-    def __init__(self, planar: Reduction, *, drop_inner: bool) -> None:
-        super().__init__(planar._job, planar._template, single=planar._single)
-        self._drop_inner = drop_inner
-
-    def __call__(
-        self, *data: Any, out: Any = None, ranges: Any = None, backend: str | None = None, device_id: int = -1
-    ) -> Any:
-        """Run on the data as it is now; see `Reduction`."""
-        found = super().__call__(*data, ranges=ranges, backend=backend, device_id=device_id)
-        return delivered(complex_array(found, drop_inner=self._drop_inner), out)
-
-    def __repr__(self) -> str:
-        return f"Complex{super().__repr__()}"
-
-    @property
-    def shape(self) -> Any:
-        """Shape of the result; None where a call decides on it."""
-        planar = super().shape
-        if planar is None:
-            return None
-        return planar[:-1] if self._drop_inner else (*planar[:-1], planar[-1] // 2)
-
-
-def matrix_product(matrix: LazyTensor, v: Any, options: dict[str, Any]) -> Any:
-    """`K @ v` for a complex array or list v."""
-    if isinstance(v, list | tuple):
-        v = np.array(v, dtype=np.complex128)
-    if not matrix.is_complex and options.get("call", True) and v.ndim:
-        rest, out = _without_out(options)
-        found = matrix.__matmul__(with_parts_in_turn(v), **rest)
-        if not isinstance(found, Reduction):
-            result = from_parts_in_turn(found)
-            return delivered(result[..., 0] if v.ndim == 1 else result, out)
-    re, im, conjugated = parts_of(v)
-    parts = column_of(re, matrix._columns), column_of(im, matrix._columns)
-    _remember_parts(v, parts, conjugated=conjugated)
-    column = complex_of(*parts)
-    product = combine("mul", matrix, column.conj() if conjugated else column)
-    return product._reduce("j", (Wanted("sum", (0,)),), options, drop_inner=v.ndim == 1)
-
-
-def reduce_exponentials(
-    kind: str, operands: tuple[Any, ...], where: str, *, keepdim: bool, options: dict[str, Any]
-) -> Any:
-    """Reduce to the log of the sum of exp(f) g, or to that sum over the one of exp(f), where f or g is complex.
-
-    With f = a + ib, one real reduction finds the weighted means of exp(ib) g and of exp(ib) under the softmax of a,
-    which is stable whatever a is.
-    """
-    f = operands[0]
-    rest, out = _run_now(kind, operands, options)
-    g = operands[1] if len(operands) == 2 else LazyTensor(1)
-    size = f.real if f.is_complex else f
-    terms = f.imag.exp1j() * g if f.is_complex else g
-    over = f.is_complex and kind == "softmax"  # its divisor is complex too
-    weight: Any = terms.concat(f.imag.exp1j()) if over else terms
-    # The terms are those of the formula and the weight together, also where one of them has no such axis.
-    size = _with_expression(size.concat(weight), LazyTensor, size._expression)
-    axis = -2 if where == "j" else -3
-    means = ReductionMethods.sumsoftmaxweight(size, _planar_of(weight), axis, keepdim=keepdim, **rest)
-    result = complex_array(means)
-    if over:
-        result = result[..., :-1] / result[..., -1:]
-    if kind == "logsumexp":
-        result = log_of_scaled(result, ReductionMethods.logsumexp(size, axis, keepdim=keepdim, **rest))
-    return delivered(result, out)
-
-
-def _without_out(options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    return {name: value for name, value in options.items() if name != "out"}, options.get("out")
-
-
-def _run_now(what: str, operands: Sequence[LazyTensor], options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Check that a reduction of several steps is to run now, and take `out` from its options."""
-    planar = [x._planar if isinstance(x, ComplexLazyTensor) else x._expression for x in operands]
-    later = any(source.kind == SYMBOL for source in flatten(planar).sources)
-    if later or not options.get("call", True):
-        raise UnsupportedError(
-            at_user_line(
-                f"{what} of complex numbers takes several reductions: call=False and symbolic variables are not there, "
-                "pass arrays and let it run"
-            )
-        )
-    return _without_out(options)
 
 
 def _refuse(op: str) -> NoReturn:

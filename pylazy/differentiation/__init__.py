@@ -1,1 +1,1 @@
-"""Derivatives of functions of NumPy arrays, to any order and in both modes."""
+"""Derivatives of functions of arrays of NumPy and CuPy, to any order and in both modes."""

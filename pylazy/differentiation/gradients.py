@@ -1,6 +1,8 @@
-"""Derivatives of functions of NumPy arrays: grad, value_and_grad, vjp and jvp.
+"""Derivatives of functions of arrays, of NumPy or on a GPU of CuPy: grad, value_and_grad, vjp and jvp.
 
-The functions have JAX's names and conventions. A function is called once, with its arguments traced: see `TracedArray`
+The functions have JAX's names and conventions, also for complex numbers: the gradient of a real function of x + iy is
+its derivative by x minus i times that by y, the conjugate of the direction in which it grows most, and vjp conjugates
+nothing. A function is called once, with its arguments traced: see `TracedArray`
 for what it may do with them. Derivatives may be taken of functions that take derivatives, in both modes and to any
 order. A function may be a `Genred` or a symbolic `Reduction`, as they are functions of arrays.
 """
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pylazy.differentiation.array_spaces import is_device_array, library_beside
 from pylazy.differentiation.traced_array import TracedArray
-from pylazy.differentiation.traces import ForwardTrace, ReverseTrace, Spec, fit, spec_of
+from pylazy.differentiation.traces import ForwardTrace, ReverseTrace, Spec, fit, spec_of, untraced
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.stages import Reduction
 from pylazy.user_positions import at_user_line
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _FLOATS = ("float16", "float32", "float64")
+_DTYPES = (*_FLOATS, "complex64", "complex128")
 
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -36,7 +40,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..
         of_x = pylazy.grad(energy)(x, y)
 
     Args:
-        f: a function of arrays that returns one number.
+        f: a function of arrays that returns one real number.
         argnums: the number of the argument that the gradient is of, or several of them.
 
     Returns:
@@ -44,7 +48,8 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..
 
     Raises:
         ShapeError: f returns more than one element, when the function that is made is called, like the next two.
-        DtypeError: an argument is no NumPy array of floats and no number.
+        DtypeError: f returns a complex number, or an argument is no number, and no array of floats or complex numbers
+            of NumPy or CuPy.
         UnsupportedError: f does something whose derivative is not known.
     """
 
@@ -91,7 +96,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
         each primal. The data of the primals is read again there.
 
     Raises:
-        DtypeError: an argument is no NumPy array of floats and no number.
+        DtypeError: an argument is no number, and no array of floats or complex numbers of NumPy or CuPy.
         UnsupportedError: f does something whose derivative is not known.
     """
     traced = _trace(f, primals, tuple(range(len(primals))), {})
@@ -121,7 +126,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
     Raises:
         ShapeError: the tangents do not have the shapes of the primals.
-        DtypeError: an argument is no NumPy array of floats and no number.
+        DtypeError: an argument is no number, and no array of floats or complex numbers of NumPy or CuPy.
         UnsupportedError: f does something whose derivative is not known.
     """
     if len(primals) != len(tangents):
@@ -130,16 +135,23 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         )
     trace = ForwardTrace(TracedArray)
     arguments = []
-    for number, (primal, tangent) in enumerate(zip(primals, tangents, strict=True)):
-        value = _read_argument(primal, number)
+    given = _read_arguments(primals, range(len(primals)))
+    for number, (value, tangent) in enumerate(zip(given, tangents, strict=True)):
         arguments.append(trace.argument(value, _like(tangent, value, f"tangent {number}", "the primal")))
     results, is_single = _read_results(f(*arguments))
     values = tuple(trace.value_of(result) for result in results)
     found = tuple(
-        np.zeros(np.shape(value), spec_of(value).dtype) if tangent is None else tangent
-        for value, tangent in zip(values, map(trace.tangent_of, results), strict=True)
+        _tangent_of(value, tangent) for value, tangent in zip(values, map(trace.tangent_of, results), strict=True)
     )
     return (values[0], found[0]) if is_single else (values, found)
+
+
+def _tangent_of(value: Any, found: Any) -> Any:
+    """Give the tangent of a result, which may be zero, and real though the result is complex."""
+    spec = spec_of(value)
+    if found is None:
+        return library_beside(value).zeros(spec.shape, spec.dtype)
+    return found if found.dtype == spec.dtype else found.astype(spec.dtype)
 
 
 # Calling a function with traced arrays --------------------------------------------------------------------------------
@@ -164,14 +176,19 @@ class _Traced(NamedTuple):
         """Give the gradient of each argument, in its shape and dtype."""
         found = self.trace.pull_back(self.results, cotangents, self.arguments)
         return tuple(
-            np.zeros(argument.shape, argument.dtype) if gradient is None else _fitted(gradient, argument.spec)
+            self.library.zeros(argument.shape, argument.dtype) if gradient is None else _fitted(gradient, argument.spec)
             for gradient, argument in zip(found, self.arguments, strict=True)
         )
 
     def gradients_of_number(self) -> tuple[Any, ...]:
         """Give the gradients of the only result, of one element."""
         spec = spec_of(self.results[0])
-        return self.gradients([np.ones(spec.shape, spec.dtype)])
+        return self.gradients([self.library.ones(spec.shape, spec.dtype)])
+
+    @property
+    def library(self) -> Any:
+        """What makes arrays beside the arguments."""
+        return library_beside(self.arguments[0]) if self.arguments else np
 
     @staticmethod
     def in_form_of(argnums: int | Sequence[int], gradients: tuple[Any, ...]) -> Any:
@@ -203,14 +220,22 @@ def _trace_number(
                 "its sum() or mean(), or use pylazy.vjp"
             )
         )
+    dtype = np.dtype(spec_of(traced.results[0]).dtype)
+    if dtype.kind == "c":
+        raise DtypeError(
+            at_user_line(
+                f"the function to differentiate returned {dtype}, expected a real number: return its real, its imag or "
+                "its abs(), or use pylazy.vjp"
+            )
+        )
     return traced
 
 
 def _trace(f: Callable[..., Any], args: Sequence[Any], numbers: Sequence[int], options: dict[str, Any]) -> _Traced:
     trace = ReverseTrace(TracedArray)
     given = list(args)
-    for number in numbers:
-        given[number] = trace.argument(_read_argument(args[number], number))
+    for number, value in zip(numbers, _read_arguments([args[number] for number in numbers], numbers), strict=True):
+        given[number] = trace.argument(value)
     results, is_single = _read_results(f(*given, **options))
     return _Traced(trace, tuple(given[number] for number in numbers), results, is_single)
 
@@ -227,19 +252,27 @@ def _read_argnums(argnums: int | Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _read_argument(value: Any, number: int) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = np.asarray(value, dtype=np.float64)
-    if not isinstance(value, np.ndarray | np.generic | TracedArray) or value.dtype.name not in _FLOATS:
-        found = f"a NumPy array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+def _read_arguments(values: Sequence[Any], numbers: Sequence[int]) -> list[Any]:
+    """Read the arguments of these numbers; beside arrays on a GPU, numbers are put there."""
+    library = next((library_beside(value) for value in values if is_device_array(untraced(value))), np)
+    return [_read_argument(value, number, library) for value, number in zip(values, numbers, strict=True)]
+
+
+def _read_argument(value: Any, number: int, library: Any) -> Any:
+    if isinstance(value, int | float | complex) and not isinstance(value, bool):
+        return library.asarray(value, dtype=np.complex128 if isinstance(value, complex) else np.float64)
+    is_known = isinstance(value, np.ndarray | np.generic | TracedArray) or is_device_array(value)
+    dtypes = _FLOATS if is_device_array(value) else _DTYPES
+    if not is_known or value.dtype.name not in dtypes:
+        found = f"an array of {value.dtype}" if is_known else type(value).__name__
         raise DtypeError(
             at_user_line(
-                f"argument {number} is {found}, and a derivative of it is asked for: expected a NumPy array of "
-                f"{', '.join(_FLOATS)} or a number. Tensors have torch's own autograd, arrays of JAX "
+                f"argument {number} is {found}, and a derivative of it is asked for: expected an array of NumPy or "
+                f"CuPy, of {', '.join(dtypes)}, or a number. Tensors have torch's own autograd, arrays of JAX "
                 "pylazy.jax_function"
             )
         )
-    if isinstance(value, TracedArray):
+    if isinstance(value, TracedArray) or is_device_array(value):
         return value
     array = np.asarray(value)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
@@ -252,20 +285,28 @@ def _read_results(found: Any) -> tuple[tuple[Any, ...], bool]:
     is_single = not isinstance(found, tuple | list)
     results = (found,) if is_single else tuple(found)
     for result in results:
-        if not isinstance(result, TracedArray | np.ndarray | np.generic | int | float) or isinstance(result, bool):
+        is_known = isinstance(result, TracedArray | np.ndarray | np.generic | int | float | complex)
+        is_known = is_known or is_device_array(result)
+        if not is_known or isinstance(result, bool):
             raise UnsupportedError(
                 at_user_line(
                     f"the function to differentiate returned {type(result).__name__}, expected an array, a number, or "
                     "a tuple of them"
                 )
             )
-    return tuple(np.asarray(result) if isinstance(result, int | float) else result for result in results), is_single
+    return tuple(np.asarray(result) if _is_number(result) else result for result in results), is_single
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | complex)
 
 
 def _like(given: Any, of: Any, what: str, owner: str = "the value") -> Any:
     """Read a cotangent or a tangent: an array of the shape and dtype of another."""
     spec = spec_of(of)
-    read = given if isinstance(given, TracedArray) else np.asarray(given, dtype=spec.dtype)
+    if np.dtype(spec.dtype).kind != "c" and np.iscomplexobj(given):
+        raise DtypeError(at_user_line(f"{what} is complex, expected real numbers, as {owner} is of {spec.dtype}"))
+    read = given if isinstance(given, TracedArray) else library_beside(of).asarray(given, dtype=spec.dtype)
     if read.shape != spec.shape:
         raise ShapeError(at_user_line(f"{what} has shape {read.shape}, expected {spec.shape}, that of {owner}"))
     return read if read.dtype == spec.dtype else read.astype(spec.dtype)

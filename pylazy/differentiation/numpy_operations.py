@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylazy.differentiation.traces import Call, Operation, Spec, apply, elementwise, fit, linear, spec_of
+from pylazy.differentiation.array_spaces import library_beside
+from pylazy.differentiation.traces import Call, Operation, Spec, apply, elementwise, fit, in_dtype, linear, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,6 +129,16 @@ FLAT_UFUNCS = frozenset(
 )
 """Those that are constant between jumps: their results have no derivative."""
 
+COMPLEX_UFUNCS = frozenset(
+    {
+        np.add, np.subtract, np.multiply, np.true_divide, np.negative, np.positive, np.power, np.float_power, np.square,
+        np.sqrt, np.reciprocal, np.exp, np.exp2, np.expm1, np.log, np.log2, np.log10, np.log1p, np.sin, np.cos, np.tan,
+        np.arcsin, np.arccos, np.arctan, np.sinh, np.cosh, np.tanh, np.arcsinh, np.arccosh, np.arctanh, np.matmul,
+        np.isfinite, np.isinf, np.isnan, np.equal, np.not_equal, np.logical_and, np.logical_or, np.logical_not,
+    }
+)  # fmt: skip
+"""Those of complex numbers: all with a derivative have a complex one, so that their rows serve them as well."""
+
 SELECT = elementwise(
     "where", np.where, None, lambda call, t: np.where(call.x, t, 0), lambda call, t: np.where(call.x, 0, t)
 )
@@ -158,7 +169,7 @@ def broadcast(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 def cast(x: Any, dtype: Any) -> Any:
-    """Convert an array to another dtype of floats."""
+    """Convert an array to another dtype of floats or complex numbers."""
     return apply(_CAST, x, dtype=np.dtype(dtype))[0]
 
 
@@ -190,14 +201,14 @@ def _sum_spec(x: Spec, axes: tuple[int, ...]) -> tuple[Spec, ...]:
 _SUM = linear("sum", lambda x, axes: np.sum(x, axis=axes), _expanded, _sum_spec)
 _RESHAPE = linear(
     "reshape",
-    np.reshape,
+    lambda x, shape: x.reshape(shape),  # numpy.reshape and CuPy's have other names for the shape
     lambda call, ct: reshape(ct, spec_of(call.operands[0]).shape),
     lambda x, shape: (Spec(shape, x.dtype),),
 )
 _CAST = linear(
     "astype",
     lambda x, dtype: x.astype(dtype),
-    lambda call, ct: cast(ct, spec_of(call.operands[0]).dtype),
+    lambda call, ct: in_dtype(ct, spec_of(call.operands[0]).dtype),
     lambda x, dtype: (Spec(x.shape, dtype),),
 )
 _PERMUTE = linear(
@@ -213,10 +224,11 @@ _BROADCAST = linear(
 
 
 def _scattered(x: Any, key: Any, shape: tuple[int, ...]) -> Any:
-    made = np.zeros(shape, x.dtype)
+    library = library_beside(x)
+    made = library.zeros(shape, x.dtype)
     parts = key if isinstance(key, tuple) else (key,)
-    if any(isinstance(part, np.ndarray | list) for part in parts):
-        np.add.at(made, key, x)  # positions may repeat
+    if any(hasattr(part, "shape") or isinstance(part, list) for part in parts):
+        library.add.at(made, key, x)  # positions may repeat
     else:
         made[key] = x
     return made
@@ -252,17 +264,43 @@ def _join_vjp(call: Call, cotangents: Sequence[Any]) -> list[Any]:
         spec = spec_of(operand)
         size = spec.shape[axis]
         key = (slice(None),) * axis + (slice(start, start + size),)
-        found.append(cast(get(ct, key), spec.dtype) if call.varies(number) else None)
+        found.append(in_dtype(get(ct, key), spec.dtype) if call.varies(number) else None)
         start += size
     return found
 
 
 def _join_jvp(call: Call, tangents: Sequence[Any]) -> list[Any]:
-    parts = [np.zeros(np.shape(x), x.dtype) if t is None else t for t, x in zip(tangents, call.values, strict=True)]
+    parts = [
+        library_beside(x).zeros(x.shape, x.dtype) if t is None else t
+        for t, x in zip(tangents, call.values, strict=True)
+    ]
     return [joined(parts, call.attributes["axis"])]
 
 
 _JOIN = Operation("concatenate", lambda *parts, axis: (np.concatenate(parts, axis=axis),), _join_vjp, _join_jvp)
+
+
+# Parts of complex numbers ---------------------------------------------------------------------------------------------
+
+
+def real_part(x: Any) -> Any:
+    """The real part of an array."""
+    return apply(_REAL, x)[0]
+
+
+def imaginary_part(x: Any) -> Any:
+    """The imaginary part of an array."""
+    return apply(_IMAG, x)[0]
+
+
+def conjugate(x: Any) -> Any:
+    """The complex conjugate of an array."""
+    return apply(_CONJUGATE, x)[0]
+
+
+_REAL = linear("real", np.real, lambda call, ct: cast(ct, spec_of(call.operands[0]).dtype))
+_IMAG = linear("imag", np.imag, lambda call, ct: in_dtype(ct * -1j, spec_of(call.operands[0]).dtype))
+_CONJUGATE = linear("conjugate", np.conjugate, lambda _, ct: conjugate(ct))
 
 
 # Products -------------------------------------------------------------------------------------------------------------
@@ -316,7 +354,7 @@ def _einsum_vjp(call: Call, cotangents: Sequence[Any]) -> list[Any]:
         spec = spec_of(call.operands[number])
         # A label of this array alone is summed over: its cotangent is the same all along.
         shape = tuple(size if label in known else 1 for label, size in zip(own, spec.shape, strict=True))
-        found.append(cast(broadcast(reshape(part, shape), spec.shape), spec.dtype))
+        found.append(in_dtype(broadcast(reshape(part, shape), spec.shape), spec.dtype))
     return found
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from pylazy.arrays.imported_arrays import readable
 from pylazy.arrays.results import quotient
-from pylazy.arrays.source_devices import check_devices
-from pylazy.arrays.sources import NUMPY, array_source
+from pylazy.arrays.source_devices import check_devices, recorder_of
+from pylazy.arrays.sources import array_source
+from pylazy.differentiation.array_spaces import library_beside
 from pylazy.differentiation.numpy_functions import convert
 from pylazy.differentiation.program_derivatives import (
     evaluate_and_pull_back,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def record(job: Job) -> tuple[Any, ...]:
     """Give the results of a reduction of traced arrays, in the dtypes that users see."""
     if not any(_has_derivative(wanted) for wanted in job.wanted):
-        return job.rounded(job.compute(NUMPY))
+        return job.rounded(job.compute(check_devices(job.sources)))
     return tuple(
         convert(result, REDUCTIONS[wanted.kind].result_dtype(job.storage))
         for result, wanted in zip(record_unrounded(job), job.wanted, strict=True)
@@ -115,7 +116,8 @@ def _vjp(call: Call, cotangents: Sequence[Any]) -> list[Any]:
     given: list[Any] = list(cotangents)
     if _keeps_all_results(executable):
         given = [
-            np.zeros(spec.shape, spec.dtype) if ct is None else ct for ct, spec in zip(given, call.specs(), strict=True)
+            library_beside(inputs[wrt[0]]).zeros(spec.shape, spec.dtype) if ct is None else ct
+            for ct, spec in zip(given, call.specs(), strict=True)
         ]
     reads_results = any(result.saved for result in described)
     is_complete = all(ct is not None for ct in given)
@@ -163,8 +165,7 @@ class _TracedArrays:
     """Traced arrays, and NumPy's; see `pylazy.differentiation.selections.Library`."""
 
     def arange(self, count: int, like: Any) -> Any:
-        del like
-        return np.arange(count)
+        return library_beside(like).arange(count)
 
     def broadcast(self, array: Any, shape: tuple[int, ...]) -> Any:
         return np.broadcast_to(array, shape)
@@ -192,9 +193,10 @@ class _TracedArrays:
         return array_source(found, what="a gathered input", batch=batch, view="pairs", weak=weak)
 
     def run_as_constant(self, job: Job) -> tuple[Any, ...]:
-        return job.compute(NUMPY)
+        return job.compute(check_devices(job.sources))
 
     def run(self, job: Job) -> Any:
-        if check_devices(job.sources) == NUMPY:  # what varies is not among the selected pairs
-            return job.compute(NUMPY)[0]
+        kind = check_devices(job.sources)
+        if recorder_of(kind, job.sources) is None:  # what varies is not among the selected pairs
+            return job.compute(kind)[0]
         return record_unrounded(job)[0]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from pylazy.differentiation.array_spaces import library_beside
 from pylazy.differentiation.gradients import jvp, vjp
 from pylazy.differentiation.traces import Call, Operation, apply
 
@@ -24,7 +23,7 @@ def solve_recorded(system: System, b: Any, parameters: tuple[Any, ...]) -> Any:
 
 
 def _compute(b: Any, *parameters: Any, system: System) -> tuple[Any]:
-    return (system.solve(np.ascontiguousarray(b), parameters),)
+    return (system.solve(library_beside(b).ascontiguousarray(b), parameters),)
 
 
 def _vjp(call: Call, cotangents: Sequence[Any]) -> list[Any]:
@@ -45,7 +44,7 @@ def _jvp(call: Call, tangents: Sequence[Any]) -> list[Any]:
     solution = call.result
     if any(tangent is not None for tangent in moving):
         along = [
-            np.zeros(parameter.shape, parameter.dtype) if tangent is None else tangent
+            library_beside(parameter).zeros(parameter.shape, parameter.dtype) if tangent is None else tangent
             for tangent, parameter in zip(moving, parameters, strict=True)
         ]
         _, moved = jvp(lambda *live: system.operator.product(solution, live), parameters, along)

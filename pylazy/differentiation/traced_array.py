@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from pylazy.arrays.imported_arrays import Imported
+from pylazy.arrays.imported_arrays import Imported, readable
 from pylazy.differentiation.traces import Call, Spec, Trace, alive, untraced
 from pylazy.runtime.errors import UnsupportedError
 from pylazy.user_positions import at_user_line
@@ -57,14 +57,23 @@ _METHODS: Mapping[str, Callable[..., Any]] = {
     "take": np.take,
     "any": np.any,
     "all": np.all,
+    "conj": np.conjugate,
+    "conjugate": np.conjugate,
 }
 """Methods of arrays that are functions of NumPy."""
 
 
 class Recorder:
-    """Takes the place of an array library whose arrays are traced: reductions of them are recorded, not run."""
+    """Takes the place of an array library whose arrays are traced: reductions of them are recorded, not run.
+
+    Attributes:
+        library: the module that makes such arrays: NumPy, or that of arrays on a GPU.
+    """
 
     __name__ = "pylazy.grad"
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
 
     def record(self, job: Job) -> tuple[Any, ...]:
         """Give the results of a reduction, which remember how they were made; see `Job.run`."""
@@ -73,7 +82,7 @@ class Recorder:
         return record(job)
 
 
-_RECORDER = Recorder()
+_OF_NUMPY = Recorder(np)
 
 
 class TracedArray:
@@ -137,6 +146,16 @@ class TracedArray:
         """As of an array."""
         return np.transpose(self)
 
+    @property
+    def real(self) -> Any:
+        """As of an array."""
+        return np.real(self)
+
+    @property
+    def imag(self) -> Any:
+        """As of an array."""
+        return np.imag(self)
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of unsized object")
@@ -182,8 +201,11 @@ class TracedArray:
 
     def __pylazy_imported__(self) -> Imported:
         """Give what a formula reads, and who owns it; see `readable`."""
-        array = np.asarray(untraced(self))
-        return Imported(array, self, _RECORDER)
+        found = untraced(self)
+        if isinstance(found, np.ndarray | np.generic):
+            return Imported(np.asarray(found), self, _OF_NUMPY)
+        own: Imported = readable(found)
+        return Imported(own.array, self, Recorder(own.namespace), own.device)
 
     def __bool__(self) -> bool:
         return bool(untraced(self))

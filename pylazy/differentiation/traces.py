@@ -3,6 +3,9 @@
 Each derivative that is taken of a function has a trace of its own. Its arguments are `TracedArray`s, around values that
 may be arrays of an outer trace: the rules of a trace are calls on values, which the outer ones see as any other. That
 is the way to any order.
+
+Complex numbers are differentiated as JAX does: a cotangent c of z and a tangent t of it stand for the real number
+Re(c t), so the rules of functions with a complex derivative are those of real ones, and conjugate nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Spec(NamedTuple):
 
 def spec_of(value: Any) -> Spec:
     """Give the shape and the dtype of an array; a number of Python is its own dtype, which gives way."""
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | complex):
         return Spec((), value)
     spec = getattr(value, "spec", None)
     return Spec(tuple(value.shape), value.dtype) if spec is None else spec
@@ -135,8 +138,8 @@ class Call:
         """The values of all results, computed now if they have not been."""
         if self._results is None:
             assert self.operation is not None
-            self._results = apply(self.operation, *self.values, **self.attributes)
-            self.pending = 0
+            self.give_results(apply(self.operation, *self.values, **self.attributes))
+            assert self._results is not None
         return self._results
 
     @property
@@ -145,18 +148,20 @@ class Call:
         return self._results is None
 
     def give_results(self, results: Sequence[Any]) -> None:
-        """Say what the results are, where they were found beside something else."""
+        """Say what the results are, as where they were found beside something else."""
         self._results = tuple(results)
+        self._specs = None
         self.pending = 0
 
     def specs(self) -> tuple[Spec, ...]:
         """Shapes and dtypes of the results, without computing them where that can be."""
-        if self._results is not None:
-            return tuple(map(spec_of, self._results))
         if self._specs is None:
-            assert self.operation is not None
-            assert self.operation.specs is not None
-            self._specs = self.operation.specs(*map(spec_of, self.operands), **self.attributes)
+            if self._results is not None:
+                self._specs = tuple(map(spec_of, self._results))
+            else:
+                assert self.operation is not None
+                assert self.operation.specs is not None
+                self._specs = self.operation.specs(*map(spec_of, self.operands), **self.attributes)
         return self._specs
 
     def begin(self) -> None:
@@ -317,7 +322,14 @@ def fit(cotangent: Any, spec: Spec) -> Any:
             axis for axis in range(len(shape)) if axis < extra or (spec.shape[axis - extra] == 1 and shape[axis] != 1)
         )
         cotangent = np.reshape(np.sum(cotangent, axis=axes), spec.shape)
-    return cotangent if cotangent.dtype == spec.dtype else cotangent.astype(spec.dtype)
+    return in_dtype(cotangent, spec.dtype)
+
+
+def in_dtype(cotangent: Any, dtype: Any) -> Any:
+    """Convert a cotangent to the dtype of its operand: one of a real operand is the real part."""
+    if cotangent.dtype.kind == "c" and np.dtype(dtype).kind != "c":
+        cotangent = np.real(cotangent)
+    return cotangent if cotangent.dtype == dtype else cotangent.astype(dtype)
 
 
 def _joint_spec(*specs: Spec) -> tuple[Spec, ...]:

@@ -9,8 +9,8 @@ from pylazy.arrays.array_libraries import is_compiling
 from pylazy.arrays.memory_layout import tensor_address
 from pylazy.arrays.out_arrays import check_out
 from pylazy.arrays.results import array_like, converted, empty_result, given_back, quotient, result_address
-from pylazy.arrays.source_devices import check_devices, library_of
-from pylazy.arrays.sources import DLPACK, NUMPY, TORCH, Located, Source
+from pylazy.arrays.source_devices import check_devices, recorder_of
+from pylazy.arrays.sources import DEVICE, DLPACK, NUMPY, OF_OTHER_LIBRARIES, TORCH, Located, Source
 from pylazy.execution.cpu_launch import launch
 from pylazy.execution.programs import Executable, Extents, few_rows
 from pylazy.reductions import REDUCTIONS
@@ -147,15 +147,15 @@ class Job:
             if an input requires it.
         """
         kind = check_devices(self.sources)
-        if kind == DLPACK:
-            library = library_of(self.sources)
-            if hasattr(library, "record"):  # a function is being differentiated; see pylazy.differentiation
-                self._refuse_gpu()
+        if kind in OF_OTHER_LIBRARIES:
+            recorder = recorder_of(kind, self.sources)
+            if recorder is not None:
+                self._check_backend_of_recorded(kind)
                 if out is not None:
                     raise UnsupportedError(
                         at_user_line("out is given in a function that is differentiated: use the result")
                     )
-                recorded: tuple[Any, ...] = library.record(self)
+                recorded: tuple[Any, ...] = recorder.record(self)
                 return recorded
         if out is not None:
             if len(out) != len(self.shapes):
@@ -176,13 +176,15 @@ class Job:
             array[...] = result
         return tuple(out)
 
-    def _refuse_gpu(self) -> None:
-        """Refuse a function of NumPy arrays that is differentiated, and asks for a GPU."""
-        if self.backend is not None and self.backend.name == "GPU":
+    def _check_backend_of_recorded(self, kind: str) -> None:
+        """Refuse a function that is differentiated, and asks to run elsewhere than where its arrays lie."""
+        if kind == DEVICE:
+            source_devices.place_of(kind, self.sources, self.backend)
+        elif self.backend is not None and self.backend.name == "GPU":
             raise UnsupportedError(
                 at_user_line(
                     "backend is 'GPU' in a function of NumPy arrays that is differentiated, whose programs run on the "
-                    "CPU: leave it out, or use tensors of torch"
+                    "CPU: leave it out, or use arrays of CuPy or tensors of torch"
                 )
             )
 
@@ -207,7 +209,7 @@ class Job:
 
                 return run_tensors(self)
             return RUN_TENSORS[0](self)
-        if kind == DLPACK and hasattr(library_of(self.sources), "record"):
+        if recorder_of(kind, self.sources) is not None:
             from pylazy.differentiation.recorded_reductions import record_unrounded
 
             return record_unrounded(self)

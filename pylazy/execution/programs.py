@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from pylazy.execution.compiler_versions import compiler_versions
 from pylazy.reductions import DerivedRequest, Order, ReductionRequest
 from pylazy.runtime.errors import UnsupportedError
 
@@ -150,18 +152,23 @@ def find_by_text(text: str) -> Executable:
 find_by_text._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _MANY_COLUMNS = 256
+_MANY_BATCHES = 64
 _VECTOR_BYTES = {"x86-64-v4": 64, "x86-64-v3": 64}  # elsewhere 32; see compiler.schedule
 
 
 def few_rows(extents: Extents, dtype: str) -> str:
     """Name the axis ("i" or "j", else "") whose rows fill few vectors, and badly, against many on the other axis.
 
-    Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle.
+    Programs put rows in lanes; for such an axis another one, with columns in lanes, leaves no lane idle. A batch of
+    many small problems takes the program for few columns, whose tiles of rows are small too.
     """
     rows, columns = extents.rows or 1, extents.columns or 1
-    if (rows < _MANY_COLUMNS and columns < _MANY_COLUMNS) or (rows > _MANY_COLUMNS and columns > _MANY_COLUMNS):
+    is_small = rows < _MANY_COLUMNS and columns < _MANY_COLUMNS
+    if (is_small and not extents.batch) or (rows > _MANY_COLUMNS and columns > _MANY_COLUMNS):
         return ""
     lanes = _VECTOR_BYTES.get(host_target(), 32) // (4 if dtype == "float32" else 8)
+    if is_small:
+        return "j" if rows <= 2 * lanes and math.prod(extents.batch) >= _MANY_BATCHES else ""
     if columns >= _MANY_COLUMNS and _leave_lanes_idle(rows, lanes):
         return "i"
     return "j" if rows >= _MANY_COLUMNS and _leave_lanes_idle(columns, lanes) else ""
@@ -210,7 +217,7 @@ def _load_gpu(request: Request, target: str) -> GpuProgram:
 
     assembler = find_assembler()
     name = "no assembler" if assembler is None else assembler.name
-    key = kernel_cache.key(request.canonical_text(), target, name, *_compiler_versions())
+    key = kernel_cache.key(request.canonical_text(), target, name, *compiler_versions())
     return kernel_cache.default_cache().gpu_program(key, lambda: _compile_gpu(request, target))
 
 
@@ -219,35 +226,8 @@ def _load(request: Request, few: str) -> Program:
     from pylazy.runtime import kernel_cache
 
     target = host_target()
-    key = kernel_cache.key(request.canonical_text(), few, target, *_compiler_versions())
+    key = kernel_cache.key(request.canonical_text(), few, target, *compiler_versions())
     return kernel_cache.default_cache().program(key, lambda: _compile(request, target, few))
-
-
-@lru_cache(maxsize=1)
-def _compiler_versions() -> tuple[str, ...]:
-    """What besides the request decides on the code: versions, and the compiler's own source."""
-    import hashlib
-    from pathlib import Path
-
-    source = hashlib.sha256()
-    folder = Path(__file__).parent
-    # A release changes its version, a checkout does not: the text of the compiler stands for both.
-    for path in (folder / "trace.py", folder / "reductions.py", *sorted((folder / "compiler").rglob("*.py"))):
-        if path.exists():
-            source.update(path.read_bytes())
-    return (_installed_version("llvmlite"), _installed_version("torch-mlir"), source.hexdigest())
-
-
-def _installed_version(package: str) -> str:
-    """Give the name of a package's metadata folder, which holds its version; importlib.metadata takes 35 ms."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    spec = find_spec(package.replace("-", "_"))
-    if spec is None or spec.origin is None:
-        return f"no {package}"
-    folder = Path(spec.origin).parent.parent
-    return " ".join(sorted(found.name for found in folder.glob(f"{package.replace('-', '_')}-*.dist-info")))
 
 
 def _compile(request: Request, target: str, few: str) -> KernelImage:

@@ -22,7 +22,6 @@ _MAX_SHOWN = 30
 _ITEM_BYTES = {**DTYPE_BYTES, "complex64": 8, "complex128": 16}
 _LETTERS = {"i": "x", "j": "y", "": "p", "ij": "z"}
 _MAX_DIGITS = 12
-_DOTS = ("...", r"\dots")
 
 
 class _Tree(NamedTuple):
@@ -76,7 +75,7 @@ _LATEX_INFIX: Mapping[str, Infix] = {
     "mul": Infix(r" \, ", _MULTIPLY),
     "mod0": Infix(r" \bmod ", _MULTIPLY),
 }
-_LATEX: Mapping[str, str] = {
+_LATEX_FORMS: Mapping[str, str] = {
     "abs": r"\left\lvert {0} \right\rvert",
     "ceil": r"\left\lceil {0} \right\rceil",
     "cos": r"\cos\left({0}\right)",
@@ -114,17 +113,17 @@ _LATEX_REDUCTIONS: Mapping[str, str] = {
 
 def formula_as_text(root: Expression) -> str:
     """Write a formula on one line, as exp(-sqdist(x_i, y_j)); far from the root, dots stand for what there is."""
-    return _TextWriter((root,)).write(_shown(root))[0]
+    return _Writer((root,), _TEXT).write(_shown(root))[0]
 
 
 def formula_as_latex(root: Expression) -> str:
     """Write a formula in LaTeX, without dollars."""
-    return _LatexWriter((root,)).write(_shown(root))[0]
+    return _Writer((root,), _LATEX).write(_shown(root))[0]
 
 
 def reduction_as_text(expressions: Sequence[Expression], wanted: Sequence[Wanted], reduced: str) -> str:
     """Write a reduction on one line, as sum_j exp(-sqdist(x_i, y_j))."""
-    writer = _TextWriter(expressions)
+    writer = _Writer(expressions, _TEXT)
     written = [writer.write(_shown(expression)) for expression in expressions]
     texts = []
     for kind, operands, k, *_ in wanted:
@@ -138,7 +137,7 @@ def reduction_as_text(expressions: Sequence[Expression], wanted: Sequence[Wanted
 
 def reduction_as_latex(expressions: Sequence[Expression], wanted: Sequence[Wanted], reduced: str) -> str:
     """Write a reduction in LaTeX, without dollars."""
-    writer = _LatexWriter(expressions)
+    writer = _Writer(expressions, _LATEX)
     written = [writer.write(_shown(expression)) for expression in expressions]
     texts = []
     for kind, operands, k, *_ in wanted:
@@ -246,46 +245,65 @@ def _number(value: float) -> _Written:
     return text, _ATOM if value >= 0 or math.isnan(value) else _NEGATE
 
 
-class _TextWriter:
-    """Writes trees as text."""
+class _Notation(NamedTuple):
+    """A way to write formulas.
 
-    def __init__(self, roots: Sequence[Expression]) -> None:
+    Attributes:
+        dots: what stands for what is not shown.
+        number: writes a number.
+        variable: writes a variable by its letter, its number where there are several, and its axes.
+        infixes: the operators between two operands.
+        brackets: around operands of these.
+        special: operations that have a form of their own.
+        function: writes all others, as functions.
+    """
+
+    dots: str
+    number: Callable[[float], _Written]
+    variable: Callable[[str, str, str], str]
+    infixes: Mapping[str, Infix]
+    brackets: tuple[str, str]
+    special: Mapping[str, Callable[[Expression, Sequence[_Written]], _Written]]
+    function: Callable[[Expression, Sequence[_Written]], _Written]
+
+
+class _Writer:
+    """Writes trees."""
+
+    def __init__(self, roots: Sequence[Expression], notation: _Notation) -> None:
         self._names = _Names(roots)
+        self._notation = notation
 
     def write(self, tree: _Tree) -> _Written:
         """Write what is shown of a formula."""
         node, parts = tree
+        notation = self._notation
         if parts is None:
-            return _DOTS[0], _ATOM
+            return notation.dots, _ATOM
         if node.op == "constant":
-            return _number(node.source)
+            return notation.number(node.source)
         if node.op == "index":
             return node.axes, _ATOM
         if node.op == "var":
             if node.source.kind == NUMBER:
-                return _number(node.source.number)
-            axes = _axes(node)
-            return "".join(self._names.of(node)) + (f"_{axes}" if axes else ""), _ATOM
+                return notation.number(node.source.number)
+            return notation.variable(*self._names.of(node), _axes(node)), _ATOM
         operands = [self.write(part) for part in parts]
-        if node.op in _TEXT_INFIX:
-            return _between(_TEXT_INFIX[node.op], operands)
-        special = _TEXT_SPECIAL.get(node.op)
-        if special is not None:
-            return special(node, operands)
-        arguments = [text for text, _ in operands]
-        arguments += [str(value) for _, value in node.attributes] if node.op != "contract" else []
-        return f"{node.op.removeprefix('inner_')}({', '.join(arguments)})", _ATOM
+        if node.op in notation.infixes:
+            return _between(notation.infixes[node.op], operands, notation)
+        special = notation.special.get(node.op, notation.function)
+        return special(node, operands)
 
 
-def _between(infix: Infix, operands: Sequence[_Written], opening: str = "(", closing: str = ")") -> _Written:
+def _between(infix: Infix, operands: Sequence[_Written], notation: _Notation) -> _Written:
     sign, binding = infix
     first, second = operands
-    if first == second and first[0] in _DOTS:
+    if first == second and first[0] == notation.dots:
         return first
     # a - b - c is read from the left, a ** b ** c from the right.
     from_right = binding == _POWER
-    left = _bracketed(first, binding + from_right, opening, closing)
-    right = _bracketed(second, binding + (not from_right), opening, closing)
+    left = _bracketed(first, binding + from_right, *notation.brackets)
+    right = _bracketed(second, binding + (not from_right), *notation.brackets)
     return f"{left}{sign}{right}", binding
 
 
@@ -305,43 +323,17 @@ _TEXT_SPECIAL: Mapping[str, Callable[[Expression, Sequence[_Written]], _Written]
 }
 
 
-class _LatexWriter:
-    """Writes trees in LaTeX."""
+def _text_variable(letter: str, number: str, axes: str) -> str:
+    return letter + number + (f"_{axes}" if axes else "")
 
-    def __init__(self, roots: Sequence[Expression]) -> None:
-        self._names = _Names(roots)
 
-    def write(self, tree: _Tree) -> _Written:
-        """Write what is shown of a formula."""
-        node, parts = tree
-        if parts is None:
-            return _DOTS[1], _ATOM
-        if node.op == "constant":
-            return _latex_number(node.source)
-        if node.op == "index":
-            return node.axes, _ATOM
-        if node.op == "var":
-            if node.source.kind == NUMBER:
-                return _latex_number(node.source.number)
-            letter, number = self._names.of(node)
-            above = f"^{{({number})}}" if number else ""
-            axes = _axes(node)
-            return f"{letter}{above}" + (f"_{{{axes}}}" if axes else ""), _ATOM
-        operands = [self.write(part) for part in parts]
-        if node.op in _LATEX_INFIX:
-            return _between(_LATEX_INFIX[node.op], operands, r"\left(", r"\right)")
-        special = _LATEX_SPECIAL.get(node.op)
-        if special is not None:
-            return special(node, operands)
-        texts = [text for text, _ in operands]
-        if node.op not in _LATEX and node.op != "contract":
-            texts += [str(value) for _, value in node.attributes]
-        if node.op == "sqdist":  # its second operand stands after a minus
-            texts[1] = _in_latex(operands[1], _MULTIPLY)
-        if node.op in _LATEX:
-            return _LATEX[node.op].format(*texts), _ATOM
-        name = node.op.removeprefix("inner_").replace("_", r"\_")
-        return rf"\operatorname{{{name}}}\left({', '.join(texts)}\right)", _ATOM
+def _text_function(node: Expression, operands: Sequence[_Written]) -> _Written:
+    arguments = [text for text, _ in operands]
+    arguments += [str(value) for _, value in node.attributes] if node.op != "contract" else []
+    return f"{node.op.removeprefix('inner_')}({', '.join(arguments)})", _ATOM
+
+
+_TEXT = _Notation("...", _number, _text_variable, _TEXT_INFIX, ("(", ")"), _TEXT_SPECIAL, _text_function)
 
 
 def _latex_number(value: float) -> _Written:
@@ -375,3 +367,25 @@ _LATEX_SPECIAL: Mapping[str, Callable[[Expression, Sequence[_Written]], _Written
     "extract": _latex_of_components,
     "concat": lambda _, operands: (rf"\left[{', '.join(text for text, _ in operands)}\right]", _ATOM),
 }
+
+
+def _latex_variable(letter: str, number: str, axes: str) -> str:
+    above = f"^{{({number})}}" if number else ""
+    return f"{letter}{above}" + (f"_{{{axes}}}" if axes else "")
+
+
+def _latex_function(node: Expression, operands: Sequence[_Written]) -> _Written:
+    texts = [text for text, _ in operands]
+    if node.op not in _LATEX_FORMS and node.op != "contract":
+        texts += [str(value) for _, value in node.attributes]
+    if node.op == "sqdist":  # its second operand stands after a minus
+        texts[1] = _in_latex(operands[1], _MULTIPLY)
+    if node.op in _LATEX_FORMS:
+        return _LATEX_FORMS[node.op].format(*texts), _ATOM
+    name = node.op.removeprefix("inner_").replace("_", r"\_")
+    return rf"\operatorname{{{name}}}\left({', '.join(texts)}\right)", _ATOM
+
+
+_LATEX = _Notation(
+    r"\dots", _latex_number, _latex_variable, _LATEX_INFIX, (r"\left(", r"\right)"), _LATEX_SPECIAL, _latex_function
+)

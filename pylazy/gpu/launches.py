@@ -108,6 +108,14 @@ class Table(NamedTuple):
     keep: Any
 
 
+_read_by_graphs: dict[int, Any] = {}
+
+
+def keep_for_graphs(table: Table) -> None:
+    """Keep a table as long as the process lives: the user has the other arrays of a captured launch, but not this."""
+    _read_by_graphs[table.pointer] = table.keep
+
+
 def launch_arrays(
     target: Target,
     program: GpuProgram,

@@ -20,7 +20,7 @@ from pylazy.arrays.memory_layout import (
 )
 from pylazy.arrays.sources import DEVICE, Located
 from pylazy.gpu.dlpack import DLPACK_LEGACY_STREAM, DeviceBuffer, imported_span
-from pylazy.gpu.launches import MOST_FILLS, Target, Written, launch_arrays, tables_of
+from pylazy.gpu.launches import MOST_FILLS, Target, Written, keep_for_graphs, launch_arrays, tables_of
 from pylazy.runtime.errors import DeviceError, DtypeError
 from pylazy.runtime.gpu_devices import DeviceMemory, let_wait, synchronize
 from pylazy.user_positions import at_user_line
@@ -54,7 +54,8 @@ def place_of_library(sources: Sequence[Source], backend: Backend | None) -> Plac
         raise DeviceError(
             at_user_line(f"the arrays lie on cuda:{device}, and the reduction is to run on {asked}: move them")
         )
-    namespace = imported.namespace
+    # A namespace that records a function for its derivative names the library whose arrays these are.
+    namespace = getattr(imported.namespace, "library", imported.namespace)
     if hasattr(namespace, "cuda") and hasattr(namespace.cuda, "get_current_stream"):
         return StreamPlace(namespace, device)
     return ExchangePlace(namespace, device)
@@ -75,6 +76,10 @@ class StreamPlace:
 
     def _stream(self) -> int:
         return int(self._namespace.cuda.get_current_stream().ptr)
+
+    def _is_capturing(self) -> bool:
+        stream = self._namespace.cuda.get_current_stream()
+        return hasattr(stream, "is_capturing") and bool(stream.is_capturing())
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Allocate a result."""
@@ -154,8 +159,12 @@ class StreamPlace:
                 memory = self._namespace.empty((size,), dtype=np.dtype(np.uint8))
                 return Located(int(memory.__cuda_array_interface__["data"][0]), (), (), memory)
 
-            name = f"{self._namespace.__name__} {self._device}"
+            # A library gives memory back to the stream that it was taken on, so that each stream has its own tables.
+            name = f"{self._namespace.__name__} {self._device} on {self._stream()}"
             tables = tables_of(program, ranges, extents, device=name, place=upload)
+            if tables and self._is_capturing():
+                for table in tables:
+                    keep_for_graphs(table)
             written = [Written(self._pointer(result), tuple(result.shape), result.dtype.itemsize) for result in results]
             target = Target(self._device, self._stream(), allocate)
             launch_arrays(target, program, inputs, written, tables, extents)

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pylazy.arrays.sources import NUMBER, TORCH, Located
-from pylazy.gpu.launches import MOST_FILLS, Target, Written, launch_arrays, tables_of
+from pylazy.gpu.launches import MOST_FILLS, Target, Written, keep_for_graphs, launch_arrays, tables_of
 from pylazy.runtime.errors import DeviceError
 from pylazy.user_positions import at_user_line
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pylazy.arrays.sources import Source
     from pylazy.block_sparse.ranges import Ranges
     from pylazy.execution.programs import Executable, Extents
+    from pylazy.gpu.launches import Table
     from pylazy.options import Backend
     from pylazy.runtime.gpu_launch import GpuProgram
 
@@ -62,20 +63,19 @@ class TorchPlace:
 
     def locate(self, source: Source, dtype: str, tensor: Any = None) -> Located:
         """Find the data of an input; numbers and lists are written to the device by a kernel of their own."""
-        if tensor is not None:
-            return source.locate_tensor(tensor, dtype)
-        if source.kind == TORCH and source.array.device == self._device:
-            return source.locate(dtype)
         if source.kind == NUMBER:
             number = self.empty((1,), dtype).fill_(source.array)
             return Located(number.data_ptr(), (), (), number)
-        return source.locate_tensor(self._constant(source, dtype), dtype)
+        given = source.array if tensor is None else tensor
+        if source.kind != TORCH or (given.is_cpu and given.ndim == 0):
+            return source.locate_tensor(self._constant(source, given, dtype), dtype)
+        return source.locate(dtype) if tensor is None else source.locate_tensor(tensor, dtype)
 
-    def _constant(self, source: Source, dtype: str) -> Any:
+    def _constant(self, source: Source, given: Any, dtype: str) -> Any:
         """Copy a list or a number of the host."""
-        values = source.array.reshape(-1).tolist()
+        values = given.reshape(-1).tolist()
         if len(values) > MOST_FILLS:
-            return self._torch.as_tensor(source.array, dtype=getattr(self._torch, dtype), device=self._device)
+            return self._torch.as_tensor(given, dtype=getattr(self._torch, dtype), device=self._device)
         moved = self.empty((len(values),), dtype)
         for place, value in enumerate(values):  # fills can be captured in a graph, where a copy cannot
             moved[place].fill_(value)
@@ -97,10 +97,21 @@ class TorchPlace:
     ) -> None:
         """Launch a program; nothing is waited for."""
         del indices
-
         tables = tables_of(program, ranges, extents, device=f"torch {self._device}", place=self._copied)
+        if tables:
+            self._let_stream_use(tables)
         written = [Written(result.data_ptr(), tuple(result.shape), result.element_size()) for result in results]
         launch_arrays(self._target(), program, inputs, written, tables, extents)
+
+    def _let_stream_use(self, tables: Sequence[Table]) -> None:
+        """Keep tables until the current stream is done with them, which may not be the one they were copied on."""
+        cuda = self._torch.cuda
+        with cuda.device(self._device):
+            is_capturing = cuda.is_current_stream_capturing()
+        for table in tables:
+            table.keep.record_stream(cuda.current_stream(self._device))
+            if is_capturing:
+                keep_for_graphs(table)
 
     def _copied(self, words: Any) -> Located:
         table = self._torch.from_numpy(words).to(self._device)

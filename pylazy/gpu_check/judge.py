@@ -180,7 +180,7 @@ def _ranges(shape: Shape) -> tuple[Array, tuple[Array, ...]]:
 def _expected_refusal(run: Run, kinds: Sequence[str]) -> str | None:
     """Say why there is no result: fewer terms than are asked for."""
     terms = run.shape.columns if run.check.axis == "j" else run.shape.rows
-    least = max(run.check.k, *(int(REDUCTIONS[kind].index) for kind in kinds))
+    least = max(run.check.k, *(int(REDUCTIONS[kind].is_position) for kind in kinds))
     return f"{terms} terms, {least} are asked for" if terms < least else None
 
 
@@ -226,7 +226,7 @@ def _judge_ranges(run: Run, found: Sequence[Array], f: Array, mask: Array, rows:
         within = values[None, terms]
         expected = reduce_values(kind, within, None, run.check.k)
         mine = result[row][None, None]
-        if REDUCTIONS[kind].index:
+        if REDUCTIONS[kind].is_position:
             if not np.isin(mine, terms).all():
                 yield _verdict(run, kind, WRONG, message=f"row {rows[row]} has positions out of its ranges")
                 return
@@ -244,9 +244,9 @@ def _some_rows(kept: int, terms: int, dim: int) -> Array:
 
 def _compare(run: Run, kind: str, f: Array, result: Array, expected: Array, size: Array) -> Verdict:
     row = REDUCTIONS[kind]
-    if row.index and run.check.data not in (INTEGERS, SPECIAL):
+    if row.is_position and run.check.data not in (INTEGERS, SPECIAL):
         return _compare_positions(run, kind, f, result, expected)
-    if row.index or row.dtype:
+    if row.is_position or row.dtype:
         wrong = np.count_nonzero(result != expected)
         message = f"{wrong} of {expected.size} differ from the oracle, which must be met exactly" if wrong else ""
         return _verdict(run, kind, WRONG if wrong else RIGHT, message=message)

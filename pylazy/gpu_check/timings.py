@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pylazy.bench.cases import make_data, relative_error, tolerance
 from pylazy.gpu_check.bound import pairs_per_second, slots_of
 from pylazy.gpu_check.checks import CHECKS
+from pylazy.runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -156,8 +157,11 @@ def _peers(timed: Timed, arrays: Arrays, data: Data) -> dict[str, Callable[[], C
         return contenders.as_tensors(data, arrays.device)
 
     def pykeops() -> Callable[[], Any]:
+        import pykeops as package
         from pykeops.torch import LazyTensor
 
+        if arrays.device != "cpu" and not package.config.gpu_available:
+            raise UnsupportedError("pykeops finds no CUDA libraries: it would read memory of a GPU from the CPU")
         x, y, b, e = tensors()
         if timed.formula == "gradient":
             return contenders.make_symbolic_gradient(LazyTensor, x, y, b, e)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pylazy.arrays.array_libraries import is_tensor
 from pylazy.runtime.errors import NonFiniteError
 from pylazy.user_positions import at_user_line
 
@@ -254,19 +255,20 @@ def first_not_finite(values: Any) -> tuple[int, ...] | None:
     finite = xp.isfinite(values)
     if bool(finite.all()):
         return None
-    found = np.argwhere(~np.asarray(finite))
+    found = _namespace(values).argwhere(~finite)
     return tuple(int(index) for index in found[0])
 
 
 def _namespace(values: Any) -> Any:
-    return np if isinstance(values, np.ndarray) else sys.modules["torch"]
+    """The module of the functions of an array; NumPy's give way to CuPy's."""
+    return sys.modules["torch"] if is_tensor(values) else np
 
 
 def _inner(x: Any, y: Any) -> Any:
     """Inner products of columns: (*batch, 1, E)."""
-    if isinstance(x, np.ndarray):
-        return np.einsum("...ne,...ne->...e", x, y)[..., None, :]
-    return (x * y).sum(-2, keepdim=True)
+    if is_tensor(x):
+        return (x * y).sum(-2, keepdim=True)
+    return np.einsum("...ne,...ne->...e", x, y)[..., None, :]
 
 
 def _preconditioned(precondition: Product | None, r: Any) -> Any:

@@ -9,17 +9,18 @@ import numpy as np
 
 from pylazy.arrays.array_libraries import is_tensor, is_traced
 from pylazy.arrays.imported_arrays import Imported, is_array, readable
-from pylazy.arrays.results import given_back, in_kind_of
+from pylazy.arrays.results import converted, given_back, host_device, in_kind_of, placed_beside
 from pylazy.arrays.source_devices import check_devices
 from pylazy.arrays.sources import DLPACK, SYMBOL, TORCH, array_source
 from pylazy.canonical_form import flatten
+from pylazy.differentiation.array_spaces import is_device_array, library_beside
 from pylazy.dtypes import promote
 from pylazy.lazy_formula import read_index
 from pylazy.lazy_tensor import LazyTensor
 from pylazy.linear_algebra.operator_nodes import Identity, Kernel, Multiple, Node, Sum, added, composed
 from pylazy.linear_algebra.preconditioners import checked, inverse_of_diagonal
 from pylazy.linear_algebra.solve import read_right_side, solve
-from pylazy.linear_algebra.symmetric_systems import System, solve_system, split_options
+from pylazy.linear_algebra.symmetric_systems import System, check_solvable, solve_system, split_options
 from pylazy.runtime.errors import DtypeError, ShapeError, UnsupportedError
 from pylazy.user_positions import at_user_line
 
@@ -156,11 +157,15 @@ class LinearOperator:
 
     def matvec(self, v: Any) -> Any:
         """`A @ v`, as scipy.sparse.linalg names it; an array for an array."""
-        return in_kind_of(self @ v, v)
+        return in_kind_of(self @ self._beside(v), v)
 
     def rmatvec(self, v: Any) -> Any:
         """`A.T @ v`, as scipy.sparse.linalg names it; an array for an array."""
-        return in_kind_of(self.T @ v, v)
+        return in_kind_of(self.T @ self._beside(v), v)
+
+    def _beside(self, v: Any) -> Any:
+        expressions = [kernel._expression for kernel in self._node.kernels()]
+        return placed_beside(v, flatten(expressions).sources)
 
     matmat = matvec
     rmatmat = rmatvec
@@ -169,7 +174,7 @@ class LinearOperator:
         """Compute the matrix: (*batch, M, N)."""
         *_, columns = self.shape
         unit = np.eye(columns, dtype=self.dtype or "float64")
-        return self._node.apply(unit)
+        return self._node.apply(self._beside(unit))
 
     def diagonal(self) -> Any:
         """Compute the diagonal: (*batch, min(M, N)).
@@ -177,7 +182,8 @@ class LinearOperator:
         Raises:
             UnsupportedError: a product has no diagonal that can be told from those of its factors.
         """
-        return self._node.diagonal(min(self.shape[-2:]))
+        found, dtype = self._node.diagonal(min(self.shape[-2:])), self.dtype
+        return found if dtype is None or is_traced(found) else converted(found, dtype)  # ones of identities are float64
 
     def solve(self, b: Any, **options: Any) -> Any:
         """Solve A a = b for a, where A is symmetric; each column of b is a system of its own.
@@ -303,11 +309,15 @@ class _BoundOperator:
         held = {source.kind for source in flatten(expressions).sources}
         if is_traced(b):
             return np.broadcast_to(b.astype(dtype), shape)
+        check_solvable(flatten(expressions).sources)
+        if is_device_array(b):
+            return library_beside(b).ascontiguousarray(np.broadcast_to(b.astype(dtype), shape))
         tensors = (b, *self.parameters())
         if TORCH not in held and not any(map(is_tensor, tensors)):
             return np.array(np.broadcast_to(np.asarray(b), shape), dtype=dtype)
         torch = sys.modules["torch"]
-        return torch.as_tensor(b).to(getattr(torch, dtype)).expand(shape).contiguous()
+        b = b if is_tensor(b) else torch.as_tensor(b, device=host_device())
+        return b.to(getattr(torch, dtype)).expand(shape).contiguous()
 
     def given_back(self, solution: Any, b: Any) -> Any:
         """Hand a solution over to the library of the data or of b, if that is neither NumPy nor torch."""
@@ -333,7 +343,7 @@ def _preconditioner(node: Node, settings: Settings, like: Any) -> Callable[[Any]
         )
     if is_traced(like):
         like = readable(like).array
-    if isinstance(like, np.ndarray):
+    if not is_tensor(like):
         diagonal = node.diagonal(like.shape[-2])[..., None]
         return inverse_of_diagonal(readable(diagonal).array if is_traced(diagonal) else diagonal, like)
     with sys.modules["torch"].no_grad():

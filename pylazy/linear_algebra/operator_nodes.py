@@ -11,6 +11,7 @@ import numpy as np
 from pylazy.arrays.array_libraries import is_seen, is_tensor, is_traced
 from pylazy.arrays.sources import own_array, remembers, source_like
 from pylazy.canonical_form import flatten
+from pylazy.differentiation.array_spaces import library_beside
 from pylazy.dtypes import promote
 from pylazy.expression import Expression, replace_leaves
 from pylazy.lazy_formula import new
@@ -177,8 +178,8 @@ class Multiple:
         # A number promotes nothing; a tensor that requires a gradient is one of the graph of autograd.
         if not self._is_wanted():
             return as_number(self.factor) * values
-        if isinstance(values, np.ndarray) and not is_traced(self.factor):
-            values = sys.modules["torch"].as_tensor(values, device=self.factor.device)
+        if isinstance(values, np.ndarray):
+            values = _beside(self.factor, values)
         return self.factor * values
 
     def apply(self, v: Any) -> Any:
@@ -298,12 +299,19 @@ class Product:
 
 
 def _plus(a: Any, b: Any) -> Any:
-    """Add arrays of both kinds, where those of NumPy stand for a diagonal or a vector that no tensor has met."""
-    if is_tensor(a) != is_tensor(b):
-        torch = sys.modules["torch"]
-        device = (b if isinstance(a, np.ndarray) else a).device
-        a, b = torch.as_tensor(a, device=device), torch.as_tensor(b, device=device)
+    """Add arrays of both kinds, where those of NumPy stand for a diagonal or a vector that no other has met."""
+    if isinstance(a, np.ndarray):
+        a = _beside(b, a)
+    elif isinstance(b, np.ndarray):
+        b = _beside(a, b)
     return a + b
+
+
+def _beside(other: Any, values: Any) -> Any:
+    """Bring an array of NumPy to the kind and the place of another one."""
+    if is_tensor(other):
+        return sys.modules["torch"].as_tensor(values, device=other.device)
+    return library_beside(other).asarray(values)
 
 
 def added(first: Node, second: Node) -> Node:

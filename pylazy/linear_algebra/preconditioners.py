@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylazy.arrays.array_libraries import is_tensor
+from pylazy.differentiation.array_spaces import library_beside
 from pylazy.lazy_formula import read_index
 from pylazy.linear_algebra.materialise import diagonal, restrict
 from pylazy.runtime.errors import ShapeError, UnsupportedError
@@ -74,7 +76,7 @@ def nystrom(formula: LazyFormula, *, alpha: float, like: Any, rank: int | None) 
     chosen = np.sort(np.random.default_rng(_SEED).choice(size, count, replace=False))
     # In the dtype of the formula, then in float64: N * rank numbers are few.
     _, narrow = _as(restrict(formula, slice(None), chosen).dense(), like)  # type: ignore[attr-defined]
-    xp = np if isinstance(narrow, np.ndarray) else sys.modules["torch"]
+    xp = sys.modules["torch"] if is_tensor(narrow) else np
     columns = narrow.astype(np.float64) if xp is np else narrow.double()
     values, vectors = xp.linalg.eigh(columns[..., chosen, :])
     floor = float(np.finfo(str(like.dtype).removeprefix("torch.")).eps) * abs(values).max() * count
@@ -99,8 +101,8 @@ NAMED: Mapping[str, Callable[..., Product]] = {"jacobi": jacobi, "nystrom": nyst
 
 def _as(values: Any, like: Any) -> tuple[Any, Any]:
     """Convert an array to the kind and dtype of another; also give the module of its functions."""
-    if isinstance(like, np.ndarray):
-        return np, np.asarray(values, dtype=like.dtype)
+    if not is_tensor(like):  # NumPy's functions give way to CuPy's
+        return np, library_beside(like).asarray(values, dtype=like.dtype)
     torch = sys.modules["torch"]
     return torch, torch.as_tensor(values, dtype=like.dtype, device=like.device)
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from pylazy.arrays.array_libraries import is_seen, is_tensor, is_traced
 from pylazy.arrays.imported_arrays import Imported, readable
-from pylazy.arrays.results import converted, detached, given_back, in_kind_of
+from pylazy.arrays.results import converted, detached, given_back, host_device, in_kind_of
 from pylazy.arrays.source_devices import check_devices
 from pylazy.arrays.sources import DEVICE, DLPACK, NUMPY, TORCH, own_array, remembers, source_like
+from pylazy.differentiation.array_spaces import is_device_array, library_beside
 from pylazy.expression import Expression, replace_leaves
 from pylazy.lazy_formula import new, read_index
 from pylazy.linear_algebra.krylov import METHODS, ConvergenceWarning, first_not_finite, refined
@@ -25,6 +26,7 @@ from pylazy.user_positions import at_user_line, resolve, user_position
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pylazy.arrays.sources import Source
     from pylazy.block_sparse.ranges import Ranges
     from pylazy.execution.job import Job
     from pylazy.execution.templates import Template
@@ -167,11 +169,13 @@ def _in_dtype_of(b: Any, product: Product) -> Product:
 
 def _in_double(values: Any) -> Any:
     # Products of arrays of another library are its own.
-    return values.double() if is_tensor(values) else np.asarray(values, dtype=np.float64)
+    if is_tensor(values):
+        return values.double()
+    return values.astype(np.float64, copy=False) if is_device_array(values) else np.asarray(values, dtype=np.float64)
 
 
 def _like(b: Any, values: Any) -> Any:
-    return values.astype(b.dtype) if isinstance(b, np.ndarray) else values.to(b.dtype)
+    return values.to(b.dtype) if is_tensor(b) else values.astype(b.dtype)
 
 
 def solve_system(system: System, b: Any) -> Any:
@@ -213,7 +217,7 @@ class FormulaOperator:
 
         Raises:
             ShapeError: the operator is not square, or the arguments do not fit.
-            UnsupportedError: the arrays lie on a GPU, and are not of torch.
+            UnsupportedError: the arrays lie on a GPU, and are of neither torch nor CuPy.
         """
         self._template = template
         self._ranges = ranges
@@ -243,13 +247,7 @@ class FormulaOperator:
         is_learnt = is_traced(alpha) or (is_tensor(alpha) and is_seen(alpha))
         is_learnt_tensor = is_learnt and not is_traced(alpha)
         self.kind = TORCH if is_learnt_tensor else check_devices(job.sources)
-        if self.kind == DEVICE:
-            raise UnsupportedError(
-                at_user_line(
-                    "a linear system with arrays on a GPU that are not of torch is not there: use tensors, or arrays "
-                    "of the host"
-                )
-            )
+        check_solvable(job.sources)
         self._alpha = alpha if is_learnt else as_number(alpha)
         own = template.inputs_of(place)
         self._numbers = [number for number, source in enumerate(job.sources) if number not in own and remembers(source)]
@@ -288,14 +286,34 @@ class FormulaOperator:
             return np.broadcast_to(b.astype(self.dtype), self.shape)
         if b.__class__ is Imported:
             b = b.array
+        if self.kind == DEVICE:
+            return library_beside(b).ascontiguousarray(np.broadcast_to(b.astype(self.dtype), self.shape))
         if self.kind in (NUMPY, DLPACK):
             return np.array(np.broadcast_to(np.asarray(b), self.shape), dtype=self.dtype)
         torch = sys.modules["torch"]
-        return torch.as_tensor(b).to(getattr(torch, self.dtype)).expand(self.shape).contiguous()
+        b = b if is_tensor(b) else torch.as_tensor(b, device=host_device())
+        return b.to(getattr(torch, self.dtype)).expand(self.shape).contiguous()
 
     def given_back(self, solution: Any) -> Any:
         """Hand a solution over to the library whose arrays are among the data, if that is neither NumPy nor torch."""
         return given_back(solution, self._sources) if self.kind == DLPACK else solution
+
+
+def check_solvable(sources: Sequence[Source]) -> None:
+    """Check that a solver can compute with vectors that lie where the data of an operator does.
+
+    Raises:
+        UnsupportedError: that is on a GPU, in a library that NumPy's functions do not give way to.
+    """
+    for source in sources:
+        array = source.array
+        if source.kind == DEVICE and not is_device_array(array):
+            raise UnsupportedError(
+                at_user_line(
+                    f"a linear system with arrays of type {type(array).__name__} on a GPU is not there: use tensors of "
+                    "torch, arrays of CuPy, or arrays of the host"
+                )
+            )
 
 
 def _substitute(job: Job, numbers: Sequence[int], tensors: Sequence[Any]) -> None:
@@ -313,7 +331,7 @@ def named_preconditioner(name: str, formula: LazyFormula, settings: Settings, li
         )
     formula = _without_traces(formula)
     options = {"alpha": as_number(settings.alpha), "like": like, "rank": settings.rank}
-    if isinstance(like, np.ndarray):
+    if not is_tensor(like):
         return NAMED[name](formula, **options)
     with sys.modules["torch"].no_grad():
         return NAMED[name](formula, **options)

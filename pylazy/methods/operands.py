@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
-from pylazy.arrays.array_libraries import is_tensor
+from pylazy.arrays.array_libraries import is_tensor, is_traced
 from pylazy.arrays.imported_arrays import Imported, is_array, readable
 from pylazy.arrays.sources import Symbol, array_source, number_source
 from pylazy.expression import argument, constant, variable
@@ -58,7 +58,9 @@ def is_complex(x: Any) -> bool:
         return False  # complex arrays of other libraries are refused by their dtype
     if isinstance(x, list | tuple):
         return any(is_complex(part) for part in x)
-    return isinstance(x, complex) or (is_tensor(x) and x.is_complex())
+    if isinstance(x, int | float):  # also a size that torch.compile keeps symbolic, which has no attributes
+        return False
+    return isinstance(x, complex) or (is_tensor(x) and x.is_complex()) or (is_traced(x) and x.dtype.kind == "c")
 
 
 def symbolic(cls: type[_T], index: Any, dim: Any, category: Any) -> _T:

@@ -260,9 +260,9 @@ def _reduce_scalar(
             )
         )
     if any(operand.is_complex for operand in operands):
-        from pylazy.complex_numbers import complex_lazy_tensor
+        from pylazy.complex_numbers.complex_sums import reduce_exponentials
 
-        return complex_lazy_tensor.reduce_exponentials(kind, operands, where, keepdim=keepdim, options=options)
+        return reduce_exponentials(kind, operands, where, keepdim=keepdim, options=options)
     return reduce_or_postpone(
         tuple(operand._expression for operand in operands),
         (Wanted(kind, tuple(range(len(operands)))),),

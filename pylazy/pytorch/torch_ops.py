@@ -3,7 +3,7 @@
 A graph of torch holds calls of this op and nothing else of pylazy: a gradient is the same op with the text of a derived
 program. So autograd to any order, forward mode, torch.func, torch.compile and torch.export are rules for one op:
 
-- CPU and CUDA give results, Meta their shapes;
+- CPU and CUDA give results, and what is registered for fake tensors their shapes;
 - Autograd wraps the call in a node whose backward and jvp call the op again;
 - the functorch key does the same at each level of torch.func, and moves a dimension of vmap to the batch dimensions.
 
@@ -97,7 +97,7 @@ def _check_tables(program: Program | GpuProgram, ranges: Ranges | None, extents:
         ranges.check_transposes(extents.rows or 0, extents.columns or 0, position)
 
 
-def _on_meta(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
+def _fake(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -> list[torch.Tensor]:
     request = find_by_text(program).request
     count = len(inputs) - RANGES * request.ranged
     extents = extents_of(request.inputs, inputs[:count], batch_ranks[:count])
@@ -196,8 +196,9 @@ def _as_node(inputs: list[torch.Tensor], program: str, batch_ranks: list[int]) -
 for _key, _kernel in {
     "CPU": _compute,
     "CUDA": _compute,
-    "Meta": _on_meta,
     "Autograd": _as_node,
     "FuncTorchDynamicLayerFrontMode": _as_node,
 }.items():
     _LIBRARY.impl("run", _kernel, _key)
+# Not as a kernel for meta tensors alone: fake tensors would then have to be on one device, and ranges are on the host.
+torch.library.register_fake("pylazy::run", _fake, lib=_LIBRARY)

@@ -22,6 +22,7 @@ using CuEvent = void *;
 constexpr CuResult kCudaSuccess = 0;
 constexpr CuResult kCudaOutOfMemory = 2;
 constexpr CuResult kCudaNoDevice = 100;
+constexpr CuResult kCudaFirstOfCaptures = 900, kCudaLastOfCaptures = 908;  // CUDA_ERROR_STREAM_CAPTURE_...
 constexpr int kMaxDevices = 64;
 
 // One row for each function: its name here, its name in the library, its parameters. Names end in _v2 where cuda.h
@@ -56,7 +57,8 @@ constexpr int kMaxDevices = 64;
 
 #define PLZ_CUDA_LATER_FUNCTIONS(ROW)                                       \
   ROW(memory_allocate_async, "cuMemAllocAsync", (CuAddress *, size_t, CuStream)) \
-  ROW(memory_free_async, "cuMemFreeAsync", (CuAddress, CuStream))
+  ROW(memory_free_async, "cuMemFreeAsync", (CuAddress, CuStream))                \
+  ROW(exchange_capture_mode, "cuThreadExchangeStreamCaptureMode", (int *))
 
 struct CudaDriver {
 #define PLZ_MEMBER(member, name, parameters) CuResult (*member) parameters = nullptr;

@@ -17,6 +17,7 @@ constexpr int kMaxThreads = 1024;
 // Options of cuModuleLoadDataEx (cuda.h, CUjit_option).
 constexpr int kJitErrorLog = 5, kJitErrorLogBytes = 6;
 constexpr size_t kLogBytes = 3072;
+constexpr int kRelaxedCaptures = 2;  // cuda.h, CU_STREAM_CAPTURE_MODE_RELAXED
 // Attributes of devices (cuda.h, CUdevice_attribute).
 constexpr int kClockKilohertz = 13, kProcessorCount = 16, kCapabilityMajor = 75, kCapabilityMinor = 76;
 
@@ -68,9 +69,27 @@ plz_status create(const char *ptx, const void *cubin, int64_t cubin_bytes, const
   return PLZ_OK;
 }
 
+// While it lives, this thread may do what a capture of a stream forbids but does not rule out, as loading a module.
+class RelaxedCaptures {
+ public:
+  explicit RelaxedCaptures(const CudaDriver &driver) noexcept : driver_(driver) { exchange(); }
+  ~RelaxedCaptures() { exchange(); }
+  RelaxedCaptures(const RelaxedCaptures &) = delete;
+  RelaxedCaptures &operator=(const RelaxedCaptures &) = delete;
+
+ private:
+  void exchange() noexcept {
+    if (driver_.exchange_capture_mode != nullptr) driver_.exchange_capture_mode(&mode_);
+  }
+
+  const CudaDriver &driver_;
+  int mode_ = kRelaxedCaptures;
+};
+
 // The module from the cubin, which needs no compiler of the driver; else, as where the cubin is for another device, from
 // the PTX, whose errors are those to tell.
 plz_status load_module(const plz_gpu_program &program, int32_t number, const CudaDriver &driver, CuModule *module) {
+  const RelaxedCaptures relaxed(driver);
   if (!program.cubin.empty() && driver.module_load(module, program.cubin.data(), 0, nullptr, nullptr) == kCudaSuccess) {
     return PLZ_OK;
   }
@@ -83,6 +102,9 @@ plz_status load_module(const plz_gpu_program &program, int32_t number, const Cud
   if (status == PLZ_OUT_OF_MEMORY) return status;
   char message[512];
   std::snprintf(message, sizeof(message), "%s", plz_last_error());
+  if (result >= kCudaFirstOfCaptures && result <= kCudaLastOfCaptures) {
+    return fail(status, "%s; this driver loads no code while a stream is captured: run the same call once before", message);
+  }
   return fail(PLZ_COMPILE_ERROR, "%s; on GPU %d the driver's compiler says: %s", message, static_cast<int>(number),
               log[0] == '\0' ? "nothing" : log);
 }

@@ -52,14 +52,21 @@ _TO_LLVM = (
 )
 
 
-def kernel_text(name: str, *, dtype: str, lanes: int | None) -> str:
+# What an operation may be applied to in place of x: the compiler sees where the numbers lie.
+ARGUMENTS = {
+    "-|x|": "%b0 = math.absf %v0 : {0}\n%a0 = arith.negf %b0 : {0}",
+    "1 + x * x": "%b0 = arith.mulf %v0, %v0 : {0}\n%c0 = arith.constant {1}\n%a0 = arith.addf %b0, %c0 : {0}",
+}
+
+
+def kernel_text(name: str, *, dtype: str, lanes: int | None, argument: str = "x") -> str:
     """Return a function that applies an operation `steps` times, each time to one vector."""
     element = {"float32": "f32", "float64": "f64"}[dtype]
     value = element if lanes is None else f"vector<{lanes}x{element}>"
     width = lanes or 1
     arity = 2 if name in BINARY else 1
     load = "llvm.load %{0} {{alignment = 4 : i64}} : !llvm.ptr -> {1}"
-    operands = ", ".join(f"%v{k}" for k in range(arity))
+    operands = ", ".join(f"%v{k}" for k in range(arity)) if argument == "x" else "%a0"
     lines = [
         "func.func @kernel(%in0: !llvm.ptr, %in1: !llvm.ptr, %out: !llvm.ptr, %steps: index) {",
         f"%zero = arith.constant 0 : index\n%one = arith.constant 1 : index\n%width = arith.constant {width} : index",
@@ -71,6 +78,9 @@ def kernel_text(name: str, *, dtype: str, lanes: int | None) -> str:
         for pointer in ("in0", "in1", "out")
     )
     lines.extend(f"%v{k} = " + load.format(f"p_in{k}", value) for k in range(arity))
+    if argument != "x":
+        one = f"1.0 : {element}" if lanes is None else f"dense<1.0> : {value}"
+        lines.append(ARGUMENTS[argument].format(value, one))
     lines.append(f"%r = math.{name} {operands} : {value}")
     lines.append(f"llvm.store %r, %p_out {{alignment = 4 : i64}} : {value}, !llvm.ptr")
     return "\n".join([*lines, "}", "return", "}"])
@@ -133,14 +143,14 @@ Function = Callable[..., npt.NDArray[Any]]
 
 
 @functools.cache
-def compile_function(name: str, *, dtype: str, level: str, lanes: int | None) -> Function:
+def compile_function(name: str, *, dtype: str, level: str, lanes: int | None, argument: str = "x") -> Function:
     """Compile an operation for a level of this machine's processor family.
 
     Returns:
         a function of one or two arrays.
     """
     target = CpuTarget(level)
-    text = to_llvm_text(kernel_text(name, dtype=dtype, lanes=lanes), target=target)
+    text = to_llvm_text(kernel_text(name, dtype=dtype, lanes=lanes, argument=argument), target=target)
     machine = target_machine(target, jit=True)
     module = llvmlite.parse_assembly(text)
     module.triple = target.triple

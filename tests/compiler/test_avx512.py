@@ -241,6 +241,14 @@ def test_results_on_few_rows_match_oracle(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", cpu.FEW_FORMULAS)
+def test_results_on_few_columns_match_oracle(name: str, dtype: str) -> None:
+    for rows, columns in cpu.FEW_COLUMNS:
+        if columns >= LEAST_COLUMNS.get(name, 0):
+            check_run(name, dtype, rows, columns, "j")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_operation_matches_oracle(dtype: str) -> None:
     scalar = dtype_of(dtype)
     arrays = cpu.operands(scalar, 9, 13)

@@ -51,6 +51,13 @@ def test_compiling_leaves_the_traced_formula_as_it_was() -> None:
     assert formula.as_text() == before
 
 
+@pytest.mark.parametrize("level", CPU_LEVELS)
+def test_exponentials_are_kept_in_step_where_registers_are_few(level: str) -> None:
+    texts = stages_as_text(traced(FORMULAS["gaussian_d3"](Variables(5, 50, np.float32))), level)
+    assert ('asm ""' in texts["llvm"]) == (level == "x86-64-v3")
+    assert "APP" not in texts["asm"]
+
+
 def test_unknown_level_names_those_that_there_are() -> None:
     with pytest.raises(ValueError, match=r"'x86-64-v9': expected one of x86-64, x86-64-v3, x86-64-v4, aarch64"):
         image_bytes("gaussian_d3", "x86-64-v9")

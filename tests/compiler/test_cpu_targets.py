@@ -45,6 +45,8 @@ CASES = (*((np.float32, level) for level in CPU_LEVELS), *((np.float64, level) f
 GUARD_ROWS = 3
 #: One of each family, where a test runs with many sizes or slowly.
 FEW_FORMULAS = ("gaussian_d3", "gaussian_d64", "gaussian_d3_e64", "logsumexp_weights", "max_argmax", "kmin_3")
+#: Sizes for programs for few columns: fewer rows than a tile, several tiles, none full; no column, and too many.
+FEW_COLUMNS = ((1, 1), (3, 2), (97, 0), (97, 3), (131, 50))
 
 Array = Any  # an ndarray
 
@@ -172,6 +174,14 @@ def test_results_on_few_rows_match_oracle(name: str, dtype: Any, level: str) -> 
     for rows, columns in ((1, 1), (2, 7), (1, 33), (3, 64), (1, 1027), (1, split), (35, 70), (5, 1027), (2, split)):
         if columns >= LEAST_COLUMNS.get(name, 0):
             check_run(name, dtype, level, rows, columns, "i")
+
+
+@pytest.mark.parametrize(("dtype", "level"), [case for case in CASES if case[1] in HERE])
+@pytest.mark.parametrize("name", [name for name in FORMULAS if not name.endswith("over_i")])
+def test_results_on_few_columns_match_oracle(name: str, dtype: Any, level: str) -> None:
+    for rows, columns in FEW_COLUMNS:
+        if columns >= LEAST_COLUMNS.get(name, 0):
+            check_run(name, dtype, level, rows, columns, "j")
 
 
 # Every operation and every kind of reduction, in modules made by hand
@@ -328,10 +338,13 @@ def test_results_on_an_emulated_aarch64_match_oracle(name: str, dtype: Any, emul
 
 
 @pytest.mark.parametrize("name", FEW_FORMULAS)
-def test_results_on_few_rows_of_an_emulated_aarch64_match_oracle(name: str, emulator: str) -> None:
+def test_results_on_few_rows_and_columns_of_an_emulated_aarch64_match_oracle(name: str, emulator: str) -> None:
     reduction = FORMULAS[name](Variables(2, 101, np.float32))
     found = emulated(compiled(name, np.float32, "aarch64", "i"), inputs_of(reduction), 2, 101, 51, emulator)
     check(name, found, reduction, dtype=np.float32, columns=101)
+    reduction = FORMULAS[name](Variables(101, 5, np.float32))
+    found = emulated(compiled(name, np.float32, "aarch64", "j"), inputs_of(reduction), 101, 5, 5, emulator)
+    check(name, found, reduction, dtype=np.float32, columns=5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

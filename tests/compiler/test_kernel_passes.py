@@ -28,6 +28,9 @@ TILINGS: Mapping[str, Mapping[str, int]] = {
     "chunk_of_one_column": {"lanes": 4, "row_vectors": 2, "column_step": 4, "column_chunk": 1},
     "state_in_panels": {"lanes": 4, "row_vectors": 2, "column_step": 2, "register_limit": 0},
     "nothing_unrolled": {"lanes": 4, "row_vectors": 1, "column_step": 2, "unroll_limit": 1, "inner_step": 1},
+    "few_columns": {"lanes": 4, "row_vectors": 2, "column_step": 2, "column_chunk": 0},
+    "few_columns_in_one_lane": {"lanes": 1, "row_vectors": 2, "column_step": 2, "column_chunk": 0},
+    "few_columns_in_panels": {"lanes": 4, "row_vectors": 1, "column_step": 2, "column_chunk": 0, "register_limit": 0},
     "long_turns": {"lanes": 4, "row_vectors": 2, "column_step": 1, "unroll_limit": 2, "inner_step": 5},
 }
 NAMES = ("gaussian_d3_e3", "concatenated", "logsumexp_weights", "max_argmax", "kmin_3", "special_min_argmin")

@@ -108,6 +108,24 @@ def test_result_is_within_two_ulp(name: str, dtype: str, level: str) -> None:
     assert error <= (0.0 if name in ROUNDINGS else LIMIT_ULP), message
 
 
+@pytest.mark.skipif(not _has_extended_precision(), reason="longdouble of this machine is float64: no reference")
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("registers", [0, 1, 2, 8])
+@pytest.mark.parametrize(("name", "argument"), [("exp", "x"), ("exp", "-|x|"), ("rsqrt", "x"), ("rsqrt", "1 + x * x")])
+def test_what_is_known_of_an_argument_costs_no_accuracy(
+    name: str, argument: str, registers: int, dtype: str, level: str
+) -> None:
+    lanes = registers * CpuTarget(level).lanes(32 if dtype == "float32" else 64) or None
+    x = _inputs(dtype, 3000, 7)
+    apply = harness.compile_function(name, dtype=dtype, level=level, lanes=lanes, argument=argument)
+    with np.errstate(all="ignore"):
+        exact_argument = {"x": x, "-|x|": -np.abs(x), "1 + x * x": 1 + x * x}[argument]
+        exact = NUMPY_NAME.get(name, getattr(np, name, None))(exact_argument.astype(np.longdouble))
+    error, message = _worst(name, [exact_argument], apply(x), exact)
+    assert error <= LIMIT_ULP, message
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lanes", [None, 3])

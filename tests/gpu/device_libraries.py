@@ -1,6 +1,7 @@
 """Libraries whose arrays count as memory of a GPU: one like CuPy, one that only speaks DLPack, as JAX."""
 
 import ctypes
+import inspect
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ class DeviceArray:
         return DeviceArray(array, self._library, self._device)
 
     def __getitem__(self, key: Any) -> "DeviceArray":
-        return self._like(self.array[key])
+        return self._like(np.asarray(self.array[_unwrapped(key)]))
 
     def reshape(self, *shape: Any) -> "DeviceArray":
         return self._like(self.array.reshape(*shape))
@@ -40,14 +41,43 @@ class DeviceArray:
     def fill(self, value: float) -> None:
         self.array.fill(value)
 
-    def __truediv__(self, other: Any) -> "DeviceArray":
-        return self._like(self.array / getattr(other, "array", other))
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.array[_unwrapped(key)] = _unwrapped(value)
 
-    def __mul__(self, other: Any) -> "DeviceArray":
-        return self._like(self.array * getattr(other, "array", other))
+    def __bool__(self) -> bool:
+        return bool(self.array)
 
-    def __sub__(self, other: Any) -> "DeviceArray":
-        return self._like(self.array - getattr(other, "array", other))
+    def __float__(self) -> float:
+        return float(self.array)
+
+    def __int__(self) -> int:
+        return int(self.array)
+
+    def __iter__(self) -> Any:
+        return map(self._like, map(np.asarray, self.array))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        known = DeviceArray | np.ndarray | np.generic | bool | int | float
+        if method != "__call__" or not all(isinstance(value, known) for value in inputs):
+            return NotImplemented
+        if any(isinstance(value, np.ndarray) for value in inputs):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")  # as CuPy does, of any shape
+        return self._like(np.asarray(ufunc(*map(_unwrapped, inputs), **options)))
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        if not all(issubclass(kind, DeviceArray | np.ndarray) for kind in types):
+            return NotImplemented
+        if function in _OTHER_SIGNATURES:
+            inspect.signature(_OTHER_SIGNATURES[function]).bind(*args, **options)
+        found = function(*_unwrapped(args), **{name: _unwrapped(value) for name, value in options.items()})
+        if function in (np.shape, np.ndim, np.size):
+            return found
+        if any(issubclass(kind, np.ndarray) for kind in types):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        return type(found)(*map(self._like, found)) if isinstance(found, tuple) else self._like(np.asarray(found))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -74,6 +104,27 @@ class DeviceArray:
         raise TypeError("an array of a GPU does not turn into one of the host by itself")
 
 
+_OTHER_SIGNATURES = {
+    np.reshape: lambda a, newshape, order="C": None,
+    np.clip: lambda a, a_min, a_max, out=None: None,
+    np.argsort: lambda a, axis=-1, kind=None: None,
+}
+"""CuPy's signatures, where they are not NumPy's."""
+
+for _name, _ufunc in {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide, "pow": np.power,
+    "and": np.bitwise_and, "or": np.bitwise_or, "matmul": np.matmul, "lt": np.less, "ge": np.greater_equal,
+    "ne": np.not_equal, "floordiv": np.floor_divide, "mod": np.remainder, "gt": np.greater, "le": np.less_equal,
+}.items():  # fmt: skip
+    # As CuPy, they call NumPy's ufunc, where another array has a say.
+    setattr(DeviceArray, f"__{_name}__", lambda self, other, ufunc=_ufunc: ufunc(self, other))
+    setattr(DeviceArray, f"__r{_name}__", lambda self, other, ufunc=_ufunc: ufunc(other, self))
+for _name, _ufunc in {"neg": np.negative, "abs": np.absolute, "invert": np.invert}.items():
+    setattr(DeviceArray, f"__{_name}__", lambda self, ufunc=_ufunc: ufunc(self))
+for _function in (np.sum, np.max, np.min, np.any, np.all, np.swapaxes, np.argsort):
+    setattr(DeviceArray, _function.__name__, lambda self, *args, function=_function: function(self, *args))
+
+
 class StreamLibrary:
     """What we use of CuPy."""
 
@@ -82,9 +133,9 @@ class StreamLibrary:
     def __init__(self, driver: StandInDriver) -> None:
         self.driver = driver
         self.produced_on: int | None = None
-        self.cuda = SimpleNamespace(
-            get_current_stream=lambda: SimpleNamespace(ptr=STREAM), Device=lambda _: nullcontext()
-        )
+        self.stream = SimpleNamespace(ptr=STREAM, is_capturing=lambda: False)
+        self.cuda = SimpleNamespace(get_current_stream=lambda: self.stream, Device=lambda _: nullcontext())
+        self.add = SimpleNamespace(at=lambda array, key, x: np.add.at(array.array, _unwrapped(key), x.array))
 
     def array(self, array: Array, device: int = 0) -> DeviceArray:
         return DeviceArray(np.array(array), self, device)
@@ -95,8 +146,17 @@ class StreamLibrary:
     def full(self, shape: Any, value: float, dtype: Any) -> DeviceArray:
         return self.array(np.full(shape, value, dtype))
 
-    def asarray(self, array: Array) -> DeviceArray:
-        return self.array(array)
+    def asarray(self, array: Array, dtype: Any = None) -> DeviceArray:
+        return self.array(np.asarray(getattr(array, "array", array), dtype))
+
+    def zeros(self, shape: Any, dtype: Any) -> DeviceArray:
+        return self.full(shape, 0, dtype)
+
+    def ones(self, shape: Any, dtype: Any) -> DeviceArray:
+        return self.full(shape, 1, dtype)
+
+    def arange(self, count: int) -> DeviceArray:
+        return self.array(np.arange(count))
 
     def ascontiguousarray(self, array: DeviceArray) -> DeviceArray:
         return self.array(np.ascontiguousarray(array.array))
@@ -155,6 +215,12 @@ class ExchangeLibrary:
         assert buffer.__dlpack_device__() == (2, 0)
         capsule = buffer.__dlpack__(stream=1, max_version=(1, 0))
         return self.array(_read(capsule))
+
+
+def _unwrapped(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(map(_unwrapped, value))
+    return value.array if isinstance(value, DeviceArray) else value
 
 
 def _owner(array: Array) -> Array:

@@ -15,7 +15,7 @@ from ptx_memory import GlobalMemory
 from ptx_text import Kernel, parse_ptx
 
 Array = Any  # an ndarray
-SOURCE = Path(__file__).with_name("stand_in_driver.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("stand_in_driver.c", "stand_in_streams.c"))
 VARIABLE = "PYLAZY_CUDA_DRIVER"
 _LAUNCH_FAILED = 719
 _EXTENTS = 4
@@ -37,7 +37,7 @@ def build(folder: Path) -> "Path | None":
     if compiler is None:
         return None
     library = folder / "libstand_in_driver.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE)]
+    command = [compiler, "-shared", "-fPIC", "-O1", "-pthread", "-o", str(library), *map(str, SOURCES)]
     subprocess.run(command, check=True, capture_output=True)
     return library
 
@@ -56,6 +56,8 @@ class StandInDriver:
         self._library.stand_in_log.restype = ctypes.c_char_p
         self._library.stand_in_register.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         self._library.stand_in_set_free_bytes.argtypes = (ctypes.c_size_t,)
+        self._library.stand_in_contents.argtypes = (ctypes.c_void_p,)
+        self._library.stand_in_contents.restype = ctypes.c_void_p
         self._callback = _CALLBACK(self._launch)
         self._library.stand_in_set_launch(self._callback)
         self._modules: dict[bytes, dict[str, Kernel]] = {}
@@ -69,6 +71,22 @@ class StandInDriver:
     def set_free_bytes(self, size: int) -> None:
         """Say how much memory of a device is free."""
         self._library.stand_in_set_free_bytes(size)
+
+    def run_late(self) -> None:
+        """Let work run as late as the rules of streams allow, until `run_at_once`."""
+        self._library.stand_in_defer(1)
+
+    def run_at_once(self) -> None:
+        """Let work run when it is given to a stream."""
+        self._library.stand_in_defer(0)
+
+    def hide_memory(self) -> None:
+        """End the process where the host touches memory that is allocated on a device from now on."""
+        self._library.stand_in_hide_memory(1)
+
+    def contents(self, address: int) -> int:
+        """Give the address that the host has for memory of a device."""
+        return int(self._library.stand_in_contents(address))
 
     def fail(self, function: str, result: int, text: str = "") -> None:
         """Let the next call of a function fail."""
@@ -111,7 +129,7 @@ class StandInDriver:
             if pointer:
                 start, size = self._find(pointer, device, f"buffer {number} of {kernel.name}")
                 spans[start] = size
-        hosts = {start: _bytes_at(start, size) for start, size in spans.items()}
+        hosts = {start: _bytes_at(self.contents(start), size) for start, size in spans.items()}
         words = {f"memory at {start:#x}": _whole_words(host) for start, host in hosts.items()}
         memory = GlobalMemory(words)
         addresses = dict(zip(spans, memory.addresses(), strict=True))

@@ -1,30 +1,26 @@
-/* Stands in for the CUDA driver in tests: the functions that the runtime library uses, on memory of the host.
+/* Stands in for the CUDA driver in tests: its devices, modules and memory, which is that of the host.
  *
  * A launch calls back into the test, which runs the PTX of the module on the interpreter. Every call is noted in a log.
- * Copies to the host are done when their stream is waited for, and not before; all else is done at once.
+ * When work runs is told by stand_in_streams.c.
  */
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(_WIN32)
-#  define EXPORT __declspec(dllexport)
-#else
-#  define EXPORT __attribute__((visibility("default")))
+#include "stand_in.h"
+
+#if !defined(_WIN32)
+#  include <sys/mman.h>
 #endif
 
-enum {
-  SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
-  NO_BINARY = 209, INVALID_PTX = 218, INVALID_HANDLE = 400, NOT_FOUND = 500
-};
-enum { MAX_DEVICES = 8, MAX_MODULES = 4096, MAX_ALLOCATIONS = 65536, MAX_PENDING = 4096, MAX_STACK = 64 };
+enum { MAX_DEVICES = 8, MAX_MODULES = 4096, MAX_ALLOCATIONS = 65536, MAX_STACK = 64 };
+enum { MAX_PARAMETERS = 160, ON_HOST = -1 };
 
 typedef struct { int device; char *text; } Module;
-typedef struct { const Module *module; char name[256]; } Function;
-typedef struct { char *start; size_t size; int device; int owned; } Allocation;
-typedef struct { void *host; const void *device; size_t size; void *stream; } Copy;
+typedef struct { const Module *module; int parameter_count; char name[256]; } Function;
+/* `contents` are at `start`, or elsewhere where the host may not touch the memory of a device. */
+typedef struct { char *start; size_t size; int device, owned, freed; char *contents; } Allocation;
 typedef int (*Launch)(const char *text, const char *name, const uint32_t *grid, uint32_t threads, void *stream,
                       int device, void **parameters);
 
@@ -34,9 +30,7 @@ static Launch launch;
 static Module modules[MAX_MODULES];
 static int module_count;
 static Allocation allocations[MAX_ALLOCATIONS];
-static int allocation_count;
-static Copy pending[MAX_PENDING];
-static int pending_count;
+static int allocation_count, is_hidden;
 static int contexts[MAX_DEVICES];          /* their addresses are the handles */
 static __thread void *stack[MAX_STACK];
 static __thread int depth;
@@ -56,7 +50,7 @@ EXPORT const char *stand_in_log(void) { return log_text; }
 EXPORT void stand_in_clear_log(void) { log_text[0] = '\0'; log_used = 0; }
 EXPORT int stand_in_allocated(void) {
   int count = 0;
-  for (int k = 0; k < allocation_count; ++k) count += allocations[k].owned && allocations[k].start != NULL;
+  for (int k = 0; k < allocation_count; ++k) count += allocations[k].owned && !allocations[k].freed;
   return count;
 }
 /* The next call of a function fails with an error; a module's log is filled. */
@@ -66,13 +60,13 @@ EXPORT void stand_in_fail(const char *name, int result, const char *text) {
 }
 /* Memory that a library of the test brings. */
 EXPORT void stand_in_register(void *start, size_t size, int device) {
-  Allocation made = {(char *)start, size, device, 0};
+  Allocation made = {(char *)start, size, device, 0, 0, (char *)start};
   allocations[allocation_count++ % MAX_ALLOCATIONS] = made;
 }
 EXPORT int stand_in_find(void *address, void **start, size_t *size, int *device) {
   for (int k = allocation_count - 1; k >= 0; --k) {
     char *first = allocations[k].start;
-    if (first != NULL && (char *)address >= first && (char *)address < first + allocations[k].size) {
+    if (!allocations[k].freed && (char *)address >= first && (char *)address < first + allocations[k].size) {
       *start = first; *size = allocations[k].size; *device = allocations[k].device;
       return 1;
     }
@@ -80,7 +74,20 @@ EXPORT int stand_in_find(void *address, void **start, size_t *size, int *device)
   return 0;
 }
 
-static void note(const char *format, ...) {
+/* Hide the memory of devices from the host, which ends at a signal where it reads or writes it. */
+EXPORT void stand_in_hide_memory(int hidden) { is_hidden = hidden; }
+/* Where the stand-in has the contents of what lies at an address. */
+EXPORT void *stand_in_contents(const void *address) {
+  for (int k = allocation_count - 1; k >= 0; --k) {
+    const char *first = allocations[k].start;
+    if ((const char *)address >= first && (const char *)address < first + allocations[k].size) {
+      return allocations[k].contents + ((const char *)address - first);
+    }
+  }
+  return (void *)(uintptr_t)address;
+}
+
+void note(const char *format, ...) {
   if (log_used > sizeof(log_text) - 1024) return;
   va_list arguments;
   va_start(arguments, format);
@@ -89,22 +96,15 @@ static void note(const char *format, ...) {
   strcpy(log_text + log_used++, "\n");
 }
 
-static int fails(const char *name) {
+int fails(const char *name) {
   if (strcmp(name, failing) != 0) return SUCCESS;
   failing[0] = '\0';
   return failing_with;
 }
 
-static int current_device(void) {
+int current_device(void) {
   return depth == 0 ? -1 : (int)((int *)stack[depth - 1] - contexts);
 }
-
-#define BEGIN(name)                                  \
-  const int failure = fails(name);                   \
-  if (failure != SUCCESS) return failure;
-#define BEGIN_IN_CONTEXT(name)                       \
-  BEGIN(name)                                        \
-  if (current_device() < 0) return INVALID_CONTEXT;
 
 /* The driver. */
 
@@ -134,13 +134,26 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
     default: return INVALID_VALUE;
   }
 }
+EXPORT int cuDriverGetVersion(int *version) { *version = 13000; return SUCCESS; }
+EXPORT int cuDeviceTotalMem_v2(size_t *size, int device) { (void)device; *size = free_bytes; return SUCCESS; }
 EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) {
   BEGIN("cuDevicePrimaryCtxRetain")
   note("cuDevicePrimaryCtxRetain %d", device);
   *context = &contexts[device];
   return SUCCESS;
 }
+EXPORT int cuDevicePrimaryCtxGetState(int device, unsigned int *flags, int *active) {
+  (void)device;
+  *flags = 0;
+  *active = 1;
+  return SUCCESS;
+}
 EXPORT int cuCtxGetCurrent(void **context) { *context = depth == 0 ? NULL : stack[depth - 1]; return SUCCESS; }
+EXPORT int cuCtxSetCurrent(void *context) {
+  if (depth == 0) depth = 1;
+  stack[depth - 1] = context;
+  return SUCCESS;
+}
 EXPORT int cuCtxPushCurrent_v2(void *context) {
   if (depth == MAX_STACK) return INVALID_CONTEXT;
   stack[depth++] = context;
@@ -161,6 +174,8 @@ EXPORT int cuModuleLoadDataEx(void **module, const void *image, unsigned int cou
     return failure;
   }
   if (current_device() < 0) return INVALID_CONTEXT;
+  const int refused = refuse_while_capturing();
+  if (refused != SUCCESS) return refused;
   if (memcmp(image, "\177ELF", 4) == 0) return NO_BINARY; /* the interpreter reads PTX */
   if (module_count == MAX_MODULES) return OUT_OF_MEMORY;
   Module *made = &modules[module_count++];
@@ -174,13 +189,24 @@ EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) 
   const Module *from = (const Module *)module;
   char entry[300];
   snprintf(entry, sizeof(entry), ".entry %s(", name);
-  if (strstr(from->text, entry) == NULL) return NOT_FOUND;
+  const char *found = strstr(from->text, entry);
+  if (found == NULL) return NOT_FOUND;
   note("cuModuleGetFunction %s", name);
   Function *made = (Function *)calloc(1, sizeof(Function));
   made->module = from;
+  for (const char *end = strchr(found, ')'); (found = strstr(found, ".param")) != NULL && found < end; ++found) {
+    ++made->parameter_count;
+  }
   snprintf(made->name, sizeof(made->name), "%s", name);
   *function = made;
   return SUCCESS;
+}
+static int run_launch(const Work *work) {
+  const Function *function = (const Function *)work->function;
+  void *addresses[MAX_PARAMETERS];
+  for (int k = 0; k < work->parameter_count; ++k) addresses[k] = &work->parameters[k];
+  return launch(function->module->text, function->name, work->grid, work->threads, work->stream,
+                function->module->device, addresses);
 }
 EXPORT int cuLaunchKernel(void *function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,
                           unsigned int by, unsigned int bz, unsigned int shared, void *stream, void **parameters,
@@ -193,8 +219,12 @@ EXPORT int cuLaunchKernel(void *function, unsigned int gx, unsigned int gy, unsi
   if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || by != 1 || bz != 1 || shared != 0 || extra != NULL) {
     return INVALID_VALUE;
   }
-  const uint32_t grid[] = {gx, gy, gz};
-  return launch(found->module->text, found->name, grid, bx, stream, found->module->device, parameters);
+  if (found->parameter_count > MAX_PARAMETERS) return OUT_OF_MEMORY;
+  Work work = {.run = run_launch, .function = found, .grid = {gx, gy, gz}, .threads = bx, .stream = stream};
+  work.parameter_count = found->parameter_count;
+  work.parameters = (uint64_t *)malloc(sizeof(uint64_t) * MAX_PARAMETERS); /* kept: a graph may launch it again */
+  for (int k = 0; k < work.parameter_count; ++k) memcpy(&work.parameters[k], parameters[k], sizeof(uint64_t));
+  return submit(stream, &work);
 }
 EXPORT int cuMemGetInfo_v2(size_t *available, size_t *total) {
   BEGIN_IN_CONTEXT("cuMemGetInfo")
@@ -204,22 +234,29 @@ EXPORT int cuMemGetInfo_v2(size_t *available, size_t *total) {
   return SUCCESS;
 }
 
-static int allocate(uint64_t *address, size_t size) {
+static int allocate(void **address, size_t size, int device) {
   if (size > free_bytes || allocation_count == MAX_ALLOCATIONS) return OUT_OF_MEMORY;
   size_t rounded = (size + 255) / 256 * 256;
   char *memory = (char *)malloc(rounded + 256); /* never given back, so that a stale address is found */
   char *start = memory + (256 - (uintptr_t)memory % 256);
   memset(start, 0xFF, rounded); /* NaN in every dtype */
-  Allocation made = {start, size, current_device(), 1};
+  Allocation made = {start, size, device, 1, 0, start};
+#if !defined(_WIN32)
+  if (is_hidden && device != ON_HOST) {
+    void *hidden = mmap(NULL, rounded, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (hidden == MAP_FAILED) return OUT_OF_MEMORY;
+    made.start = (char *)hidden;
+  }
+#endif
   allocations[allocation_count++] = made;
-  *address = (uint64_t)(uintptr_t)start;
+  *address = made.start;
   return SUCCESS;
 }
-static int release(uint64_t address) {
+static int release(void *address) {
   for (int k = allocation_count - 1; k >= 0; --k) {
-    if (allocations[k].owned && allocations[k].start == (char *)(uintptr_t)address) {
-      memset(allocations[k].start, 0xFF, allocations[k].size);
-      allocations[k].start = NULL;
+    if (allocations[k].owned && !allocations[k].freed && allocations[k].start == (char *)address) {
+      memset(allocations[k].contents, 0xFF, allocations[k].size);
+      allocations[k].freed = 1;
       return SUCCESS;
     }
   }
@@ -227,66 +264,131 @@ static int release(uint64_t address) {
 }
 EXPORT int cuMemAlloc_v2(uint64_t *address, size_t size) {
   BEGIN_IN_CONTEXT("cuMemAlloc") note("cuMemAlloc %zu", size);
-  return allocate(address, size);
+  const int refused = refuse_while_capturing();
+  return refused != SUCCESS ? refused : allocate((void **)address, size, current_device());
 }
-EXPORT int cuMemFree_v2(uint64_t address) { BEGIN_IN_CONTEXT("cuMemFree") note("cuMemFree"); return release(address); }
+EXPORT int cuMemFree_v2(uint64_t address) {
+  BEGIN_IN_CONTEXT("cuMemFree")
+  note("cuMemFree");
+  const int refused = refuse_while_capturing();
+  if (refused != SUCCESS) return refused;
+  const int status = drain_device(-1);
+  const int released = release((void *)(uintptr_t)address);
+  return status != SUCCESS ? status : released;
+}
 EXPORT int cuMemAllocAsync(uint64_t *address, size_t size, void *stream) {
   BEGIN_IN_CONTEXT("cuMemAllocAsync")
   note("cuMemAllocAsync %zu stream=%llu", size, (unsigned long long)(uintptr_t)stream);
-  return allocate(address, size);
+  if (is_capturing(stream)) return CAPTURE_UNSUPPORTED; /* CUDA makes it a node of the graph */
+  return allocate((void **)address, size, current_device());
 }
+static int run_release(const Work *work) { return release(work->target); }
 EXPORT int cuMemFreeAsync(uint64_t address, void *stream) {
   BEGIN_IN_CONTEXT("cuMemFreeAsync")
   note("cuMemFreeAsync stream=%llu", (unsigned long long)(uintptr_t)stream);
-  return release(address);
+  Work work = {.run = run_release, .target = (void *)(uintptr_t)address};
+  return submit(stream, &work);
+}
+EXPORT int cuMemHostAlloc(void **address, size_t size, unsigned int flags) {
+  (void)flags;
+  const int refused = refuse_while_capturing();
+  return refused != SUCCESS ? refused : allocate(address, size, ON_HOST);
+}
+EXPORT int cuMemFreeHost(void *address) {
+  const int refused = refuse_while_capturing();
+  if (refused != SUCCESS) return refused;
+  const int status = drain_device(-1);
+  const int released = release(address);
+  return status != SUCCESS ? status : released;
+}
+/* The device of memory, -1 for pinned memory of the host; 0 for other memory of the host. */
+static int find_owner(const void *address, int *device) {
+  void *start;
+  size_t size;
+  return stand_in_find((void *)(uintptr_t)address, &start, &size, device);
+}
+EXPORT int cuPointerGetAttribute(void *value, int attribute, uint64_t address) {
+  enum { MEMORY_TYPE = 2, DEVICE_ORDINAL = 9, MEMORY_OF_HOST = 1, MEMORY_OF_DEVICE = 2 };
+  int device = 0;
+  if (!find_owner((const void *)(uintptr_t)address, &device)) return INVALID_VALUE;
+  if (attribute == MEMORY_TYPE) {
+    *(unsigned int *)value = device == ON_HOST ? MEMORY_OF_HOST : MEMORY_OF_DEVICE;
+  } else if (attribute == DEVICE_ORDINAL) {
+    *(int *)value = device == ON_HOST ? 0 : device;
+  } else {
+    return INVALID_VALUE;
+  }
+  return SUCCESS;
+}
+
+static int run_copy(const Work *work) {
+  memmove(stand_in_contents(work->target), stand_in_contents(work->source), work->size);
+  free(work->data); /* what was read of pageable memory */
+  return SUCCESS;
+}
+static int run_fill(const Work *work) {
+  memset(stand_in_contents(work->target), (int)work->value, work->size);
+  return SUCCESS;
+}
+
+/* Pageable memory of the host is read at once, and cannot be captured; pinned memory is read when the copy runs. */
+static int copy_to_device(void *target, const void *source, size_t size, void *stream) {
+  int device = 0;
+  Work work = {.run = run_copy, .target = target, .source = source, .size = size};
+  if (!find_owner(source, &device)) {
+    if (is_capturing(stream)) return CAPTURE_UNSUPPORTED;
+    work.data = malloc(size == 0 ? 1 : size);
+    work.source = memcpy(work.data, source, size);
+  }
+  return submit(stream, &work);
+}
+static int copy_to_host(void *target, const void *source, size_t size, void *stream) {
+  int device = 0;
+  if (is_capturing(stream) && !find_owner(target, &device)) return CAPTURE_UNSUPPORTED;
+  Work work = {.run = run_copy, .target = target, .source = source, .size = size, .to_host = 1};
+  return submit(stream, &work);
 }
 EXPORT int cuMemcpyHtoDAsync_v2(uint64_t target, const void *source, size_t size, void *stream) {
   BEGIN_IN_CONTEXT("cuMemcpyHtoDAsync")
   note("cuMemcpyHtoDAsync %zu stream=%llu", size, (unsigned long long)(uintptr_t)stream);
-  memcpy((void *)(uintptr_t)target, source, size);
-  return SUCCESS;
+  return copy_to_device((void *)(uintptr_t)target, source, size, stream);
 }
 EXPORT int cuMemcpyDtoHAsync_v2(void *target, uint64_t source, size_t size, void *stream) {
   BEGIN_IN_CONTEXT("cuMemcpyDtoHAsync")
   note("cuMemcpyDtoHAsync %zu stream=%llu", size, (unsigned long long)(uintptr_t)stream);
-  if (pending_count == MAX_PENDING) return OUT_OF_MEMORY;
-  /* What is copied is what the memory holds now: later launches of the stream come after it. */
-  void *kept = malloc(size == 0 ? 1 : size);
-  memcpy(kept, (const void *)(uintptr_t)source, size);
-  Copy made = {target, kept, size, stream};
-  pending[pending_count++] = made;
-  return SUCCESS;
+  return copy_to_host(target, (const void *)(uintptr_t)source, size, stream);
 }
-EXPORT int cuStreamSynchronize(void *stream) {
-  BEGIN_IN_CONTEXT("cuStreamSynchronize")
-  note("cuStreamSynchronize stream=%llu", (unsigned long long)(uintptr_t)stream);
-  for (int k = 0; k < pending_count; ++k) {
-    if (pending[k].stream != stream || pending[k].host == NULL) continue;
-    memcpy(pending[k].host, pending[k].device, pending[k].size);
-    free((void *)pending[k].device);
-    pending[k].host = NULL;
-  }
-  while (pending_count > 0 && pending[pending_count - 1].host == NULL) --pending_count;
-  return SUCCESS;
+EXPORT int cuMemcpyAsync(uint64_t target, uint64_t source, size_t size, void *stream) {
+  BEGIN_IN_CONTEXT("cuMemcpyAsync")
+  note("cuMemcpyAsync %zu stream=%llu", size, (unsigned long long)(uintptr_t)stream);
+  int from = ON_HOST, to = ON_HOST;
+  find_owner((const void *)(uintptr_t)source, &from);
+  find_owner((const void *)(uintptr_t)target, &to);
+  if (from == ON_HOST) return copy_to_device((void *)(uintptr_t)target, (const void *)(uintptr_t)source, size, stream);
+  if (to == ON_HOST) return copy_to_host((void *)(uintptr_t)target, (const void *)(uintptr_t)source, size, stream);
+  Work work = {.run = run_copy, .target = (void *)(uintptr_t)target, .source = (const void *)(uintptr_t)source};
+  work.size = size;
+  return submit(stream, &work);
 }
-EXPORT int cuStreamWaitEvent(void *stream, void *event, unsigned int flags) {
-  (void)event; (void)flags;
-  note("cuStreamWaitEvent stream=%llu", (unsigned long long)(uintptr_t)stream);
-  return SUCCESS;
+EXPORT int cuMemsetD8Async(uint64_t target, unsigned char value, size_t size, void *stream) {
+  BEGIN_IN_CONTEXT("cuMemsetD8Async")
+  note("cuMemsetD8Async %zu stream=%llu", size, (unsigned long long)(uintptr_t)stream);
+  Work work = {.run = run_fill, .target = (void *)(uintptr_t)target, .value = value, .size = size};
+  return submit(stream, &work);
 }
-EXPORT int cuEventCreate(void **event, unsigned int flags) { (void)flags; *event = malloc(1); return SUCCESS; }
-EXPORT int cuEventRecord(void *event, void *stream) {
-  (void)event;
-  note("cuEventRecord stream=%llu", (unsigned long long)(uintptr_t)stream);
-  return SUCCESS;
+
+static const struct { int result; const char *name, *text; } errors[] = {
+    {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {INVALID_PTX, "CUDA_ERROR_INVALID_PTX", "what the driver would say"},
+    {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
+    {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error"},
+    {CAPTURE_IMPLICIT, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "operation would make the legacy stream depend on it"},
+    {0, "CUDA_ERROR_OF_THE_STAND_IN", "what the driver would say"},
+};
+static int find_error(int result) {
+  int k = 0;
+  while (errors[k].result != result && errors[k].result != 0) ++k;
+  return k;
 }
-EXPORT int cuEventDestroy_v2(void *event) { free(event); return SUCCESS; }
-EXPORT int cuGetErrorName(int result, const char **name) {
-  *name = result == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : result == INVALID_PTX ? "CUDA_ERROR_INVALID_PTX"
-                                                                                       : "CUDA_ERROR_OF_THE_STAND_IN";
-  return SUCCESS;
-}
-EXPORT int cuGetErrorString(int result, const char **text) {
-  *text = result == OUT_OF_MEMORY ? "out of memory" : "what the driver would say";
-  return SUCCESS;
-}
+EXPORT int cuGetErrorName(int result, const char **name) { *name = errors[find_error(result)].name; return SUCCESS; }
+EXPORT int cuGetErrorString(int result, const char **text) { *text = errors[find_error(result)].text; return SUCCESS; }

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,6 +197,16 @@ def test_failure_of_a_peer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert row["failures"] == {"Triton": "CompilationError: at 3:7"}
     assert list(row["contenders"]) == ["pylazy"]
+
+
+def test_pykeops_without_cuda_is_not_given_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = SimpleNamespace(config=SimpleNamespace(gpu_available=False))
+    monkeypatch.setitem(sys.modules, "pykeops", package)
+    monkeypatch.setitem(sys.modules, "pykeops.torch", SimpleNamespace(LazyTensor=None))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "pykeops" else None)
+    make = timings._peers(timings.TIMED[0], TorchTensors("cuda"), None)["pykeops"]
+    with pytest.raises(UnsupportedError, match="pykeops finds no CUDA libraries"):
+        make()
 
 
 def test_time_without_a_right_result_is_wrong() -> None:

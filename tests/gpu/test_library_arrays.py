@@ -1,5 +1,6 @@
 """Arrays of other libraries on a GPU, by doubles of CuPy and JAX on a driver that stands in for CUDA's."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,22 @@ from device_libraries import STREAM, DeviceArray, ExchangedArray, ExchangeLibrar
 from stand_in import StandInDriver, launches
 from test_host_arrays import check_same, rows
 
-from pylazy import DeviceError, DtypeError, Genred, LazyTensor, UnsupportedError, Vi, Vij, Vj, evaluate
+from pylazy import (
+    DeviceError,
+    DtypeError,
+    Genred,
+    KernelSolve,
+    LazyTensor,
+    NonFiniteError,
+    UnsupportedError,
+    Vi,
+    Vij,
+    Vj,
+    evaluate,
+    identity,
+)
 from pylazy.gpu import dlpack
+from pylazy.gpu import launches as gpu_launches
 
 Array = Any  # an ndarray
 X, Y, V = rows(7), rows(300), rows(300, 2)
@@ -92,12 +107,65 @@ def test_entries_and_spreads(library: StreamLibrary) -> None:
     check_same(unwrapped(Vi(x).sqdist(Vj(y)).var(axis=1)), Vi(X).sqdist(Vj(Y)).var(axis=1))
 
 
+SYSTEMS = {
+    "cg": lambda k, b: k.solve(b, alpha=0.3, eps=1e-9),
+    "a vector": lambda k, b: k.solve(b[:, 0], alpha=0.3, eps=1e-9),
+    "minres": lambda k, b: k.solve(b, alpha=0.3, eps=1e-9, method="minres"),
+    "jacobi": lambda k, b: k.solve(b, alpha=0.3, eps=1e-9, preconditioner="jacobi"),
+    "nystrom": lambda k, b: k.solve(b, alpha=0.3, eps=1e-9, preconditioner="nystrom", rank=5),
+    "operators": lambda k, b: (k + 0.5 * identity() + 2 * k).solve(b, eps=1e-9, preconditioner="jacobi"),
+}
+SOLVER = KernelSolve("Exp(-SqDist(x, y)) * b", ["x = Vi(3)", "y = Vj(3)", "b = Vj(2)"], "b", axis=1)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_systems_are_solved_where_their_arrays_lie(library: StreamLibrary, name: str) -> None:
+    x, b = rows(13).astype(np.float64), rows(13, 2).astype(np.float64)
+
+    def solve(x: Any, b: Any) -> Any:
+        return SYSTEMS[name]((-Vi(x).sqdist(Vj(x))).exp(), b)
+
+    found = unwrapped(solve(library.array(x), library.array(b)))
+    np.testing.assert_allclose(found, solve(x, b), rtol=1e-6, atol=1e-8)
+
+
+def test_kernel_solve_stays_in_its_library(library: StreamLibrary) -> None:
+    x, b = rows(13).astype(np.float64), rows(13, 2).astype(np.float64)
+    found = SOLVER(*map(library.array, (x, x, b)), alpha=0.3, eps=1e-9)
+    np.testing.assert_allclose(unwrapped(found), SOLVER(x, x, b, alpha=0.3, eps=1e-9), rtol=1e-6, atol=1e-8)
+
+
+def test_systems_of_what_cannot_be_computed_with_are_refused(library: StreamLibrary, driver: StandInDriver) -> None:
+    x, nan = library.array(X), library.array(np.full((7, 1), np.nan, np.float32))
+    with pytest.raises(NonFiniteError, match=r"b is nan at index \(0, 0\)"):
+        (-Vi(x).sqdist(Vj(x))).exp().solve(nan, alpha=1.0)
+    exchanged = ExchangeLibrary(driver).array(X)
+    with pytest.raises(UnsupportedError, match="a linear system with arrays of type ExchangedArray on a GPU"):
+        (-Vi(exchanged).sqdist(Vj(exchanged))).exp().solve(exchanged, alpha=1.0)
+
+
 def test_the_stream_of_an_array_is_waited_for(library: StreamLibrary) -> None:
     library.produced_on = 99
     REDUCTIONS["argmin"](library.array(X), library.array(Y), None)
     calls = [call for call in library.driver.calls() if call.startswith(("cuEventRecord", "cuStreamWait", "cuLaunch"))]
     assert calls[:2] == ["cuEventRecord stream=99", f"cuStreamWaitEvent stream={STREAM}"]
     assert calls[-1].startswith("cuLaunchKernel")
+
+
+def test_every_stream_has_tables_of_its_own_and_graphs_keep_them(
+    library: StreamLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied, kept = [], {}
+    monkeypatch.setattr(library, "asarray", lambda words: copied.append(library.array(words)) or copied[-1])
+    monkeypatch.setattr(gpu_launches, "_read_by_graphs", kept)
+    given = tuple(np.array(array) for array in ([[0, 7]], [1], [[0, 300]], [[0, 300]], [1], [[0, 7]]))
+    x, y = library.array(X), library.array(Y)
+    for pointer, is_capturing, tables in ((STREAM, False, 1), (STREAM, False, 1), (STREAM + 2, True, 2)):
+        library.stream = SimpleNamespace(ptr=pointer, is_capturing=lambda is_capturing=is_capturing: is_capturing)
+        found = Vi(x).sqdist(Vj(y)).sum(axis=1, ranges=given)
+        check_same(unwrapped(found), Vi(X).sqdist(Vj(Y)).sum(axis=1))
+        assert len(copied) == tables
+    assert list(kept.values()) == copied[1:]
 
 
 def test_the_device_of_the_arrays_is_the_one(library: StreamLibrary) -> None:

@@ -1,6 +1,7 @@
 """CUDA tensors: launches of torch's, with tensors of the host in their place on a driver that stands in for CUDA's."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,11 @@ from stand_in import StandInDriver
 from test_host_arrays import REDUCTIONS, check_same, distances, rows
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pylazy import DeviceError, Vi, Vj
+from pylazy import DeviceError, Pm, Vi, Vj
 from pylazy.arrays import source_devices
-from pylazy.arrays.sources import TORCH, Located
+from pylazy.arrays.results import placed_beside
+from pylazy.arrays.sources import TORCH, Located, Source
+from pylazy.gpu import launches
 from pylazy.gpu.launches import Target
 from pylazy.gpu.torch_place import TorchPlace
 
@@ -45,6 +48,11 @@ class HostTensors(TorchPlace):
         for result in results:
             self._driver.register(_whole_storage(result))
         super().launch(program, inputs, results, *args, **named)
+
+    def _copied(self, words: Any) -> Located:
+        found = super()._copied(words)
+        self._driver.register(_whole_storage(found.keep))
+        return found
 
     def _target(self) -> Target:
         target = super()._target()
@@ -167,6 +175,63 @@ def test_linear_systems(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+def test_numbers_of_the_host_are_written_to_the_device(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = source_devices.place_of(TORCH, (), None)
+    assert place is not None
+    scale = torch.tensor(0.5)
+    source = Source(TORCH, scale, batch=0, dtype="float32", weak=True, view="")
+    for located in (place.locate(source, "float32"), place.locate(source, "float32", scale)):
+        assert located.pointer != scale.data_ptr()
+    x, y = tensors((6,), (20,))
+
+    def compute() -> Any:
+        inputs = [scale.clone().requires_grad_(), x.clone().requires_grad_()]
+        (-(Pm(inputs[0]) * distances(inputs[1], y))).exp().sum(axis=1).square().sum().backward()
+        return tuple(tensor.grad for tensor in inputs)
+
+    found = compute()
+    assert launched(cuda)
+    check_same(found, on_cpu(monkeypatch, compute))
+
+
+def test_numbers_of_the_host_may_stand_before_cuda_tensors() -> None:
+    with FakeTensorMode():
+        given = torch.tensor(0.5), torch.empty(7, 3, device="cuda")
+        sources = [Source(TORCH, tensor, batch=0, dtype="float32", weak=False, view="") for tensor in given]
+        assert isinstance(source_devices.place_of(TORCH, sources, None), TorchPlace)
+        assert source_devices.place_of(TORCH, sources[:1], None) is None
+
+
+def test_arrays_for_callers_that_know_no_tensors_are_copied_beside_them() -> None:
+    v = np.ones(3, np.float32)
+    with FakeTensorMode():
+        sources = [
+            Source(TORCH, torch.empty(7, 3, device=device), batch=0, dtype="float32", weak=False, view="")
+            for device in ("cuda:1", "cpu")
+        ]
+        assert str(placed_beside(v, sources[:1]).device) == "cuda:1"
+        assert placed_beside(v, sources[1:]) is v
+
+
+RANGES = tuple(np.array(given) for given in ([[0, 7]], [1], [[0, 9]], [[0, 9]], [1], [[0, 7]]))
+
+
+@pytest.mark.parametrize("is_capturing", [False, True])
+def test_tables_are_kept_until_every_stream_and_graph_is_done_with_them(
+    cuda: Any, monkeypatch: pytest.MonkeyPatch, is_capturing: bool
+) -> None:
+    used = []
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda table, stream: used.append((table, stream)))
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: is_capturing)
+    monkeypatch.setattr(launches, "_read_by_graphs", {})
+    x, y = tensors((7,), (20,))
+    distances(x, y).sum(axis=1, ranges=RANGES)
+    ((table, stream),) = used
+    assert stream.cuda_stream == STREAM
+    assert list(launches._read_by_graphs.values()) == ([table] if is_capturing else [])
+
+
 def test_shapes_of_fake_cuda_tensors() -> None:
     with FakeTensorMode():
         # None requires a gradient: a torch without CUDA cannot record operations of its tensors.
@@ -198,7 +263,10 @@ def test_a_graph_of_torch_compile_takes_cuda_tensors() -> None:
         x = torch.empty(7, 3, device="cuda")
         found = torch.ops.pylazy.run.default([x, x], _program(), [0, 0])
         assert found[0].device.type == "cuda"
+        on_host = [torch.empty(array.shape, dtype=torch.int64) for array in RANGES]
+        ranged = torch.ops.pylazy.run.default([x, x, *on_host], _program(ranges=RANGES), [0] * 8)
+        assert ranged[0].device.type == "cuda"
 
 
-def _program() -> str:
-    return Vi(torch.empty(7, 3)).sqdist(Vj(torch.empty(5, 3))).sum(axis=1, call=False).executable.text()
+def _program(**options: Any) -> str:
+    return Vi(torch.empty(7, 3)).sqdist(Vj(torch.empty(9, 3))).sum(axis=1, call=False, **options).executable.text()

@@ -174,7 +174,7 @@ def make_image(
     phases = []
     for phase, body in entries:
         code += b"\0" * (-len(code) % CODE_ALIGNMENT)
-        fields = {**vars(phase), "entry": len(code)}
+        fields = {**phase._asdict(), "entry": len(code)}
         code += compile_entry(body, buffers=len(buffers), rows_per_tile=phase.rows_per_tile)
         phases.append(Phase(**fields))
     return KernelImage(host_target(), code, buffers, tuple(phases), provenance or {"made by": "a test"})

@@ -252,7 +252,7 @@ def test_key_that_is_no_hash_is_refused(folder, image, name):
 def test_environment_chooses_the_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("PYLAZY_CACHE", raising=False)
     monkeypatch.setenv("PYLAZY_CACHE_DIR", str(tmp_path / "mine"))
-    assert default_directory() == tmp_path / "mine"
+    assert default_directory() == str(tmp_path / "mine")
     monkeypatch.setenv("PYLAZY_CACHE", "0")
     assert default_directory() is None
 
@@ -263,9 +263,9 @@ def test_default_folder_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.delenv("PYLAZY_CACHE_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_directory() == tmp_path / "xdg" / "pylazy"
+    assert default_directory() == str(tmp_path / "xdg" / "pylazy")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert default_directory() == tmp_path / ".cache" / "pylazy"
+    assert default_directory() == str(tmp_path / ".cache" / "pylazy")
 
 
 def test_process_cache_uses_the_environment(monkeypatch, tmp_path, image):

@@ -23,4 +23,4 @@ def __dir__() -> list[str]:
 
 def get_build_folder() -> str:
     """Where compiled kernels are kept; empty if the cache is switched off."""
-    return str(default_directory() or "")
+    return default_directory() or ""

@@ -40,7 +40,7 @@ def set_verbose(val: bool) -> None:
 
 def get_build_folder() -> str:
     """Where compiled kernels are kept; empty if the cache is switched off."""
-    return str(default_directory() or "")
+    return default_directory() or ""
 
 
 def set_build_folder(path: str | os.PathLike[str] | None = None) -> None:
