@@ -122,6 +122,7 @@ def test_choice_of_the_few_depends_on_both_extents() -> None:
     assert few_rows(Extents((), 10_000, 10_000), "float64") == ""
     assert few_rows(Extents((10, 100), 10, 20), "float64") == "j"
     assert few_rows(Extents((10, 100), 100, 100), "float32") == ""
+    assert few_rows(Extents((3,), 10, 20), "float32") == ""
 
 
 def test_rows_that_fill_vectors_are_not_few(monkeypatch: pytest.MonkeyPatch) -> None:

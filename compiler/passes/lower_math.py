@@ -13,7 +13,8 @@ from pylazy.compiler.math_approximations import (
     rounding,
     trigonometric,
 )
-from pylazy.compiler.math_approximations.vector_math import ConstantPool, VectorMath
+from pylazy.compiler.math_approximations.constant_pool import ConstantPool
+from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 from pylazy.compiler.target import CpuTarget, NvidiaTarget
 from pylazy.runtime.errors import UnsupportedError

@@ -55,7 +55,12 @@ _TO_LLVM = (
 # What an operation may be applied to in place of x: the compiler sees where the numbers lie.
 ARGUMENTS = {
     "-|x|": "%b0 = math.absf %v0 : {0}\n%a0 = arith.negf %b0 : {0}",
+    "x * x": "%a0 = arith.mulf %v0, %v0 : {0}",
     "1 + x * x": "%b0 = arith.mulf %v0, %v0 : {0}\n%c0 = arith.constant {1}\n%a0 = arith.addf %b0, %c0 : {0}",
+    "80 - x * x": (
+        "%d0 = arith.mulf %v0, %v0 : {0}\n%b0 = arith.negf %d0 : {0}\n"
+        "%c0 = arith.constant {2}\n%a0 = arith.addf %b0, %c0 : {0}"
+    ),
 }
 
 
@@ -79,8 +84,8 @@ def kernel_text(name: str, *, dtype: str, lanes: int | None, argument: str = "x"
     )
     lines.extend(f"%v{k} = " + load.format(f"p_in{k}", value) for k in range(arity))
     if argument != "x":
-        one = f"1.0 : {element}" if lanes is None else f"dense<1.0> : {value}"
-        lines.append(ARGUMENTS[argument].format(value, one))
+        numbers = [f"{n} : {element}" if lanes is None else f"dense<{n}> : {value}" for n in (1.0, 80.0)]
+        lines.append(ARGUMENTS[argument].format(value, *numbers))
     lines.append(f"%r = math.{name} {operands} : {value}")
     lines.append(f"llvm.store %r, %p_out {{alignment = 4 : i64}} : {value}, !llvm.ptr")
     return "\n".join([*lines, "}", "return", "}"])

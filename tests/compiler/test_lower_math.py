@@ -112,7 +112,13 @@ def test_result_is_within_two_ulp(name: str, dtype: str, level: str) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("registers", [0, 1, 2, 8])
-@pytest.mark.parametrize(("name", "argument"), [("exp", "x"), ("exp", "-|x|"), ("rsqrt", "x"), ("rsqrt", "1 + x * x")])
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        *(("exp", argument) for argument in ("x", "-|x|", "x * x", "80 - x * x")),
+        *(("rsqrt", argument) for argument in ("x", "x * x", "1 + x * x")),
+    ],
+)
 def test_what_is_known_of_an_argument_costs_no_accuracy(
     name: str, argument: str, registers: int, dtype: str, level: str
 ) -> None:
@@ -120,7 +126,10 @@ def test_what_is_known_of_an_argument_costs_no_accuracy(
     x = _inputs(dtype, 3000, 7)
     apply = harness.compile_function(name, dtype=dtype, level=level, lanes=lanes, argument=argument)
     with np.errstate(all="ignore"):
-        exact_argument = {"x": x, "-|x|": -np.abs(x), "1 + x * x": 1 + x * x}[argument]
+        square = x * x
+        exact_argument = {
+            "x": x, "-|x|": -np.abs(x), "x * x": square, "1 + x * x": 1 + square, "80 - x * x": 80 - square
+        }[argument]  # fmt: skip
         exact = NUMPY_NAME.get(name, getattr(np, name, None))(exact_argument.astype(np.longdouble))
     error, message = _worst(name, [exact_argument], apply(x), exact)
     assert error <= LIMIT_ULP, message
