@@ -1,6 +1,6 @@
 """The logarithms.
 
-Polynomials: Remez exchange in 50 digits. f32: (log(1+f) - f + f^2/2) / f^3, relative to log(1+f), on
+Polynomials: Remez exchange in 50 digits; for sums of two parts in f32, interpolation at Chebyshev's points. f32: (log(1+f) - f + f^2/2) / f^3, relative to log(1+f), on
 [sqrt(1/2) - 1, sqrt(2) - 1], or on [-1/4, 1/2] where AVX-512 extracts the mantissa. f64: with s = f / (2 + f), z = s^2
 (the reduction of FreeBSD's e_log.c, Sun Microsystems 1993), (log((1+s)/(1-s)) - 2 s) / (s z) on z <= 0.0401.
 The sums in two parts for base 2 and 10 follow FreeBSD's e_log2.c and e_log10.c.
@@ -48,16 +48,20 @@ _LOG_F64 = (
 )
 _ROOT_HALF_BITS = {32: 0x3F3504F3, 64: 0x3FE6A09E667F3BCD}
 # (log((1+s)/(1-s)) - 2 s - 2/3 s z) / (s z^2): the same series without its first term, to add that one in two parts.
-_LOG_F64_FROM_SECOND = (
-    0.39999999999999997,
-    0.2857142857143291,
-    0.22222222220354115,
-    0.18181818546150016,
-    0.15384577449636125,
-    0.13335583928547973,
-    0.1168858099632724,
-    0.11883175399056918,
-)
+_LOG_FROM_SECOND = {
+    32: (0.3999999990477857, 0.28571531948315376, 0.22204747794796284, 0.19120843759340317),
+    64: (
+        0.39999999999999997,
+        0.2857142857143291,
+        0.22222222220354115,
+        0.18181818546150016,
+        0.15384577449636125,
+        0.13335583928547973,
+        0.1168858099632724,
+        0.11883175399056918,
+    ),
+}
+_REST_OF_TWO_THIRDS = {32: -1.9868214925130207e-08, 64: 3.700743415417188e-17}
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,10 @@ def _emit_log1p_f32(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_log_as_sum(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Return the natural logarithm of a positive finite f64 as a sum of two parts, relative error near 2^-65."""
+    """Return the natural logarithm of a positive finite number as a sum of two parts.
+
+    The relative error is near 2^-65 for f64 and 2^-35 for f32.
+    """
     a, k = _emit_mantissa_and_exponent(m, x)
     one = m.const(1.0)
     f = m.sub(a, one)
@@ -246,14 +253,14 @@ def emit_log_as_sum(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     z, z_low = m.two_product(s, s)
     z_low = m.muladd(m.add(s, s), s_low, z_low)
     # log(1 + f) = 2 s + s z (2/3 + z Q)
-    u, u_low = m.fast_two_sum(m.const(2.0 / 3.0), m.mul(z, m.polynomial(z, _LOG_F64_FROM_SECOND)))
-    u_low = m.add(u_low, m.const(3.700743415417188e-17))
+    u, u_low = m.fast_two_sum(m.const(2.0 / 3.0), m.mul(z, m.polynomial(z, _LOG_FROM_SECOND[m.bits])))
+    u_low = m.add(u_low, m.const(_REST_OF_TWO_THIRDS[m.bits]))
     w, w_low = m.two_product(z, u)
     w_low = m.add(w_low, m.muladd(z, u_low, m.mul(z_low, u)))
     v, v_low = m.two_product(s, w)
     v_low = m.add(v_low, m.muladd(s, w_low, m.mul(s_low, w)))
     high, low = m.fast_two_sum(m.add(s, s), v)
     low = m.add(low, m.add(m.add(s_low, s_low), v_low))
-    first, second = LOG2_PARTS[64]
+    first, second = LOG2_PARTS[m.bits]
     total, error = m.two_sum(m.mul(k, m.const(first)), high)
     return m.fast_two_sum(total, m.add(error, m.muladd(k, m.const(second), low)))
