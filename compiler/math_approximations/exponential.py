@@ -91,8 +91,11 @@ def emit_exp(m: VectorMath, x: ir.Value) -> ir.Value:
     if m.has_avx512_vectors:
         return avx512.emit_exp(m, x)
     y, sign = without_sign(x)
-    has_large_values = bounds_of(x).high > _NO_LARGE_VALUES
-    inside = _hold(m, y, sign, _EXP_RANGE[m.bits], has_large_values=has_large_values)
+    known = bounds_of(x)
+    has_large_values = known.high > _NO_LARGE_VALUES
+    inside = y
+    if has_large_values or known.low < _EXP_RANGE[m.bits].lowest:
+        inside = _hold(m, y, sign, _EXP_RANGE[m.bits], has_large_values=has_large_values)
     bias = m.exponent_bias + (m.exponent_bias if has_large_values else _SCALED_UP)
     magic = m.const(m.rounding_magic + bias)
     shifted = m.muladd(inside, m.const(sign * LOG2_E), magic)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pylazy.compiler.math_approximations import avx512
 from pylazy.compiler.math_approximations.exponential import LOG2_PARTS
+from pylazy.compiler.math_approximations.value_bounds import bounds_of
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
@@ -87,13 +88,16 @@ _BASE_10_F64 = _Base(
 def _emit_mantissa_and_exponent(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Return a in [sqrt(1/2), sqrt(2)) and k as a float with x = a * 2**k, for positive finite x."""
     smallest_normal = 2.0 ** (1 - m.exponent_bias)
+    may_be_small = bounds_of(x).low < smallest_normal
     shift = m.mantissa_bits + 1
-    is_small = m.compare("olt", x, m.const(smallest_normal))
-    x = m.select(is_small, m.mul(x, m.const(2.0**shift)), x)
+    if may_be_small:
+        is_small = m.compare("olt", x, m.const(smallest_normal))
+        x = m.select(is_small, m.mul(x, m.const(2.0**shift)), x)
     root_half = _ROOT_HALF_BITS[m.bits]
     above = m.integer("subi", m.to_bits(x), root_half)
     k = m.integer("shrsi", above, m.mantissa_bits)
-    k = m.select(is_small, m.integer("subi", k, shift), k)
+    if may_be_small:
+        k = m.select(is_small, m.integer("subi", k, shift), k)
     mantissa = m.integer("addi", m.integer("andi", above, (1 << m.mantissa_bits) - 1), root_half)
     return m.from_bits(mantissa), _float_of_exponent(m, k)
 
@@ -108,11 +112,13 @@ def _float_of_exponent(m: VectorMath, k: ir.Value) -> ir.Value:
 
 def _emit_special_values(m: VectorMath, x: ir.Value, result: ir.Value) -> ir.Value:
     """Return -inf for 0, inf for inf, NaN for NaN and negative numbers, otherwise the result."""
-    infinity = m.const(float("inf"))
-    result = m.select(m.compare("olt", x, infinity), result, x)
-    result = m.select(m.compare("ogt", x, m.const(0.0)), result, m.div(m.const(-1.0), m.abs(x)))
-    is_invalid = m.either(m.compare("olt", x, m.const(0.0)), m.is_nan(x))
-    return m.select(is_invalid, m.const(float("nan")), result)
+    lowest = bounds_of(x).low
+    result = m.select(m.compare("olt", x, m.const(float("inf"))), result, x)
+    if lowest <= 0:
+        result = m.select(m.compare("oeq", x, m.const(0.0)), m.const(-float("inf")), result)
+    if lowest < 0:
+        result = m.select(m.compare("olt", x, m.const(0.0)), m.const(float("nan")), result)
+    return result
 
 
 def _emit_log1p_parts_f32(m: VectorMath, f: ir.Value, coefficients: tuple[float, ...]) -> tuple[ir.Value, ir.Value]:
@@ -244,11 +250,10 @@ def emit_log_as_sum(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     a, k = _emit_mantissa_and_exponent(m, x)
     one = m.const(1.0)
     f = m.sub(a, one)
-    sum_high, sum_low = m.two_sum(a, one)
+    sum_high, sum_low = m.fast_two_sum(one, a)  # a < 2: its exponent is not above that of 1
     inverse = m.div(one, sum_high)
     s = m.mul(f, inverse)
-    product, product_error = m.two_product(s, sum_high)
-    remainder = m.sub(m.sub(m.sub(f, product), product_error), m.mul(s, sum_low))
+    remainder = m.sub(m.remainder_of_product(f, s, sum_high), m.mul(s, sum_low))
     s_low = m.mul(remainder, inverse)
     z, z_low = m.two_product(s, s)
     z_low = m.muladd(m.add(s, s), s_low, z_low)
@@ -262,5 +267,5 @@ def emit_log_as_sum(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     high, low = m.fast_two_sum(m.add(s, s), v)
     low = m.add(low, m.add(m.add(s_low, s_low), v_low))
     first, second = LOG2_PARTS[m.bits]
-    total, error = m.two_sum(m.mul(k, m.const(first)), high)
-    return m.fast_two_sum(total, m.add(error, m.muladd(k, m.const(second), low)))
+    total, error = m.fast_two_sum(m.mul(k, m.const(first)), high)  # 0, or larger than |high| <= log(2) / 2
+    return total, m.add(error, m.muladd(k, m.const(second), low))

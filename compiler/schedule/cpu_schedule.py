@@ -22,6 +22,7 @@ from pylazy.compiler.target import CpuTarget
 
 #: Vectors of rows in lanes where exponentials are to overlap and registers are few; see `VectorMath.in_step`.
 _VECTORS_OF_EXPONENTIALS = 8
+_OVERLAPPED = frozenset({"math.exp", "math.powf", "math.tanh"})
 _OVERLAPPED_RESULTS = 4
 #: Elements of a long inner dimension in one turn of its loop.
 INNER_STEP = 8
@@ -233,7 +234,7 @@ def _overlaps_exponentials(operation: Any) -> bool:
     kinds = {attribute(op, "kind") for op in accumulations}
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if is_vector(operand))
     return (
-        any(name_of(op) == "math.exp" for op in body.operations)
+        any(name_of(op) in _OVERLAPPED for op in body.operations)
         and kinds <= _SUMS
         and _widest(body) <= UNROLL_LIMIT
         and results <= _OVERLAPPED_RESULTS
