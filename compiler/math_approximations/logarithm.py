@@ -1,9 +1,10 @@
 """The logarithms.
 
-Polynomials: Remez exchange in 50 digits; for sums of two parts in f32, interpolation at Chebyshev's points. f32: (log(1+f) - f + f^2/2) / f^3, relative to log(1+f), on
-[sqrt(1/2) - 1, sqrt(2) - 1], or on [-1/4, 1/2] where AVX-512 extracts the mantissa. f64: with s = f / (2 + f), z = s^2
-(the reduction of FreeBSD's e_log.c, Sun Microsystems 1993), (log((1+s)/(1-s)) - 2 s) / (s z) on z <= 0.0401.
-The sums in two parts for base 2 and 10 follow FreeBSD's e_log2.c and e_log10.c.
+Polynomials: Remez exchange in 50 digits, and interpolation at Chebyshev's points for the sum of two parts in f32.
+f32: (log(1+f) - f + f^2/2) / f^3, relative to log(1+f), on [sqrt(1/2) - 1, sqrt(2) - 1], or on [-1/4, 1/2] where
+AVX-512 extracts the mantissa. f64: with s = f / (2 + f), z = s^2 (the reduction of FreeBSD's e_log.c, Sun Microsystems
+1993), (log((1+s)/(1-s)) - 2 s) / (s z) on z <= 0.0401. The sums in two parts for base 2 and 10 follow FreeBSD's
+e_log2.c and e_log10.c.
 """
 
 from dataclasses import dataclass
