@@ -177,7 +177,7 @@ def _call_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 MEMORY_NOTE = (
     "Rates are by processor time. The memory's rate is that at which the data can be read once and a new array for the "
-    "results be written, without arithmetic, by NumPy with as many threads: the fastest runs, in turn with the rest.\n"
+    "results be written, without arithmetic, by NumPy with as many threads: the medians of runs in turn with the rest.\n"
 )
 
 
