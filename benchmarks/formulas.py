@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pylazy.bench.cases import Data
 
-SIZE = 5_000
+SIZE = 10_000
 NEAREST = 5
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     """Time every formula."""
     arguments = read_arguments(__doc__)
     size = SIZE // 10 if arguments.quick else SIZE
-    repeats = arguments.repeats or (3 if arguments.quick else 7)
+    repeats = arguments.repeats or (1 if arguments.quick else 3)
     workers = [
         Worker(row.name, {**threads(1), **row.environment})
         for row in CONTENDERS.values()

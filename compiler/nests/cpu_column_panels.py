@@ -1,8 +1,8 @@
 """The loop nest for few rows that share columns: a chunk of columns is transposed once, then every row goes over it.
 
 The columns of a chunk lie in panels that stay in the first cache, so that rows find them there as vectors, however many
-rows there are. Between chunks the state of a row lies on the stack. One or two rows share nothing: short columns are taken
-apart in registers then, while the next ones are on their way from memory.
+rows there are. Between chunks the state of a row lies on the stack. One or two rows share nothing: short columns are
+taken apart in registers then, while the next ones are on their way from memory.
 """
 
 from typing import Any
@@ -18,7 +18,6 @@ from pylazy.compiler.nests.cpu_memory import CACHE_LINE_BYTES, Panel, address, a
 from pylazy.compiler.nests.cpu_nests import Program
 from pylazy.compiler.nests.cpu_transposition import WIDE_DIM, pack_rows
 from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imin, imul, isub, number
-
 
 #: So few rows do not share: the second finds the columns of a split in the second cache.
 _ROWS_ALONE = 2

@@ -24,8 +24,10 @@ from pylazy.compiler.target import CpuTarget
 _VECTORS_OF_EXPONENTIALS = 8
 _OVERLAPPED = frozenset({"math.exp", "math.powf", "math.tanh"})
 _OVERLAPPED_RESULTS = 4
-#: Elements of a long inner dimension in one turn of its loop.
+#: Elements of a long inner dimension in one turn of its loop: with 16 registers half, of which LLVM spills fewer.
 INNER_STEP = 8
+#: With 16 registers, the most vectors of a state in registers: more would be spilled at every column.
+_FEW_REGISTERS_LIMIT = 2
 #: Columns in the first level of a two-level sum: the error of a sum grows with this, not with N.
 COLUMN_CHUNK = 1024
 #: Operations in all copies of the body of one block, beyond which compiling takes too long.
@@ -106,6 +108,8 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
     elif few_columns:
         column_chunk = 0
     register_limit = _register_limit(registers)
+    if registers < 32 and lane_axis == "rows" and not few_columns:
+        register_limit = _FEW_REGISTERS_LIMIT
     # Two vectors as one of four or eight registers: LLVM then orders the code of all side by side.
     if registers < 32 and column_chunk == 0 and row_vectors == 2:
         lanes, row_vectors, register_limit = 2 * lanes, 1, register_limit // 2
@@ -119,7 +123,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         column_step=column_step,
         column_chunk=column_chunk,
         unroll_limit=UNROLL_LIMIT,
-        inner_step=INNER_STEP,
+        inner_step=INNER_STEP if registers == 32 else INNER_STEP // 2,
         register_limit=register_limit,
         cost=max(0.1, cycles * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
     )
