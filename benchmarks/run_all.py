@@ -1,4 +1,4 @@
-"""Run every benchmark, then write the tables: `python benchmarks/run_all.py` on a quiet machine, 20 to 30 minutes."""
+"""Run every benchmark, then write the tables: `python benchmarks/run_all.py` on a quiet machine, 40 minutes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import sys
 
 from harness import FOLDER, read_arguments
 
-SCRIPTS = ("compile_time.py", "call_overhead.py", "torch_overhead.py", "gradients.py", "shapes.py", "cpu_reductions.py")
+SCRIPTS = (
+    *("compile_time.py", "call_overhead.py", "torch_overhead.py", "gradients.py", "shapes.py", "cpu_reductions.py"),
+    "formulas.py",
+)
 
 
 def main() -> int:

@@ -81,16 +81,17 @@ def _oblong_on(count: int, quick: bool, repeats: int | None) -> list[dict[str, A
     square, oblong = Worker("square", threads(count)), Worker("oblong", threads(count))
     workers = [square, oblong, *_streams(count)]
     _prepare(square, *SQUARE)
-    found, streamed = [], {"reader": [], "writer": []}
+    found = []
     for name, *extents in OBLONG:
         rows, columns = (extent // 100 if quick and extent > 100 else extent for extent in extents)
         _prepare(oblong, rows, columns)
-        samples = interleave(workers, repeats=repeats or (3 if quick else 7))
-        for stream, seconds in streamed.items():
-            seconds += [sample.cpu_seconds for sample in samples[stream]]
+        samples = interleave(workers, repeats=repeats or (3 if quick else 15))
+        streamed = {name: median_cpu(samples[name]) for name in ("reader", "writer")}
         square_rate = SQUARE[0] * SQUARE[1] / median_cpu(samples["square"])
         wall, cpu = median_wall(samples["oblong"]), median_cpu(samples["oblong"])
         read, written = _traffic(rows, columns)
+        part_of_square_rate = rows * columns / cpu / square_rate
+        part_of_memory_rate = (read * streamed["reader"] + written * streamed["writer"]) / STREAMED_BYTES / cpu
         found.append(
             {
                 "name": f"{name}: {rows:,} x {columns:,}",
@@ -99,27 +100,19 @@ def _oblong_on(count: int, quick: bool, repeats: int | None) -> list[dict[str, A
                 "cpu_seconds": cpu,
                 "gpairs_per_second": rows * columns / wall * 1e-9,
                 "gpairs_per_core_second": rows * columns / cpu * 1e-9,
-                "part_of_square_rate": rows * columns / cpu / square_rate,
+                "part_of_square_rate": part_of_square_rate,
+                "part_of_memory_rate": part_of_memory_rate,
+                "memory_part_of_square_rate": part_of_square_rate / part_of_memory_rate,
                 "bytes_read": read,
                 "bytes_written": written,
+                "read_gigabytes_per_core_second": STREAMED_BYTES / streamed["reader"] * 1e-9,
+                "written_gigabytes_per_core_second": STREAMED_BYTES / streamed["writer"] * 1e-9,
                 "cores_used": cpu / wall,
             }
         )
     for worker in workers:
         worker.close()
-    return [row | _memory_rates(row, **{stream: min(seconds) for stream, seconds in streamed.items()}) for row in found]
-
-
-def _memory_rates(row: dict[str, Any], *, reader: float, writer: float) -> dict[str, Any]:
-    """Compare a row with the fastest that the memory was seen to be."""
-    bound = (row["bytes_read"] * reader + row["bytes_written"] * writer) / STREAMED_BYTES
-    part = bound / row["cpu_seconds"]
-    return {
-        "memory_part_of_square_rate": row["part_of_square_rate"] / part,
-        "part_of_memory_rate": part,
-        "read_gigabytes_per_core_second": STREAMED_BYTES / reader * 1e-9,
-        "written_gigabytes_per_core_second": STREAMED_BYTES / writer * 1e-9,
-    }
+    return found
 
 
 def _threads(quick: bool, repeats: int | None) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from typing import TYPE_CHECKING, Any
 
 from harness import FOLDER, read_arguments
@@ -19,12 +20,13 @@ DENSE = ("PyTorch", "NumPy", "JAX")
 INTRODUCTION = """# Benchmarks
 
 Written by `python benchmarks/tables.py` from the files in `results/`; do not edit.
-`python benchmarks/run_all.py` takes all figures anew (20 to 30 minutes on a quiet machine) and then writes this page;
+`python benchmarks/run_all.py` takes all figures anew (40 minutes on a quiet machine) and then writes this page;
 `--quick` only shows that everything runs, and its figures mean nothing.
 
 | script | question |
 |---|---|
 | `cpu_reductions.py` | pairs per core-second of ten reductions, beside pykeops, PyTorch, NumPy and JAX |
+| `formulas.py` | functions and reductions of the language, one to 64 results, beside the same packages |
 | `compile_time.py` | imports, a formula never seen, a formula from the disk cache of another process |
 | `call_overhead.py` | a call on 10 rows and 10 columns |
 | `torch_overhead.py` | the same with torch's autograd, second derivatives and vmap |
@@ -78,6 +80,9 @@ def _page(content: Mapping[str, Any]) -> list[str]:
     if "cpu_reductions" in scripts:
         parts += ["### Reductions, one thread\n", _reductions_table(scripts["cpu_reductions"]["rows"])]
         parts += [_packages_line(scripts["cpu_reductions"]["machine"]), LIMIT_NOTE + "\n"]
+    if "formulas" in scripts:
+        rows = scripts["formulas"]["rows"]
+        parts += ["### Formulas of the language, one thread\n", _formulas_table(rows), f"{_formulas_line(rows)}\n"]
     if "compile_time" in scripts:
         parts += [
             "### Until the first result, processor milliseconds\n",
@@ -138,6 +143,34 @@ def _ratio(row: Mapping[str, Any], name: str) -> str:
     return "" if ours is None or theirs is None else f"{theirs['cpu_seconds'] / ours['cpu_seconds']:.1f}"
 
 
+def _formulas_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    header = ["formula", "M = N", "Gpair/s per core", "times pykeops", *(f"times {name}" for name in DENSE)]
+    lines = []
+    for row in rows:
+        seconds = row["cpu_seconds"]
+        ours = seconds["pylazy"]
+        line = [f"`{row['name']}`", f"{row['rows']:,}", f"{row['rows'] ** 2 / ours * 1e-9:.2f}"]
+        found = (seconds.get(name) for name in ("pykeops", *DENSE))
+        lines.append([*line, *("" if theirs is None else f"{theirs / ours:.1f}" for theirs in found)])
+    return _table(header, lines)
+
+
+def _formulas_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The least and the median of the ratios; a package that has no such function, or fails, is left out."""
+    seconds = [row["cpu_seconds"] for row in rows]
+    keops = [found["pykeops"] / found["pylazy"] for found in seconds if "pykeops" in found]
+    best = [min(found[name] for name in DENSE if name in found) / found["pylazy"] for found in seconds]
+    against_keops = (
+        f"{min(keops):.1f} to {max(keops):.0f} times pykeops (median {statistics.median(keops):.0f}) and "
+        if keops
+        else ""
+    )
+    return (
+        f"Of {len(rows)} formulas and reductions, each runs at {against_keops}{min(best):.1f} to {max(best):.0f} times "
+        f"the best of {', '.join(DENSE)} (median {statistics.median(best):.1f})."
+    )
+
+
 def _gradients_table(rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row["cpu_milliseconds"]))
     lines = []
@@ -177,7 +210,7 @@ def _call_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 MEMORY_NOTE = (
     "Rates are by processor time. The memory's rate is that at which the data can be read once and a new array for the "
-    "results be written, without arithmetic, by NumPy with as many threads: the fastest runs, in turn with the rest.\n"
+    "results be written, without arithmetic, by NumPy with as many threads: medians of runs in turn with the rest.\n"
 )
 
 
@@ -258,6 +291,8 @@ def _summary(content: Mapping[str, Any]) -> str:
             facts.append(f"Building and reducing a 10 x 10 LazyTensor takes {found['pylazy']}{other},")
         if row["name"] == "compiled Reduction, NumPy":
             facts.append(f"a compiled `Reduction` {found['pylazy']}.")
+    if "formulas" in scripts:
+        parts.append(_formulas_line(scripts["formulas"]["rows"]))
     facts += [_memory_line(row) for row in scripts.get("shapes", {"rows": ()})["rows"] if "peak_bytes" in row]
     if facts:
         parts.append(" ".join(facts))

@@ -127,6 +127,31 @@ def _powi(x: ir.Value, *, exponent: int) -> ir.Value:
     return result if result is not None else _number(1, x)
 
 
+#: Beyond this, products of x may overflow or vanish where the power does not.
+_MAX_HALF = 3.5
+
+
+def _pow(x: ir.Value, y: ir.Value) -> ir.Value:
+    """Turn powers of an integer and a half into products with a root, which is of x: of -inf it is NaN."""
+    exponent = _constant_number(y)
+    if exponent is None or abs(exponent) > _MAX_HALF or exponent % 1 != 0.5:
+        return math_op("powf", x, y)
+    root = math_op("sqrt" if exponent > 0 else "rsqrt", x)
+    whole = int(exponent)
+    return mul(_powi(x, exponent=whole), root) if whole else root
+
+
+def _constant_number(value: ir.Value) -> "float | None":
+    """Give the number that all components of a value are, None where the formula does not tell."""
+    owner = value.owner
+    if isinstance(owner, ir.Block):
+        return None
+    if owner.operation.name == "vector.broadcast":
+        return _constant_number(owner.operation.operands[0])
+    constant = owner.operation.attributes["value"] if owner.operation.name == "arith.constant" else None
+    return float(constant.get_splat_value().value) if constant is not None and constant.is_splat else None
+
+
 def _extract(x: ir.Value, *, start: int, size: int) -> ir.Value:
     vector = ir.VectorType(x.type)
     integers = [
@@ -231,7 +256,7 @@ FORMULA_LOWERING: Mapping[str, Callable[..., ir.Value]] = {
     "sub": sub,
     "mul": mul,
     "div": div,
-    "pow": _math("powf"),
+    "pow": _pow,
     "minimum": lambda a, b: emit("arith.minimumf", (a, b)),
     "maximum": lambda a, b: emit("arith.maximumf", (a, b)),
     "hypot": _hypot,

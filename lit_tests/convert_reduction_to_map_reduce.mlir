@@ -64,6 +64,37 @@ func.func @parameter_and_number(%x_rows: tensor<?x3xf64>, %p_row: tensor<1x1xf64
   return %r : tensor<?x3xf64>
 }
 
+// Powers of an integer and a half need no power function, also where a broadcast stands between.
+// CHECK-LABEL: func.func @powers(
+// CHECK: [[X:%.+]] = "reduction.load"
+// CHECK-DAG: [[ROOT:%.+]] = math.sqrt [[X]]
+// CHECK-DAG: [[SQUARE:%.+]] = arith.mulf [[X]], [[X]]
+// CHECK: arith.mulf [[SQUARE]], [[ROOT]]
+// CHECK-DAG: [[INVERSE:%.+]] = arith.divf {{%.+}}, [[X]]
+// CHECK-DAG: [[RSQRT:%.+]] = math.rsqrt [[X]]
+// CHECK: arith.mulf [[INVERSE]], [[RSQRT]]
+// CHECK-NOT: math.powf
+// CHECK: "reduction.yield"
+// CHECK: func.func @other_powers
+// CHECK: math.powf
+func.func @powers(%y_rows: tensor<?x2xf64>) -> (tensor<?x2xf64>, tensor<?x2xf64>) {
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x2xf64>) -> !reduction.lazy<"j", vector<2xf64>>
+  %a = "reduction.constant"() {value = 2.5 : f64} : () -> !reduction.lazy<"", vector<1xf64>>
+  %b = "reduction.constant"() {value = -1.5 : f64} : () -> !reduction.lazy<"", vector<1xf64>>
+  %p = "reduction.pow"(%y, %a) : (!reduction.lazy<"j", vector<2xf64>>, !reduction.lazy<"", vector<1xf64>>) -> !reduction.lazy<"j", vector<2xf64>>
+  %q = "reduction.pow"(%y, %b) : (!reduction.lazy<"j", vector<2xf64>>, !reduction.lazy<"", vector<1xf64>>) -> !reduction.lazy<"j", vector<2xf64>>
+  %r0 = "reduction.reduce"(%p) {axis = "j", kind = "sum"} : (!reduction.lazy<"j", vector<2xf64>>) -> tensor<?x2xf64>
+  %r1 = "reduction.reduce"(%q) {axis = "j", kind = "sum"} : (!reduction.lazy<"j", vector<2xf64>>) -> tensor<?x2xf64>
+  return %r0, %r1 : tensor<?x2xf64>, tensor<?x2xf64>
+}
+func.func @other_powers(%y_rows: tensor<?x2xf64>) -> tensor<?x2xf64> {
+  %y = "reduction.var"(%y_rows) {axis = "j"} : (tensor<?x2xf64>) -> !reduction.lazy<"j", vector<2xf64>>
+  %a = "reduction.constant"() {value = 4.5 : f64} : () -> !reduction.lazy<"", vector<1xf64>>
+  %p = "reduction.pow"(%y, %a) : (!reduction.lazy<"j", vector<2xf64>>, !reduction.lazy<"", vector<1xf64>>) -> !reduction.lazy<"j", vector<2xf64>>
+  %r = "reduction.reduce"(%p) {axis = "j", kind = "sum"} : (!reduction.lazy<"j", vector<2xf64>>) -> tensor<?x2xf64>
+  return %r : tensor<?x2xf64>
+}
+
 // Positions and values are the two destinations of one kind of accumulation.
 // CHECK-LABEL: func.func @positions_and_values(
 // CHECK-SAME: [[ARGMIN:%[a-z0-9]+]]: memref<?x1xi64> {reduction.axis = "i", reduction.name = "output0"

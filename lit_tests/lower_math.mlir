@@ -55,14 +55,34 @@ func.func @sin(%x: vector<16xf32>) -> vector<16xf32> {
   return %0 : vector<16xf32>
 }
 
-// Functions that are rare in f32 are computed in f64.
-// CHECK-LABEL: func.func @power
+// A function that no formula has is computed in f64 for f32 too.
+// CHECK-LABEL: func.func @log10
 // CHECK: arith.extf {{.*}} vector<16xf32> to vector<16xf64>
-// CHECK-NOT: math.powf
+// CHECK-NOT: math.log10
 // CHECK: arith.truncf
+func.func @log10(%x: vector<16xf32>) -> vector<16xf32> {
+  %0 = math.log10 %x : vector<16xf32>
+  return %0 : vector<16xf32>
+}
+
+// Powers of f32 come from logarithms in two parts; of what is known to be above 0, no sign is looked at.
+// CHECK-LABEL: func.func @power(
+// CHECK-NOT: f64
+// CHECK-NOT: math.powf
+// CHECK: arith.xori
+// CHECK: return
+// CHECK-LABEL: func.func @power_above_0
+// CHECK-NOT: arith.xori
+// CHECK: return
 func.func @power(%x: vector<16xf32>, %y: vector<16xf32>) -> vector<16xf32> {
   %0 = math.powf %x, %y : vector<16xf32>
   return %0 : vector<16xf32>
+}
+func.func @power_above_0(%x: vector<16xf32>, %y: vector<16xf32>) -> vector<16xf32> {
+  %one = arith.constant dense<1.0> : vector<16xf32>
+  %0 = math.fma %x, %x, %one : vector<16xf32>
+  %1 = math.powf %0, %y : vector<16xf32>
+  return %1 : vector<16xf32>
 }
 
 // CHECK-LABEL: func.func @integer_power

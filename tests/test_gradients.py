@@ -170,6 +170,15 @@ def test_numbers_and_one_dimensional_vectors_have_gradients():
     assert of_v.shape == v.shape
 
 
+@pytest.mark.parametrize("exponent", [1.5, 2.5])
+def test_powers_of_an_integer_and_a_half_are_flat_at_zero(exponent):
+    x = arguments(*SIZES)[0]
+    gradient = pylazy.grad(lambda x: (Vi(x).sqdist(Vj(x)) ** exponent).sum(axis=1).sum())(x)
+    differences = x[:, None] - x[None]
+    slopes = exponent * (differences**2).sum(-1, keepdims=True) ** (exponent - 1)
+    np.testing.assert_allclose(gradient, 4 * (slopes * differences).sum(1), rtol=1e-11)
+
+
 def test_an_argument_that_the_formula_does_not_have_has_gradient_zero():
     x, y, _, _ = arguments(*SIZES)
     _, gradient = pylazy.grad(lambda x, _: gaussian_product(x, x, np.ones(7)).sum(), argnums=(0, 1))(x, y)

@@ -74,11 +74,15 @@ def emit_remainder_of_log_2(
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Return the integer n nearest to high / log(2), and high + low - n * log(2) as a sum of two values."""
     n, n_integer = m.round_small_product(high, LOG2_E)
+    return n_integer, *_emit_remainder(m, n, high, low)
+
+
+def _emit_remainder(m: VectorMath, n: ir.Value, high: ir.Value, low: ir.Value | None) -> tuple[ir.Value, ir.Value]:
     first, second = LOG2_PARTS[m.bits]
     high = m.muladd(n, m.const(-first), high)
     low = m.mul(n, m.const(-second)) if low is None else m.muladd(n, m.const(-second), low)
     r = m.add(high, low)
-    return n_integer, r, m.sub(low, m.sub(r, high))
+    return r, m.sub(low, m.sub(r, high))
 
 
 def _emit_exp_tail(m: VectorMath, r: ir.Value) -> ir.Value:
@@ -91,8 +95,11 @@ def emit_exp(m: VectorMath, x: ir.Value) -> ir.Value:
     if m.has_avx512_vectors:
         return avx512.emit_exp(m, x)
     y, sign = without_sign(x)
-    has_large_values = bounds_of(x).high > _NO_LARGE_VALUES
-    inside = _hold(m, y, sign, _EXP_RANGE[m.bits], has_large_values=has_large_values)
+    known = bounds_of(x)
+    has_large_values = known.high > _NO_LARGE_VALUES
+    inside = y
+    if has_large_values or known.low < _EXP_RANGE[m.bits].lowest:
+        inside = _hold(m, y, sign, _EXP_RANGE[m.bits], has_large_values=has_large_values)
     bias = m.exponent_bias + (m.exponent_bias if has_large_values else _SCALED_UP)
     magic = m.const(m.rounding_magic + bias)
     shifted = m.muladd(inside, m.const(sign * LOG2_E), magic)
@@ -132,8 +139,11 @@ def emit_exp_of_sum(m: VectorMath, high: ir.Value, low: ir.Value) -> ir.Value:
     """Return e^(high + low), for a low part below an ulp of the high part."""
     clamped = m.clamp(high, _EXP_RANGE[m.bits].lowest, _EXP_RANGE[m.bits].highest)
     low = m.select(m.compare("oeq", clamped, high), low, m.const(0.0))
-    n, rest = emit_exp_in_factors(m, clamped, low)
-    return m.scale(m.add(m.const(1.0), rest), n)
+    magic = m.const(m.rounding_magic + 2 * m.exponent_bias)
+    shifted = m.muladd(clamped, m.const(LOG2_E), magic)
+    r, r_low = _emit_remainder(m, m.sub(shifted, magic), clamped, low)
+    rest = m.add(r, m.add(r_low, _emit_exp_tail(m, r)))
+    return m.scale_by_biased(m.add(m.const(1.0), rest), shifted)
 
 
 def emit_exp_in_factors(m: VectorMath, high: ir.Value, low: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -37,7 +37,7 @@ def emit_tanh(m: VectorMath, x: ir.Value) -> ir.Value:
         result = m.muladd(m.mul(rest, m.const(0.5)), change, quotient)
         is_tiny = m.compare("olt", magnitude, m.const(2.0**-54))
         return m.select(is_tiny, x, m.copysign(result, x))
-    e = emit_exp(m, m.mul(two, m.clamp(magnitude, 0.0, 10.0)))
+    e = emit_exp(m, m.mul(two, m.at_most(magnitude, 10.0)))
     large = m.sub(one, m.div(two, m.add(e, one)))
     z = m.mul(x, x)
     small = m.muladd(m.mul(z, magnitude), m.polynomial(z, _TANH_F32), magnitude)

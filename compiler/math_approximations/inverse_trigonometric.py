@@ -71,14 +71,21 @@ def _emit_atan_f32(m: VectorMath, x: ir.Value) -> ir.Value:
     magnitude = m.abs(x)
     is_steep = m.compare("ogt", magnitude, m.const(1.0))
     t = m.select(is_steep, m.div(m.const(-1.0), magnitude), magnitude)
+    base, rest = (m.select(is_steep, m.const(part / 2), m.const(0.0)) for part in _PI_F32)
+    return m.copysign(_emit_angle_f32(m, base, rest, t), x)
+
+
+def _emit_angle_f32(m: VectorMath, base: ir.Value, rest: ir.Value, t: ir.Value) -> ir.Value:
+    """Return base + rest + atan(t) for |t| <= 1."""
     z = m.mul(t, t)
-    base, base_low = (m.select(is_steep, m.const(part / 2), m.const(0.0)) for part in _PI_F32)
-    tail = m.muladd(m.mul(z, t), m.polynomial(z, _ATAN_F32), base_low)
-    return m.copysign(m.add(base, m.add(t, tail)), x)
+    tail = m.muladd(m.mul(z, t), m.polynomial(z, _ATAN_F32), rest)
+    return m.add(base, m.add(t, tail))
 
 
 def emit_atan2(m: VectorMath, y: ir.Value, x: ir.Value) -> ir.Value:
     """Return the angle of the point (x, y) within 2 ulp, with the special values of ISO C, annex F.10.1.4."""
+    if m.bits == 32:
+        return _emit_atan2_f32(m, y, x)
     zero, one, infinity = m.const(0.0), m.const(1.0), m.const(float("inf"))
     above, beside = m.abs(y), m.abs(x)
     # Equal infinities are like ones; equal zeros lie at angle 0.
@@ -98,6 +105,20 @@ def emit_atan2(m: VectorMath, y: ir.Value, x: ir.Value) -> ir.Value:
     reflected = m.sub(m.const(_PI[0]), m.sub(angle, m.const(_PI[1])))
     result = m.copysign(m.select(is_left, reflected, angle), y)
     return m.select(m.compare("uno", x, y), m.add(x, y), result)
+
+
+def _emit_atan2_f32(m: VectorMath, y: ir.Value, x: ir.Value) -> ir.Value:
+    """Return 0, pi / 2 or pi, plus or minus the arctangent of the smaller coordinate by the larger one."""
+    zero, above, beside, left = m.const(0.0), m.abs(y), m.abs(x), m.sign_bit(x)
+    is_steep = m.compare("ogt", above, beside)
+    smaller, larger = m.select(is_steep, beside, above), m.select(is_steep, above, beside)
+    # Equal infinities are like ones; equal zeros lie at angle 0.
+    of_equal = m.select(m.compare("oeq", larger, zero), zero, m.const(1.0))
+    t = m.select(m.compare("oeq", smaller, larger), of_equal, m.div(smaller, larger))
+    t = m.flip_sign(m.select(is_steep, m.neg(t), t), left)
+    is_left = m.compare_integers("slt", m.to_bits(x), m.iconst(0))
+    base, rest = (m.select(is_steep, m.const(part / 2), m.select(is_left, m.const(part), zero)) for part in _PI_F32)
+    return m.copysign(_emit_angle_f32(m, base, rest, t), y)
 
 
 def _emit_atan_of_quotient(m: VectorMath, above: ir.Value, below: ir.Value) -> ir.Value:

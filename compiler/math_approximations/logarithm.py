@@ -1,15 +1,17 @@
 """The logarithms.
 
-Polynomials: Remez exchange in 50 digits. f32: (log(1+f) - f + f^2/2) / f^3, relative to log(1+f), on
-[sqrt(1/2) - 1, sqrt(2) - 1], or on [-1/4, 1/2] where AVX-512 extracts the mantissa. f64: with s = f / (2 + f), z = s^2
-(the reduction of FreeBSD's e_log.c, Sun Microsystems 1993), (log((1+s)/(1-s)) - 2 s) / (s z) on z <= 0.0401.
-The sums in two parts for base 2 and 10 follow FreeBSD's e_log2.c and e_log10.c.
+Polynomials: Remez exchange in 50 digits, and interpolation at Chebyshev's points for the sum of two parts in f32.
+f32: (log(1+f) - f + f^2/2) / f^3, relative to log(1+f), on [sqrt(1/2) - 1, sqrt(2) - 1], or on [-1/4, 1/2] where
+AVX-512 extracts the mantissa. f64: with s = f / (2 + f), z = s^2 (the reduction of FreeBSD's e_log.c, Sun Microsystems
+1993), (log((1+s)/(1-s)) - 2 s) / (s z) on z <= 0.0401. The sums in two parts for base 2 and 10 follow FreeBSD's
+e_log2.c and e_log10.c.
 """
 
 from dataclasses import dataclass
 
 from pylazy.compiler.math_approximations import avx512
 from pylazy.compiler.math_approximations.exponential import LOG2_PARTS
+from pylazy.compiler.math_approximations.value_bounds import bounds_of
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
@@ -48,16 +50,20 @@ _LOG_F64 = (
 )
 _ROOT_HALF_BITS = {32: 0x3F3504F3, 64: 0x3FE6A09E667F3BCD}
 # (log((1+s)/(1-s)) - 2 s - 2/3 s z) / (s z^2): the same series without its first term, to add that one in two parts.
-_LOG_F64_FROM_SECOND = (
-    0.39999999999999997,
-    0.2857142857143291,
-    0.22222222220354115,
-    0.18181818546150016,
-    0.15384577449636125,
-    0.13335583928547973,
-    0.1168858099632724,
-    0.11883175399056918,
-)
+_LOG_FROM_SECOND = {
+    32: (0.3999999990477857, 0.28571531948315376, 0.22204747794796284, 0.19120843759340317),
+    64: (
+        0.39999999999999997,
+        0.2857142857143291,
+        0.22222222220354115,
+        0.18181818546150016,
+        0.15384577449636125,
+        0.13335583928547973,
+        0.1168858099632724,
+        0.11883175399056918,
+    ),
+}
+_REST_OF_TWO_THIRDS = {32: -1.9868214925130207e-08, 64: 3.700743415417188e-17}
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,16 @@ _BASE_10_F64 = _Base(
 def _emit_mantissa_and_exponent(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Return a in [sqrt(1/2), sqrt(2)) and k as a float with x = a * 2**k, for positive finite x."""
     smallest_normal = 2.0 ** (1 - m.exponent_bias)
+    may_be_small = bounds_of(x).low < smallest_normal
     shift = m.mantissa_bits + 1
-    is_small = m.compare("olt", x, m.const(smallest_normal))
-    x = m.select(is_small, m.mul(x, m.const(2.0**shift)), x)
+    if may_be_small:
+        is_small = m.compare("olt", x, m.const(smallest_normal))
+        x = m.select(is_small, m.mul(x, m.const(2.0**shift)), x)
     root_half = _ROOT_HALF_BITS[m.bits]
     above = m.integer("subi", m.to_bits(x), root_half)
     k = m.integer("shrsi", above, m.mantissa_bits)
-    k = m.select(is_small, m.integer("subi", k, shift), k)
+    if may_be_small:
+        k = m.select(is_small, m.integer("subi", k, shift), k)
     mantissa = m.integer("addi", m.integer("andi", above, (1 << m.mantissa_bits) - 1), root_half)
     return m.from_bits(mantissa), _float_of_exponent(m, k)
 
@@ -104,11 +113,13 @@ def _float_of_exponent(m: VectorMath, k: ir.Value) -> ir.Value:
 
 def _emit_special_values(m: VectorMath, x: ir.Value, result: ir.Value) -> ir.Value:
     """Return -inf for 0, inf for inf, NaN for NaN and negative numbers, otherwise the result."""
-    infinity = m.const(float("inf"))
-    result = m.select(m.compare("olt", x, infinity), result, x)
-    result = m.select(m.compare("ogt", x, m.const(0.0)), result, m.div(m.const(-1.0), m.abs(x)))
-    is_invalid = m.either(m.compare("olt", x, m.const(0.0)), m.is_nan(x))
-    return m.select(is_invalid, m.const(float("nan")), result)
+    lowest = bounds_of(x).low
+    result = m.select(m.compare("olt", x, m.const(float("inf"))), result, x)
+    if lowest <= 0:
+        result = m.select(m.compare("oeq", x, m.const(0.0)), m.const(-float("inf")), result)
+    if lowest < 0:
+        result = m.select(m.compare("olt", x, m.const(0.0)), m.const(float("nan")), result)
+    return result
 
 
 def _emit_log1p_parts_f32(m: VectorMath, f: ir.Value, coefficients: tuple[float, ...]) -> tuple[ir.Value, ir.Value]:
@@ -233,27 +244,29 @@ def _emit_log1p_f32(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_log_as_sum(m: VectorMath, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Return the natural logarithm of a positive finite f64 as a sum of two parts, relative error near 2^-65."""
+    """Return the natural logarithm of a positive finite number as a sum of two parts.
+
+    The relative error is near 2^-65 for f64 and 2^-35 for f32.
+    """
     a, k = _emit_mantissa_and_exponent(m, x)
     one = m.const(1.0)
     f = m.sub(a, one)
-    sum_high, sum_low = m.two_sum(a, one)
+    sum_high, sum_low = m.fast_two_sum(one, a)  # a < 2: its exponent is not above that of 1
     inverse = m.div(one, sum_high)
     s = m.mul(f, inverse)
-    product, product_error = m.two_product(s, sum_high)
-    remainder = m.sub(m.sub(m.sub(f, product), product_error), m.mul(s, sum_low))
+    remainder = m.sub(m.remainder_of_product(f, s, sum_high), m.mul(s, sum_low))
     s_low = m.mul(remainder, inverse)
     z, z_low = m.two_product(s, s)
     z_low = m.muladd(m.add(s, s), s_low, z_low)
     # log(1 + f) = 2 s + s z (2/3 + z Q)
-    u, u_low = m.fast_two_sum(m.const(2.0 / 3.0), m.mul(z, m.polynomial(z, _LOG_F64_FROM_SECOND)))
-    u_low = m.add(u_low, m.const(3.700743415417188e-17))
+    u, u_low = m.fast_two_sum(m.const(2.0 / 3.0), m.mul(z, m.polynomial(z, _LOG_FROM_SECOND[m.bits])))
+    u_low = m.add(u_low, m.const(_REST_OF_TWO_THIRDS[m.bits]))
     w, w_low = m.two_product(z, u)
     w_low = m.add(w_low, m.muladd(z, u_low, m.mul(z_low, u)))
     v, v_low = m.two_product(s, w)
     v_low = m.add(v_low, m.muladd(s, w_low, m.mul(s_low, w)))
     high, low = m.fast_two_sum(m.add(s, s), v)
     low = m.add(low, m.add(m.add(s_low, s_low), v_low))
-    first, second = LOG2_PARTS[64]
-    total, error = m.two_sum(m.mul(k, m.const(first)), high)
-    return m.fast_two_sum(total, m.add(error, m.muladd(k, m.const(second), low)))
+    first, second = LOG2_PARTS[m.bits]
+    total, error = m.fast_two_sum(m.mul(k, m.const(first)), high)  # 0, or larger than |high| <= log(2) / 2
+    return total, m.add(error, m.muladd(k, m.const(second), low))

@@ -1,19 +1,19 @@
 """Powers and roots.
 
 pow follows ISO C, annex F.10.4.4. Its logarithm and the product with the exponent are sums of two parts, so the error
-that the exponential makes large starts near 2^-65. cbrt: a polynomial (Remez, relative, on [1, 8)) and two steps of
-Halley; the last one starts from few enough bits for an exact square, as in FreeBSD's s_cbrt.c.
+that the exponential makes large starts near 2^-65, or 2^-35 for f32. cbrt: a polynomial (Remez, relative, on [1, 8))
+and two steps of Halley; the last one starts from few enough bits for an exact square, as in FreeBSD's s_cbrt.c.
 """
 
 from pylazy.compiler.math_approximations import avx512
-from pylazy.compiler.math_approximations.exponential import emit_exp, emit_exp_of_sum
-from pylazy.compiler.math_approximations.logarithm import emit_log, emit_log_as_sum
+from pylazy.compiler.math_approximations.exponential import emit_exp_of_sum
+from pylazy.compiler.math_approximations.logarithm import emit_log_as_sum
 from pylazy.compiler.math_approximations.rounding import emit_trunc
 from pylazy.compiler.math_approximations.value_bounds import bounds_of
 from pylazy.compiler.math_approximations.vector_math import VectorMath
 from pylazy.compiler.mlir import ir
 
-__all__ = ["emit_cbrt", "emit_integer_power", "emit_pow", "emit_pow_for_f32", "emit_rsqrt", "emit_sqrt"]
+__all__ = ["emit_cbrt", "emit_integer_power", "emit_pow", "emit_rsqrt", "emit_sqrt"]
 
 _CBRT = (0.6272959812730916, 0.44919213041130324, -0.08377441334855928, 0.009583712143105706, -0.00043209507870995036)
 # The bits of 1 at 4/3 of themselves, less the part that centres the error.
@@ -21,7 +21,7 @@ _INVERSE_CBRT_BITS = 1419900000.0
 _INVERSE_CBRT_SERIES = ((1 / 3, 2 / 9, 14 / 81), (1 / 3,))  # of (1 - e)^(-1/3), without its 1
 # The estimate of an inverse root takes subnormal numbers for 0.
 _NO_SMALL_VALUES = 2.0**-125
-_LARGEST_EXPONENT_THAT_MATTERS = 2.0**80  # |log x| >= 2^-53 for x != 1
+_LARGEST_EXPONENT_THAT_MATTERS = {32: 2.0**40, 64: 2.0**80}  # |log x| >= 2^-24, 2^-53 for x != 1
 
 
 def emit_rsqrt(m: VectorMath, x: ir.Value) -> ir.Value:
@@ -60,36 +60,32 @@ def emit_sqrt(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_pow(m: VectorMath, x: ir.Value, y: ir.Value) -> ir.Value:
-    """Return x to the power y within 2 ulp, for f64."""
-    bounded = m.clamp(y, -_LARGEST_EXPONENT_THAT_MATTERS, _LARGEST_EXPONENT_THAT_MATTERS)
+    """Return x to the power y within 2 ulp."""
+    limit = _LARGEST_EXPONENT_THAT_MATTERS[m.bits]
+    bounded = m.clamp(y, -limit, limit)
     log_high, log_low = emit_log_as_sum(m, m.abs(x))
     high, low = m.two_product(bounded, log_high)
     result = emit_exp_of_sum(m, high, m.muladd(bounded, log_low, low))
     return _emit_special_powers(m, x, y, result)
 
 
-def emit_pow_for_f32(m: VectorMath, x: ir.Value, y: ir.Value) -> ir.Value:
-    """Return x to the power y in f64, with the accuracy that f32 needs."""
-    result = emit_exp(m, m.mul(y, emit_log(m, m.abs(x))))
-    return _emit_special_powers(m, x, y, result)
-
-
-def _emit_special_powers(m: VectorMath, x: ir.Value, y: ir.Value, power_of_magnitude: ir.Value) -> ir.Value:
+def _emit_special_powers(m: VectorMath, x: ir.Value, y: ir.Value, result: ir.Value) -> ir.Value:
+    """Replace the power of the magnitude where that is not a positive number, or has another sign."""
     zero, one, infinity = m.const(0.0), m.const(1.0), m.const(float("inf"))
-    magnitude = m.abs(x)
+    magnitude, lowest = m.abs(x), bounds_of(x).low
     is_falling = m.compare("olt", y, zero)
-    result = m.select(m.compare("oeq", magnitude, zero), m.select(is_falling, infinity, zero), power_of_magnitude)
     is_infinite = m.compare("oeq", magnitude, infinity)
     result = m.select(is_infinite, m.select(is_falling, zero, infinity), result)
-    result = m.select(m.compare("oeq", magnitude, one), one, result)
-
-    is_fraction = m.compare("une", emit_trunc(m, y), y)
-    half = m.mul(y, m.const(0.5))
-    is_half_fraction = m.compare("une", emit_trunc(m, half), half)
-    odd_sign = m.select(is_fraction, m.iconst(0), m.select(is_half_fraction, m.sign_bit(x), m.iconst(0)))
-    result = m.flip_sign(result, odd_sign)
-    is_negative = m.both(m.compare("olt", x, zero), m.compare("olt", magnitude, infinity))
-    result = m.select(m.both(is_negative, is_fraction), m.const(float("nan")), result)
+    if lowest <= 0:
+        result = m.select(m.compare("oeq", magnitude, zero), m.select(is_falling, infinity, zero), result)
+        is_fraction = m.compare("une", emit_trunc(m, y), y)
+        half = m.mul(y, m.const(0.5))
+        is_half_fraction = m.compare("une", emit_trunc(m, half), half)
+        odd_sign = m.select(is_fraction, m.iconst(0), m.select(is_half_fraction, m.sign_bit(x), m.iconst(0)))
+        result = m.flip_sign(result, odd_sign)
+        if lowest < 0:
+            is_negative = m.both(m.compare("olt", x, zero), m.compare("olt", magnitude, infinity))
+            result = m.select(m.both(is_negative, is_fraction), m.const(float("nan")), result)
     result = m.select(m.compare("uno", x, y), m.add(x, y), result)
     return m.select(m.either(m.compare("oeq", y, zero), m.compare("oeq", x, one)), one, result)
 

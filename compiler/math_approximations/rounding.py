@@ -54,11 +54,9 @@ def emit_trunc(m: VectorMath, x: ir.Value) -> ir.Value:
 
 
 def emit_round(m: VectorMath, x: ir.Value) -> ir.Value:
-    """Round to the next integer, ties away from zero, by the exact distance to the truncated value."""
-    whole = emit_trunc(m, x)
-    is_up = m.compare("oge", m.abs(m.sub(x, whole)), m.const(0.5))
-    step = m.select(is_up, m.copysign(m.const(1.0), x), m.const(0.0))
-    return m.copysign(m.add(whole, step), x)
+    """Round to the next integer, ties away from zero: a sum with 1/2 itself could carry what is just below it."""
+    below_half = 0.5 - 2.0 ** -(m.mantissa_bits + 2)
+    return emit_trunc(m, m.add(x, m.copysign(m.const(below_half), x)))
 
 
 def emit_copysign(m: VectorMath, magnitude: ir.Value, sign: ir.Value) -> ir.Value:

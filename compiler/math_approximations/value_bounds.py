@@ -50,13 +50,13 @@ def _bounds_of_result(op: ir.Operation, known: dict[ir.Value, Bounds]) -> Bounds
     if op.name == "arith.constant":
         return _constant(op.attributes["value"])
     rule = _RULES.get(op.name)
-    if rule is None:
+    if rule is None and op.name != "arith.select":
         return _ANY
     operands = list(op.operands)
     bounds = [_bounds(operand, known) for operand in operands]
     if op.name in _PRODUCTS and operands[0] == operands[1]:
         bounds[:2] = [_magnitude(bounds[0])] * 2
-    return rule(*bounds)
+    return rule(*bounds) if rule is not None else _choice(op, *bounds[1:])
 
 
 def _constant(value: ir.Attribute) -> Bounds:
@@ -90,20 +90,30 @@ def _negative(a: Bounds) -> Bounds:
 
 
 def _magnitude(a: Bounds) -> Bounds:
-    return Bounds(0.0, max(abs(a.low), abs(a.high)))
+    return Bounds(max(0.0, a.low, -a.high), max(abs(a.low), abs(a.high)))
 
 
-def _either(_condition: Bounds, a: Bounds, b: Bounds) -> Bounds:
+def _choice(op: ir.Operation, a: Bounds, b: Bounds) -> Bounds:
+    """Follow `x > a ? a : x` and `x < a ? a : x` for a constant a, which leave NaN alone, or take both for possible."""
+    condition, first, second = op.operands
+    if not isinstance(condition.owner, ir.Block) and condition.owner.operation.name == "arith.cmpf" and a.low == a.high:
+        x, limit = condition.owner.operands
+        predicate = condition.owner.operation.attributes["predicate"].value
+        if (x, limit) == (second, first) and predicate in _GREATER:
+            return Bounds(min(a.low, b.low), min(a.high, b.high))
+        if (x, limit) == (second, first) and predicate in _LESS:
+            return Bounds(max(a.low, b.low), max(a.high, b.high))
     return Bounds(min(a.low, b.low), max(a.high, b.high))
 
 
+#: Predicates of `arith.cmpf` that do not hold for NaN: ogt and oge, olt and ole.
+_GREATER, _LESS = frozenset({2, 3}), frozenset({4, 5})
 _PRODUCTS = frozenset({"arith.mulf", "math.fma"})
 _RULES: dict[str, Callable[..., Bounds]] = {
     "arith.addf": _sum,
     "arith.mulf": _product,
     "arith.divf": _quotient,
     "arith.negf": _negative,
-    "arith.select": _either,
     "math.absf": _magnitude,
     "math.fma": lambda a, b, c: _sum(_product(a, b), c),
     "vector.broadcast": lambda a: a,

@@ -284,10 +284,15 @@ class BodyElements:
         carried: list[ir.Value],
         step: Callable[[list[ir.Value], Position], list[ir.Value]],
     ) -> list[ir.Value]:
-        """Emit loops over an inner dimension, `inner_step` elements a turn, straight code for what remains."""
+        """Emit loops over an inner dimension, `inner_step` elements a turn, straight code for what remains.
+
+        Where there would be one turn, there are two of half as many: straight code for a whole dimension shares values
+        with other code for it, in more registers than there are.
+        """
         seams = sorted({0, dim} | {seam for seam in self.boundaries(value) if 0 < seam < dim})
-        width = 1 if self._sums_products(value) else self.block.inner_step
+        widest = 1 if self._sums_products(value) else self.block.inner_step
         for low, high in itertools.pairwise(seams):
+            width = widest if high - low >= 2 * widest else max(1, widest // 2)
             turns = (high - low) // width
             looped = low + turns * width
             if turns > 1:

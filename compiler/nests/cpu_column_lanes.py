@@ -16,14 +16,13 @@ from pylazy.compiler.nests.body_values import Position
 from pylazy.compiler.nests.cpu_accumulator_choice import make_accumulator
 from pylazy.compiler.nests.cpu_accumulators import Shape
 from pylazy.compiler.nests.cpu_memory import (
-    CACHE_LINE_BYTES,
     Panel,
     address,
     broadcast,
     lane_numbers,
     load,
     load_upwards,
-    prefetch,
+    prefetch_stream,
 )
 from pylazy.compiler.nests.cpu_nests import Program
 from pylazy.compiler.nests.cpu_sweeps import ReduceNest
@@ -33,7 +32,6 @@ from pylazy.compiler.nests.integers import element_bytes, iadd, imin, imul, isub
 #: Columns of a split: they stay in the cache of a core from one row to the next.
 _SPLIT_BYTES = 512 * 1024
 _LEAST_SPLIT = 4096
-_VECTORS_AHEAD = 16
 
 
 class ColumnLaneNest(ReduceNest):
@@ -129,14 +127,10 @@ class ColumnLaneNest(ReduceNest):
             with ir.InsertionPoint.at_block_begin(self.column_block):  # also for loops over inner dimensions
                 first = iadd(self.column, number(column * self.lanes))
                 start = address(self.buffer_of(source), element, base=imul(first, number(dim)))
-                self._ask_for_columns_ahead(start, dim * self.lanes * element_bytes(element))
+                if dim > 1:
+                    prefetch_stream(start, dim * self.lanes * element_bytes(element))
                 self.wide[key] = load_upwards(start, dim * self.lanes, element)
         return component_at(self.wide[key], dim, at)
-
-    def _ask_for_columns_ahead(self, start: ir.Value, size: int) -> None:
-        """Ask for the columns of a later vector: one row needs them faster than the processor foresees."""
-        for distance in range(0, size, CACHE_LINE_BYTES):
-            prefetch(start, number(_VECTORS_AHEAD * size + distance))
 
     def _blocks(self, body: BodyElements, carried: list[ir.Value], start: ir.Value, end: ir.Value) -> list[ir.Value]:
         carried, whole = self.whole_blocks(body, carried, start, end)

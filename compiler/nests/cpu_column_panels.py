@@ -1,7 +1,7 @@
 """The loop nest for few rows that share columns: a chunk of columns is transposed once, then every row goes over it.
 
 The columns of a chunk lie in panels that stay in the first cache, so that rows find them there as vectors, however many
-rows there are. Between chunks the state of a row lies on the stack. A single row shares with nobody: short columns are
+rows there are. Between chunks the state of a row lies on the stack. One or two rows share nothing: short columns are
 taken apart in registers then, while the next ones are on their way from memory.
 """
 
@@ -18,6 +18,9 @@ from pylazy.compiler.nests.cpu_memory import CACHE_LINE_BYTES, Panel, address, a
 from pylazy.compiler.nests.cpu_nests import Program
 from pylazy.compiler.nests.cpu_transposition import WIDE_DIM, pack_rows
 from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imin, imul, isub, number
+
+#: So few rows do not share: the second finds the columns of a split in the second cache.
+_ROWS_ALONE = 2
 
 
 class ColumnPanelNest(ColumnLaneNest):
@@ -52,9 +55,9 @@ class ColumnPanelNest(ColumnLaneNest):
         if max((panel.slots for panel in self.column_panels.values()), default=0) > WIDE_DIM:
             self._sweep_together(first_row, split)
             return
-        branch = scf.IfOp(kb.icompare("eq", self.rows_here, number(1)), has_else=True)
+        branch = scf.IfOp(kb.icompare("sle", self.rows_here, number(_ROWS_ALONE)), has_else=True)
         with ir.InsertionPoint(branch.then_block):
-            self._sweep_alone(first_row, split)
+            for_range(number(0), self.rows_here, 1, lambda place: self._sweep_alone(iadd(first_row, place), split))
             scf.YieldOp([])
         with ir.InsertionPoint(branch.else_block):
             self._sweep_together(first_row, split)

@@ -9,11 +9,11 @@ from typing import Any
 
 from pylazy.compiler.mlir import ir, scf
 from pylazy.compiler.nests.body_values import Position
-from pylazy.compiler.nests.cpu_memory import Panel, address, load, load_upwards, store
+from pylazy.compiler.nests.cpu_memory import Panel, address, load, load_upwards, prefetch_stream, store
 from pylazy.compiler.nests.cpu_nests import Program
 from pylazy.compiler.nests.cpu_sweeps import ReduceNest
 from pylazy.compiler.nests.cpu_transposition import WIDE_DIM, component_at
-from pylazy.compiler.nests.integers import for_range, iadd, imin, imul, isub, number
+from pylazy.compiler.nests.integers import element_bytes, for_range, iadd, imin, imul, isub, number
 
 
 class FewColumnNest(ReduceNest):
@@ -51,6 +51,8 @@ class FewColumnNest(ReduceNest):
                 self._copy_rows(source, block, first_row)
                 scf.YieldOp([block.pointer])
             many = block.slots * self.lanes
+            if block.slots > 1:
+                prefetch_stream(start, many * self.row_vectors * element_bytes(block.element))
             self.wide[source] = [
                 load_upwards(address(branch.results[0], block.element, offset=row * many), many, block.element)
                 for row in range(self.row_vectors)

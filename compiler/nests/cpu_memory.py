@@ -12,6 +12,8 @@ from pylazy.compiler.nests.integers import element_bytes, for_range, i64, iadd, 
 
 _DYNAMIC = -(2**31)
 CACHE_LINE_BYTES = 64
+#: How far ahead a stream is asked for: by then it has come; twice as far, it would be out of the first cache again.
+_BYTES_AHEAD = 6 * 1024
 
 
 def address(pointer: ir.Value, element: ir.Type, *, base: "ir.Value | None" = None, offset: int = 0) -> ir.Value:
@@ -58,16 +60,25 @@ def store(value: ir.Value, pointer: ir.Value) -> None:
     llvm.StoreOp(value, pointer, alignment=element_bytes(value.type))
 
 
-def prefetch(pointer: ir.Value, distance: ir.Value) -> None:
-    """Build a request for the cache line `distance` bytes after a pointer, into the second cache."""
+def prefetch(pointer: ir.Value, distance: ir.Value, *, cache: int = 2) -> None:
+    """Build a request for the cache line `distance` bytes after a pointer, into the first or the second cache."""
     line = address(pointer, ir.IntegerType.get_signless(8), base=distance)
-    flags = {"rw": 0, "hint": 2, "cache": 1}
+    flags = {"rw": 0, "hint": 4 - cache, "cache": 1}
     integer = ir.IntegerType.get_signless(32)
     ir.Operation.create(
         "llvm.intr.prefetch",
         operands=[line],
         attributes={name: ir.IntegerAttr.get(integer, value) for name, value in flags.items()},
     )
+
+
+def prefetch_stream(start: ir.Value, size: int) -> None:
+    """Build requests for what lies some way behind the `size` bytes from `start`, for a loop that goes along them.
+
+    One row or column needs rows of several elements faster than the processor foresees.
+    """
+    for distance in range(0, size, CACHE_LINE_BYTES):
+        prefetch(start, number(_BYTES_AHEAD + distance), cache=1)
 
 
 def allocate(count: int, element: ir.Type) -> ir.Value:

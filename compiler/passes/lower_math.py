@@ -49,12 +49,14 @@ _ANY_TYPE: Mapping[str, Emitter] = {
     "math.rsqrt": power.emit_rsqrt,
     "math.sqrt": power.emit_sqrt,
     "math.cbrt": power.emit_cbrt,
+    "math.powf": power.emit_pow,
     "math.sin": trigonometric.emit_sin,
     "math.cos": trigonometric.emit_cos,
     "math.tan": trigonometric.emit_tan,
     "math.asin": inverse_trigonometric.emit_asin,
     "math.acos": inverse_trigonometric.emit_acos,
     "math.atan": inverse_trigonometric.emit_atan,
+    "math.atan2": inverse_trigonometric.emit_atan2,
     "math.tanh": hyperbolic.emit_tanh,
     "math.cosh": hyperbolic.emit_cosh,
     "math.sinh": hyperbolic.emit_sinh,
@@ -68,17 +70,9 @@ _ANY_TYPE: Mapping[str, Emitter] = {
     "math.round": rounding.emit_round,
     "math.roundeven": rounding.emit_roundeven,
 }
-_F64_ONLY: Mapping[str, Emitter] = {
-    "math.log10": logarithm.emit_log10,
-    "math.atan2": inverse_trigonometric.emit_atan2,
-}
 _CPU: Mapping[int, Mapping[str, Emitter]] = {
-    64: {**_ANY_TYPE, **_F64_ONLY, "math.powf": power.emit_pow},
-    32: {
-        **_ANY_TYPE,
-        **{name: _in_f64(emitter) for name, emitter in _F64_ONLY.items()},
-        "math.powf": _in_f64(power.emit_pow_for_f32),
-    },
+    64: {**_ANY_TYPE, "math.log10": logarithm.emit_log10},
+    32: {**_ANY_TYPE, "math.log10": _in_f64(logarithm.emit_log10)},
 }
 _NVIDIA: Mapping[int, Mapping[str, Emitter]] = {
     64: {**_CPU[64], "math.exp": nvidia.emit_exp_f64, "math.exp2": nvidia.emit_exp2_f64},

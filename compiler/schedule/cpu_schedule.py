@@ -22,9 +22,12 @@ from pylazy.compiler.target import CpuTarget
 
 #: Vectors of rows in lanes where exponentials are to overlap and registers are few; see `VectorMath.in_step`.
 _VECTORS_OF_EXPONENTIALS = 8
+_OVERLAPPED = frozenset({"math.exp", "math.powf", "math.tanh"})
 _OVERLAPPED_RESULTS = 4
-#: Elements of a long inner dimension in one turn of its loop.
+#: Elements of a long inner dimension in one turn of its loop: with 16 registers half, of which LLVM spills fewer.
 INNER_STEP = 8
+#: With 16 registers, the most vectors of a state in registers: more would be spilled at every column.
+_FEW_REGISTERS_LIMIT = 2
 #: Columns in the first level of a two-level sum: the error of a sum grows with this, not with N.
 COLUMN_CHUNK = 1024
 #: Operations in all copies of the body of one block, beyond which compiling takes too long.
@@ -105,6 +108,8 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
     elif few_columns:
         column_chunk = 0
     register_limit = _register_limit(registers)
+    if registers < 32 and lane_axis == "rows" and not few_columns:
+        register_limit = _FEW_REGISTERS_LIMIT
     # Two vectors as one of four or eight registers: LLVM then orders the code of all side by side.
     if registers < 32 and column_chunk == 0 and row_vectors == 2:
         lanes, row_vectors, register_limit = 2 * lanes, 1, register_limit // 2
@@ -118,7 +123,7 @@ def cpu_schedule(operation: Any, target: CpuTarget, *, few_rows: bool, few_colum
         column_step=column_step,
         column_chunk=column_chunk,
         unroll_limit=UNROLL_LIMIT,
-        inner_step=INNER_STEP,
+        inner_step=INNER_STEP if registers == 32 else INNER_STEP // 2,
         register_limit=register_limit,
         cost=max(0.1, cycles * (_USUAL_ROWS / shared_rows if shared_rows > 1 else 1.0)),
     )
@@ -233,7 +238,7 @@ def _overlaps_exponentials(operation: Any) -> bool:
     kinds = {attribute(op, "kind") for op in accumulations}
     results = sum(inner_dim(operand) for op in accumulations for operand in op.operands if is_vector(operand))
     return (
-        any(name_of(op) == "math.exp" for op in body.operations)
+        any(name_of(op) in _OVERLAPPED for op in body.operations)
         and kinds <= _SUMS
         and _widest(body) <= UNROLL_LIMIT
         and results <= _OVERLAPPED_RESULTS

@@ -45,6 +45,11 @@ def operand(cls: type[_T], value: Any) -> _T:
     return value if isinstance(value, LazyFormula) else from_data(cls._real_class(), value, None)  # type: ignore[return-value]
 
 
+def static_number(cls: type[_T], value: float) -> _T:
+    """Make a number that is part of the formula, with a kernel of its own."""
+    return new(cls, constant(value), (), None, None, None)
+
+
 def is_symbol(x: Any) -> bool:
     """Whether this is a triple of integers, (index, dim, category), which names a symbolic variable."""
     return isinstance(x, tuple) and len(x) == 3 and all(isinstance(part, int) for part in x)
@@ -118,7 +123,7 @@ def from_data(cls: type[_T], x: Any, axis: int | None) -> _T:
             raise DtypeError(
                 at_user_line(f"an integer of {value.bit_length()} bits is beyond float64, expected at most 1023")
             )
-        return new(cls, constant(value), (), None, None, None)
+        return static_number(cls, value)
     if isinstance(x, float | np.floating):
         return new(cls, variable(number_source(float(x)), axis="", dim=1, dtype=None), (), None, None, None)
     if isinstance(x, cls):

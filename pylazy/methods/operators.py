@@ -8,7 +8,7 @@ import numpy as np
 
 from pylazy.arrays.imported_arrays import is_array
 from pylazy.lazy_formula import LazyFormula, apply_to, unary
-from pylazy.methods.operands import combine, operand
+from pylazy.methods.operands import combine, operand, static_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MAX_STATIC_EXPONENT = 1024
+_MAX_STATIC_HALF = 3.5  # powers of integers and a half become products with a root; see the lowering of pow
 _INTEGERS = (int, np.integer)
 
 _TORCH_NAMES = {
@@ -147,6 +148,8 @@ class Operators(LazyFormula):
                 return unary("rsqrt", self)
             if exponent.is_integer():
                 exponent = int(exponent)
+            elif abs(exponent) <= _MAX_STATIC_HALF and (2 * exponent).is_integer() and not self.is_complex:
+                return _operator("pow", self, static_number(self.__class__, exponent))
         if isinstance(exponent, _INTEGERS) and abs(exponent) <= _MAX_STATIC_EXPONENT:
             if exponent == 2:
                 return unary("square", self)

@@ -24,6 +24,24 @@ CASES = {
     "%q = math.exp %x : f32\n%r = arith.divf %q, %y : f32": (-INFINITY, INFINITY),
     "%q = math.exp %x : f32\n%c = arith.constant 4.0 : f32\n%r = arith.select %b, %c, %q : f32": (0.0, INFINITY),
     "%q = math.absf %x : f32\n%r = arith.select %b, %y, %q : f32": (-INFINITY, INFINITY),
+    "%q = arith.mulf %x, %x : f32\n%c = arith.constant 4.0 : f32\n%g = arith.cmpf ogt, %q, %c : f32\n"
+    "%r = arith.select %g, %c, %q : f32": (0.0, 4.0),
+    "%q = arith.mulf %x, %x : f32\n%c = arith.constant 4.0 : f32\n%g = arith.cmpf olt, %q, %c : f32\n"
+    "%r = arith.select %g, %c, %q : f32": (4.0, INFINITY),
+    "%c = arith.constant 4.0 : f32\n%g = arith.cmpf ugt, %x, %c : f32\n%r = arith.select %g, %c, %x : f32": (
+        -INFINITY,
+        INFINITY,
+    ),
+    "%c = arith.constant 4.0 : f32\n%g = arith.cmpf ogt, %x, %c : f32\n%r = arith.select %g, %x, %c : f32": (
+        -INFINITY,
+        INFINITY,
+    ),
+    "%c = arith.constant 3.0 : f32\n%q = math.exp %x : f32\n%s = arith.addf %q, %c : f32\n%r = math.absf %s : f32": (
+        3.0,
+        INFINITY,
+    ),
+    "%c = arith.constant -3.0 : f32\n%q = math.absf %x : f32\n%s = arith.subf %c, %q : f32\n"
+    "%n = arith.negf %q : f32\n%t = arith.addf %n, %c : f32\n%r = arith.mulf %t, %t : f32": (9.0, INFINITY),
     "%c = arith.constant 0x7FC00000 : f32\n%r = arith.negf %c : f32": (-INFINITY, INFINITY),
     "%c = arith.constant dense<3.0> : vector<8xf32>\n%r = arith.negf %c : vector<8xf32>": (-3.0, -3.0),
     "%q = math.absf %x : f32\n%r = vector.broadcast %q : f32 to vector<8xf32>": (0.0, INFINITY),
