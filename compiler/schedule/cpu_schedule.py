@@ -22,6 +22,7 @@ from pylazy.compiler.target import CpuTarget
 
 #: Vectors of rows in lanes where exponentials are to overlap and registers are few; see `VectorMath.in_step`.
 _VECTORS_OF_EXPONENTIALS = 8
+#: What gains by it; other functions have shorter chains, or constants that fill the registers.
 _OVERLAPPED = frozenset({"math.exp", "math.powf", "math.tanh"})
 _OVERLAPPED_RESULTS = 4
 #: Elements of a long inner dimension in one turn of its loop: with 16 registers half, of which LLVM spills fewer.
