@@ -194,7 +194,9 @@ def test_ranges_of_few_rows_match_dense() -> None:
     np.testing.assert_allclose(lazy.sum(axis=1)[:, 0], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("dim", "rows", "columns"), [(3, 5, 300_001), (3, 1, 300_001), (20, 21, 30_011)])
+@pytest.mark.parametrize(
+    ("dim", "rows", "columns"), [(3, 5, 300_001), (3, 1, 300_001), (3, 2, 300_001), (20, 21, 30_011)]
+)
 def test_splits_of_shared_columns_give_the_same_bits_for_any_number_of_threads(
     dim: int, rows: int, columns: int
 ) -> None:
