@@ -317,6 +317,16 @@ def test_rows_are_loaded_upwards() -> None:
     assert "load <96 x float>" not in llvm
 
 
+@pytest.mark.parametrize(("few", "lanes"), [("i", 64), ("j", 32)])
+def test_rows_of_several_elements_are_asked_for_ahead_and_single_numbers_are_not(few: str, lanes: int) -> None:
+    x, y = clouds(301, 5000, "float32")
+    b = np.ones((5000, 1), np.float32)
+    reduction = ((-((Vi(x) - Vj(y)) ** 2).sum(-1)).exp() * Vj(b)).sum(axis=1, call=False)
+    llvm = stages_as_text(trace(reduction.executable.request, few_rows=few), "x86-64-v3")["llvm"]
+    cache_lines = lanes * 3 * 4 // 64
+    assert llvm.count("i32 0, i32 3, i32 1)") == cache_lines  # for reading, into the first cache
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 7, 8])
 def test_elements_of_a_short_row_are_found_in_loops_too(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "few_rows", lambda extents, dtype: "j")

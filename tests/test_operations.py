@@ -159,6 +159,32 @@ def test_binary_operation_matches_oracle(name, dtype, rng):
     check_sum({**BINARY, **LATER_BINARY}[name](Vi(x), Vj(y)), dtype)
 
 
+BOUNDED_ARGUMENTS = {
+    "log of abs": (lambda x: x.abs().log(), lambda x: np.log(np.abs(x))),
+    "log above 1": (lambda x: (x.abs() + 1).log(), lambda x: np.log(np.abs(x) + 1)),
+    "power of abs": (lambda x: x.abs() ** 0.75, lambda x: np.abs(x) ** 0.75),
+    "falling power of abs": (lambda x: x.abs() ** -0.75, lambda x: np.abs(x) ** -0.75),
+    "power above 1": (lambda x: (x.abs() + 1) ** -0.375, lambda x: (np.abs(x) + 1) ** -0.375),
+    "power of a half": (lambda x: x.abs() ** -1.5, lambda x: np.abs(x) ** -1.5),
+    "exp of clamp": (lambda x: x.clamp(-3, 5).exp(), lambda x: np.exp(np.clip(x, -3, 5))),
+    "exp of clamp far below": (lambda x: x.clamp(-1000, 5).exp(), lambda x: np.exp(np.clip(x, -1000, 5))),
+    "tanh": (LazyTensor.tanh, np.tanh),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BOUNDED_ARGUMENTS)
+def test_what_is_known_of_arguments_leaves_special_values_alone(name, dtype):
+    lazy, dense = BOUNDED_ARGUMENTS[name]
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    x = np.array([0.0, -0.0, tiny, 3 * tiny, 1.0, -2.0, 90.0, -900.0, np.inf, -np.inf, np.nan], dtype)[:, None]
+    with np.errstate(all="ignore"):
+        expected = dense(x.astype(np.longdouble)).astype(dtype)
+    found = (lazy(Vi(x)) + Vj(np.zeros((1, 1), dtype))).sum(axis=1)
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+    np.testing.assert_allclose(found, expected, rtol=4 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("name", ["add", "mul", "maximum", "where", "clamp", "dot", "sqdist"])
 def test_inner_dimension_of_one_broadcasts(name, rng):
     x, y = rng.standard_normal((M, D)), rng.standard_normal((N, 1))
