@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from random_formulas import REPLAY, check_random_formula
 
-FORMULAS = 1200
+FORMULAS = 2000
 SHARES = 8  # so that processes can share the work
 
 
